@@ -1,0 +1,265 @@
+"""The part of the store that keeps calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ..types import Call, Example, Match, Observation, Slots
+from . import rows
+from .database import Database
+from .parts import regrouped, survivors
+from .records import Asked, Audited, TaskCounts, Usage
+from .schema import counters, templates
+from .schema import observations as o
+
+__all__ = ["Observations"]
+
+_PAGE = 2_000
+_UNPLACED_PROMPT = (o.c.task.is_(None), o.c.kept)
+_REGROUPINGS = select(counters.c.value).where(counters.c.name == "regroupings")
+_REPLACED = o.c.kind == "replacement"
+
+
+class _Tally(NamedTuple):
+    """What was counted of a task so far: up to which row, and as of which regrouping."""
+
+    regroupings: int | None = None
+    calls: int = 0
+    labels: int = 0
+    last: int = -1
+
+
+class Observations:
+    """Calls in, examples and figures out; a part of `Store`."""
+
+    _database: Database
+    _content_hash: Callable[[Slots], str]
+    _literal_chars: dict[str, int]
+    _tallies: dict[str, _Tally]
+
+    def add_observations(self, observations: Sequence[Observation]) -> int:
+        """Stores calls; one whose id is known is left as it is.
+
+        Args:
+            observations: in the order of the stream. A call of a merged task goes to the survivor.
+
+        Returns:
+            How many were new.
+        """
+        if not observations:
+            return 0
+        new = [rows.observation_row(each, self._content_hash, self._chars) for each in observations]
+        with self._database.write() as connection:
+            merged = survivors(connection)
+            for row in new if merged else ():
+                row["task"] = merged.get(row["task"], row["task"])
+            return int(connection.execute(_insert_new(connection), new).rowcount)
+
+    def assign(self, placed: Sequence[tuple[str, Match]]) -> int:
+        """Says of earlier calls that belonged to no task where they belong.
+
+        Args:
+            placed: (id of the call, its match). Calls that have a task already, or whose text expired, stay.
+
+        Returns:
+            How many calls were moved.
+        """
+        if not placed:
+            return 0
+        changes = [{"call": rows.storable(call), **rows.placement(match, self._content_hash)} for call, match in placed]
+        with self._database.write() as connection:
+            merged = survivors(connection)
+            for change in changes:
+                change["task"] = merged.get(change["task"], change["task"])
+            update = o.update().where(o.c.id == bindparam("call"), *_UNPLACED_PROMPT)
+            moved = int(connection.execute(update, changes).rowcount)
+            if moved:
+                regrouped(connection)
+        return moved
+
+    def examples(self, task: str, limit: int | None = None) -> list[Example]:
+        """The labelled calls of a task, in the order of the stream.
+
+        Args:
+            task: id of the task.
+            limit: if given, only the latest so many.
+        """
+        # Positions come from an index alone: the texts of unlabelled calls are never read.
+        position = (func.row_number().over(order_by=o.c.n) - 1).label("seq")
+        numbered = select(o.c.n, o.c.labelled, position).where(o.c.task == task).subquery()
+        labelled = select(numbered.c.n, numbered.c.seq).where(numbered.c.labelled)
+        latest = labelled.order_by(numbered.c.n.desc()).limit(limit).subquery()
+        columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit_share, o.c.audit]
+        columns += [o.c.release, o.c.kind, o.c.reason, latest.c.seq]
+        query = select(*columns).join(latest, latest.c.n == o.c.n).order_by(latest.c.n)
+        with self._database.read() as connection:
+            return [rows.example_of(row) for row in connection.execute(query)]
+
+    def label_count(self, task: str) -> int:
+        """Number of labelled calls of a task; costs no more than counting those that are new since the last time."""
+        return self._tally(task).labels
+
+    def call_count(self, task: str) -> int:
+        """Number of calls of a task; costs no more than counting those that are new since the last time."""
+        return self._tally(task).calls
+
+    def _tally(self, task: str) -> _Tally:
+        known = self._tallies.get(task, _Tally())
+        with self._database.read() as connection:
+            regroupings = connection.execute(_REGROUPINGS).scalar()
+            if known.regroupings != regroupings:
+                known = _Tally(regroupings)
+            # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
+            query = select(func.count(), _number(o.c.labelled), func.max(o.c.n))
+            calls, labels, last = connection.execute(query.where(o.c.task == task, o.c.n > known.last)).one()
+        known = _Tally(regroupings, known.calls + calls, known.labels + labels, known.last if last is None else last)
+        self._tallies[task] = known
+        return known
+
+    def counts(self, task: str, release: str | None = None) -> TaskCounts:
+        """What became of the calls of a task.
+
+        Args:
+            task: id of the task.
+            release: if given, only calls this release was asked about.
+        """
+        query = select(
+            func.count(),
+            _number(o.c.labelled),
+            _number(_REPLACED),
+            _number(_REPLACED & o.c.asked),
+            _number(o.c.reason.in_(("deferral", "ood"))),
+            func.max(o.c.time),
+        ).where(o.c.task == task)
+        if release is not None:
+            query = query.where(o.c.release == release)
+        with self._database.read() as connection:
+            return TaskCounts(*connection.execute(query).one())
+
+    def usage(self, task: str | None = None) -> list[Usage]:
+        """Traffic to price, summed by task, model and whether the teacher answered.
+
+        Args:
+            task: if given, only this task; otherwise everything, calls without a task included.
+        """
+        unknown_in, unknown_out = o.c.input_tokens.is_(None), o.c.output_tokens.is_(None)
+        query = (
+            select(
+                o.c.task,
+                o.c.model,
+                o.c.asked,
+                func.count(),
+                _number(_REPLACED),
+                func.coalesce(func.sum(o.c.input_tokens), 0),
+                func.coalesce(func.sum(o.c.output_tokens), 0),
+                func.coalesce(func.sum(case((unknown_in, o.c.input_chars), else_=0)), 0),
+                func.coalesce(func.sum(case((unknown_out, o.c.output_chars), else_=0)), 0),
+                func.coalesce(func.sum(o.c.latency_s), 0.0),
+            )
+            .group_by(o.c.task, o.c.model, o.c.asked)
+            .order_by(func.min(o.c.n))
+        )
+        if task is not None:
+            query = query.where(o.c.task == task)
+        with self._database.read() as connection:
+            return [Usage(*row) for row in connection.execute(query)]
+
+    def audited(self, task: str, release: str | None = None) -> list[Audited]:
+        """The audited answers of a task that have not expired, in the order of the stream.
+
+        Args:
+            task: id of the task.
+            release: if given, only answers of this release.
+        """
+        query = (
+            select(o.c.id, o.c.release, o.c.replacement_answer, o.c.answer, o.c.confidence, o.c.audit_share)
+            .where(o.c.task == task, o.c.labelled, _REPLACED)
+            .order_by(o.c.n)
+        )
+        if release is not None:
+            query = query.where(o.c.release == release)
+        with self._database.read() as connection:
+            return [Audited(*row) for row in connection.execute(query)]
+
+    def asked(self, release: str, limit: int) -> list[Asked]:
+        """The latest calls a release was asked about whose texts are kept, oldest first.
+
+        Args:
+            release: id of the release.
+            limit: at most so many.
+        """
+        query = select(o.c.slots, o.c.input_hash, o.c.kind).where(o.c.release == release, o.c.kept)
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(o.c.n.desc()).limit(limit)).all()
+        return [Asked(tuple(json.loads(r.slots)), r.input_hash, r.kind == "replacement") for r in reversed(found)]
+
+    def recent_inputs(self, task: str, limit: int) -> list[Slots]:
+        """The latest inputs of a task, labelled or not, oldest first.
+
+        Args:
+            task: id of the task.
+            limit: at most so many.
+        """
+        query = select(o.c.slots).where(o.c.task == task, o.c.kept).order_by(o.c.n.desc()).limit(limit)
+        with self._database.read() as connection:
+            return rows.slots_of(connection.execute(query).scalars().all())[::-1]
+
+    def unplaced(self, limit: int, *, app: str | None = None, tenant: str | None = None) -> list[Call]:
+        """The latest calls that belong to no task, with their messages, oldest first.
+
+        Args:
+            limit: at most so many.
+            app: if given, only calls of this application.
+            tenant: if given, only calls of this tenant.
+        """
+        query = select(o).where(*_UNPLACED_PROMPT).order_by(o.c.n.desc()).limit(limit)
+        for column, value in ((o.c.app, app), (o.c.tenant, tenant)):
+            if value is not None:
+                query = query.where(column == value)
+        with self._database.read() as connection:
+            return [rows.call_of(row) for row in connection.execute(query)][::-1]
+
+    def observations(self, task: str | None = None) -> Iterator[Observation]:
+        """All stored calls in the order of the stream, read page by page.
+
+        Args:
+            task: if given, only calls of this task.
+        """
+        after = -1
+        while True:
+            query = select(o).where(o.c.n > after).order_by(o.c.n).limit(_PAGE)
+            if task is not None:
+                query = query.where(o.c.task == task)
+            with self._database.read() as connection:
+                page = connection.execute(query).all()
+            yield from map(rows.observation_of, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1].n
+
+    def _chars(self, template: str) -> int:
+        """Length of a template's constant text; 0 while it is not stored."""
+        if template not in self._literal_chars:
+            with self._database.read() as connection:
+                row = connection.execute(select(templates).where(templates.c.id == template)).first()
+            if row is None:
+                return 0
+            self._literal_chars[template] = sum(map(len, rows.template_of(row).literals))
+        return self._literal_chars[template]
+
+
+def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    """Number of rows for which the condition holds."""
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0).cast(Integer)
+
+
+def _insert_new(connection: Connection) -> sqlite.Insert | postgresql.Insert:
+    """An insert that skips calls whose id is known."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(o).on_conflict_do_nothing(index_elements=[o.c.id])
+    return sqlite.insert(o).on_conflict_do_nothing(index_elements=[o.c.id])

@@ -1,0 +1,131 @@
+"""What the store tells that is not a record of the loop itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..types import Slots
+
+__all__ = ["Asked", "Audited", "LedgerEntry", "Purged", "ReleaseState", "TaskCounts", "Usage"]
+
+ReleaseState = Literal["new", "shadow", "canary", "active", "retired"]
+"""`new`: packaged and certified, not yet put to any use."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """How many calls of a task were seen, and what became of them.
+
+    Attributes:
+        calls: all calls.
+        labels: calls with a teacher's answer that has not expired.
+        answered: calls the replacement answered.
+        audits: answered calls the teacher was asked about as well.
+        deferred: calls a release handed over on purpose (deferral or out of distribution).
+        last_time: when the latest call was made, seconds since the epoch; None without calls.
+    """
+
+    calls: int = 0
+    labels: int = 0
+    answered: int = 0
+    audits: int = 0
+    deferred: int = 0
+    last_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Traffic of one task with one model, summed over calls that the teacher was asked, or was not.
+
+    Attributes:
+        task: id of the task, None for calls that belong to none.
+        model: name of the teacher; "" if unknown.
+        asked: whether the teacher answered these calls, audits included.
+        calls: number of calls.
+        answered: how many of them the replacement answered.
+        input_tokens, output_tokens: billed tokens of the calls whose provider told.
+        input_chars, output_chars: characters of the calls whose provider did not, to estimate from.
+        latency_s: summed wall time of the teacher in seconds, as far as known.
+    """
+
+    task: str | None
+    model: str
+    asked: bool
+    calls: int
+    answered: int
+    input_tokens: int
+    output_tokens: int
+    input_chars: int
+    output_chars: int
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call that a release was asked about.
+
+    Attributes:
+        slots: the input.
+        group: hash of the normalised input.
+        answered: whether the release answered; False if it deferred.
+    """
+
+    slots: Slots
+    group: str
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """An answered call that the teacher was asked about afterwards.
+
+    Attributes:
+        call: id of the call.
+        release: the release that answered.
+        replacement: its answer.
+        teacher: the teacher's answer.
+        confidence: the student's confidence in [0, 1].
+        audit_share: the probability, in (0, 1], with which the call was picked.
+    """
+
+    call: str
+    release: str
+    replacement: str
+    teacher: str
+    confidence: float | None
+    audit_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One line of the append-only record of decisions and costs.
+
+    Attributes:
+        time: seconds since the epoch.
+        kind: what happened, e.g. "activate".
+        task: id of the task it is about, None if about none.
+        details: whatever explains it; JSON values.
+    """
+
+    time: float
+    kind: str
+    task: str | None
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What a purge deleted.
+
+    Attributes:
+        observations, tasks, templates, releases, searches: rows deleted.
+        paths: artifact folders of the deleted releases; deleting them is up to the caller.
+    """
+
+    observations: int = 0
+    tasks: int = 0
+    templates: int = 0
+    releases: int = 0
+    searches: int = 0
+    paths: tuple[str, ...] = field(default=())

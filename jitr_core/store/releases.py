@@ -1,0 +1,151 @@
+"""The part of the store that keeps releases and the searches they came from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from ..errors import StoreError
+from ..types import Release, SearchReport, TaskState
+from . import rows
+from .database import Database
+from .parts import entry
+from .records import ReleaseState
+from .schema import monitors, releases, searches, tasks
+
+__all__ = ["Releases"]
+
+
+class Releases:
+    """Releases, searches and audit monitors; a part of `Store`."""
+
+    _database: Database
+
+    def add_release(self, release: Release, state: ReleaseState = "new") -> None:
+        """Stores a packaged release; it serves nobody until it is activated.
+
+        Raises:
+            StoreError: its id is taken.
+        """
+        with self._database.write(notify=True) as connection:
+            connection.execute(releases.insert(), {**rows.release_row(release), "state": state})
+
+    def releases(self, task: str) -> list[Release]:
+        """All releases of a task, oldest first."""
+        query = select(releases).where(releases.c.task == task).order_by(releases.c.n)
+        with self._database.read() as connection:
+            return [rows.release_of(row) for row in connection.execute(query)]
+
+    def release_state(self, release: str) -> ReleaseState | None:
+        """The state of a release, None if there is none of that id."""
+        with self._database.read() as connection:
+            row = _row(connection, release)
+            return None if row is None else row.state
+
+    def active_release(self, task: str) -> Release | None:
+        """The release that serves a task, None if none does."""
+        query = select(releases).join(tasks, tasks.c.active_release == releases.c.id).where(tasks.c.id == task)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else rows.release_of(row)
+
+    def activate(self, task: str, release: str | None, reason: str, state: TaskState | None = None) -> None:
+        """Moves the active pointer of a task, forward or back, in one transaction with its state and the ledger.
+
+        Args:
+            task: id of the task.
+            release: the release that serves from now on; None for none. The one before is retired.
+            reason: why; kept with the task and in the ledger.
+            state: the task's new state; by default "active" with a release and "observing" without.
+
+        Raises:
+            StoreError: there is no such task, or the release is not one of its own; nothing is changed.
+        """
+        with self._database.write(notify=True) as connection:
+            row = connection.execute(select(tasks).where(tasks.c.id == task)).first()
+            found = None if release is None else _row(connection, release)
+            if row is None or (release is not None and (found is None or found.task != task)):
+                raise StoreError(f"Task {task!r} has no release {release!r}.", hint="`jitr status` lists both.")
+            self._set_state(connection, row.active_release, "retired")
+            self._set_state(connection, release, "active")
+            new = state or ("active" if release else "observing")
+            connection.execute(
+                tasks.update().where(tasks.c.id == task).values(active_release=release, state=new, reason=reason)
+            )
+            details = {"release": release, "before": row.active_release, "state": new, "reason": reason}
+            entry(connection, self._database.clock(), "activate", task, details)
+
+    def retire(self, release: str, reason: str) -> None:
+        """Withdraws a release; if it was serving, its task is observed again.
+
+        Raises:
+            StoreError: there is no such release.
+        """
+        with self._database.write(notify=True) as connection:
+            row = _row(connection, release)
+            if row is None:
+                raise StoreError(f"There is no release {release!r}.", hint="`jitr status` lists them.")
+            self._set_state(connection, release, "retired")
+            connection.execute(
+                tasks.update()
+                .where(tasks.c.active_release == release)
+                .values(active_release=None, state="observing", reason=reason)
+            )
+            entry(connection, self._database.clock(), "retire", row.task, {"release": release, "reason": reason})
+
+    def add_search(self, report: SearchReport, delta_spent: float | None = None) -> None:
+        """Stores what a search found.
+
+        Args:
+            report: the report.
+            delta_spent: error probability its certification attempt spent, also if it failed; by default that of the
+                certificate, 0 without one.
+        """
+        if delta_spent is None:
+            delta_spent = report.certificate.delta if report.certificate else 0.0
+        row = {"task": report.task, "at_label": report.at_label, "delta_spent": delta_spent}
+        with self._database.write() as connection:
+            text = rows.report_text(report)
+            connection.execute(searches.insert(), {**row, "time": self._database.clock(), "report": text})
+
+    def searches(self, task: str) -> list[SearchReport]:
+        """The reports of all searches for a task, oldest first."""
+        query = select(searches.c.report).where(searches.c.task == task).order_by(searches.c.n)
+        with self._database.read() as connection:
+            return [rows.report_of(text) for text in connection.execute(query).scalars()]
+
+    def attempts(self, task: str) -> int:
+        """Number of searches made for a task: the index of its next attempt."""
+        query = select(func.count()).select_from(searches).where(searches.c.task == task)
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def delta_spent(self, task: str) -> float:
+        """Error probability the attempts of a task have spent together, ≥ 0."""
+        query = select(func.coalesce(func.sum(searches.c.delta_spent), 0.0)).where(searches.c.task == task)
+        with self._database.read() as connection:
+            return float(connection.execute(query).scalar_one())
+
+    def save_monitor(self, release: str, state: dict[str, Any]) -> None:
+        """Stores the state of a release's audit monitor; JSON values."""
+        values = {"state": rows.dumps(state), "updated": self._database.clock()}
+        with self._database.write() as connection:
+            if not connection.execute(monitors.update().where(monitors.c.release == release).values(values)).rowcount:
+                connection.execute(monitors.insert(), {"release": release, **values})
+
+    def monitor(self, release: str) -> dict[str, Any] | None:
+        """The stored state of a release's audit monitor, None if there is none."""
+        query = select(monitors.c.state).where(monitors.c.release == release)
+        with self._database.read() as connection:
+            text = connection.execute(query).scalar()
+            return None if text is None else dict(json.loads(text))
+
+    def _set_state(self, connection: Connection, release: str | None, state: ReleaseState) -> None:
+        if release is not None:
+            connection.execute(releases.update().where(releases.c.id == release).values(state=state))
+
+
+def _row(connection: Connection, release: str) -> Row[Any] | None:
+    return connection.execute(select(releases).where(releases.c.id == release)).first()

@@ -1,0 +1,239 @@
+"""The part of the store that coordinates processes, keeps the ledger, deletes and checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, func, or_, select, text
+from sqlalchemy.sql.elements import ColumnElement
+
+from ..errors import ConfigError, StoreError
+from .database import Database
+from .parts import entry, regrouped
+from .records import LedgerEntry, Purged
+from .schema import counters, leases, ledger, monitors, releases, searches, tasks, templates
+from .schema import observations as o
+
+__all__ = ["Upkeep"]
+
+_DAY_S = 86_400.0
+
+
+class Upkeep:
+    """Version, leases, ledger, retention and verification; a part of `Store`."""
+
+    _database: Database
+
+    def version(self) -> int:
+        """Counts the changes to templates, tasks and releases; other processes look again when it grew."""
+        with self._database.read() as connection:
+            return int(connection.execute(_VERSION).scalar_one())
+
+    def record(self, kind: str, task: str | None, details: dict[str, Any]) -> None:
+        """Appends to the ledger.
+
+        Args:
+            kind: what happened.
+            task: id of the task it is about, None if about none.
+            details: whatever explains it; JSON values.
+        """
+        with self._database.write() as connection:
+            entry(connection, self._database.clock(), kind, task, details)
+
+    def ledger(self, task: str | None = None) -> list[LedgerEntry]:
+        """The ledger, oldest entry first.
+
+        Args:
+            task: if given, only entries about this task.
+        """
+        query = select(ledger).order_by(ledger.c.n)
+        if task is not None:
+            query = query.where(ledger.c.task == task)
+        with self._database.read() as connection:
+            return [_entry_of(row) for row in connection.execute(query)]
+
+    def last_entry(self, kind: str, task: str | None = None) -> LedgerEntry | None:
+        """The latest entry of a kind, None if there is none.
+
+        Args:
+            kind: what happened.
+            task: if given, only entries about this task.
+        """
+        query = select(ledger).where(ledger.c.kind == kind).order_by(ledger.c.n.desc()).limit(1)
+        if task is not None:
+            query = query.where(ledger.c.task == task)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _entry_of(row)
+
+    def acquire(self, name: str, owner: str, ttl_s: float) -> bool:
+        """Takes a lease, or prolongs one's own; one that has expired can be taken over.
+
+        Args:
+            name: what it is about.
+            owner: who wants it; unique among processes and threads.
+            ttl_s: seconds after which it expires unless it is renewed.
+
+        Returns:
+            False if somebody else holds it.
+        """
+        now = self._database.clock()
+        values = {"owner": owner, "expires": now + ttl_s}
+        with self._database.write() as connection:
+            held = connection.execute(select(leases).where(leases.c.name == name).with_for_update()).first()
+            if held is None:
+                connection.execute(leases.insert(), {"name": name, **values})
+            elif held.owner == owner or held.expires <= now:
+                connection.execute(leases.update().where(leases.c.name == name).values(values))
+            else:
+                return False
+        return True
+
+    def renew(self, name: str, owner: str, ttl_s: float) -> bool:
+        """Prolongs one's own lease.
+
+        Returns:
+            False if it was lost: expired and taken over, or freed.
+        """
+        mine = (leases.c.name == name) & (leases.c.owner == owner)
+        with self._database.write() as connection:
+            prolonged = leases.update().where(mine).values(expires=self._database.clock() + ttl_s)
+            return connection.execute(prolonged).rowcount > 0
+
+    def free(self, name: str, owner: str) -> None:
+        """Gives one's own lease back; somebody else's stays."""
+        with self._database.write() as connection:
+            connection.execute(delete(leases).where(leases.c.name == name, leases.c.owner == owner))
+
+    def expire(self, retention_days: float) -> int:
+        """Deletes the inputs and answers of old calls; their figures stay, so that savings remain true.
+
+        Args:
+            retention_days: age in days from which texts are deleted.
+
+        Returns:
+            Number of calls whose texts were deleted.
+        """
+        limit = self._database.clock() - retention_days * _DAY_S
+        blank = dict.fromkeys(("slots", "input_hash", "prompt", "replacement_answer", "answer"))
+        with self._database.write() as connection:
+            expired = o.update().where(o.c.kept, o.c.time < limit).values(**blank, kept=False, labelled=False)
+            number = int(connection.execute(expired).rowcount)
+            if number:
+                regrouped(connection)
+        if number:
+            self._database.checkpoint()  # or the texts would live on in the write-ahead log
+        return number
+
+    def purge(self, task: str | None = None, tenant: str | None = None, before: float | None = None) -> Purged:
+        """Deletes calls, and whole tasks with everything that came of them unless `before` is given.
+
+        Args:
+            task: only this task, and what was merged into it.
+            tenant: only this tenant.
+            before: only calls made before this time, in seconds since the epoch; tasks and releases stay.
+
+        Returns:
+            What was deleted, with the artifact folders that the caller is to delete now.
+
+        Raises:
+            ConfigError: nothing was named.
+        """
+        if task is None and tenant is None and before is None:
+            raise ConfigError("purge needs a task, a tenant or a time.", hint="To forget everything, delete the file.")
+        with self._database.write(notify=True) as connection:
+            conditions: list[ColumnElement[bool]] = []
+            doomed = select(tasks.c.id)
+            if task is not None:
+                conditions.append(o.c.task == task)
+                doomed = doomed.where(or_(tasks.c.id == task, tasks.c.merged_into == task))
+            if tenant is not None:
+                conditions.append(o.c.tenant == tenant)
+                doomed = doomed.where(tasks.c.tenant == tenant)
+            if before is not None:
+                conditions.append(o.c.time < before)
+            number = int(connection.execute(delete(o).where(*conditions)).rowcount)
+            regrouped(connection)
+            purged = Purged(number) if before is not None else _purge_tasks(connection, doomed, number)
+            what = {"tenant": tenant, "before": before, "observations": number, "tasks": purged.tasks}
+            entry(connection, self._database.clock(), "purge", task, what)
+        self._database.checkpoint()
+        return purged
+
+    def verify(self) -> list[str]:
+        """Looks for damage and contradictions.
+
+        Returns:
+            What is wrong, one sentence each; empty if nothing is.
+        """
+        try:
+            with self._database.read() as connection:
+                return _problems(connection)
+        except StoreError as error:
+            return [str(error)]
+
+
+def _entry_of(row: Row[Any]) -> LedgerEntry:
+    return LedgerEntry(row.time, row.kind, row.task, json.loads(row.details))
+
+
+def _problems(connection: Connection) -> list[str]:
+    problems = []
+    if connection.dialect.name == "sqlite":
+        found = connection.execute(text("PRAGMA integrity_check(20)")).scalars().all()
+        problems += [f"The file is damaged: {line}." for line in found if line != "ok"]
+    if connection.execute(_VERSION).scalar() is None:
+        problems.append("The version counter is missing.")
+    for query, sentence in _CONTRADICTIONS:
+        problems += [sentence.format(*row) for row in connection.execute(query)]
+    serving = select(releases.c.id, releases.c.path).join(tasks, tasks.c.active_release == releases.c.id)
+    for row in connection.execute(serving):
+        if not Path(row.path).exists():
+            problems.append(f"The artifact of active release {row.id} is missing: {row.path}.")
+    return problems
+
+
+_VERSION = select(counters.c.value).where(counters.c.name == "version")
+
+
+def _purge_tasks(connection: Connection, doomed: Select[tuple[str]], number: int) -> Purged:
+    ids = list(connection.execute(doomed).scalars())
+    paths: list[str] = []
+    numbers = dict.fromkeys(("templates", "releases", "searches", "tasks"), 0)
+    for each in ids:
+        of_task = releases.c.task == each
+        paths += connection.execute(select(releases.c.path).where(of_task)).scalars()
+        names = select(releases.c.id).where(of_task)
+        connection.execute(delete(monitors).where(monitors.c.release.in_(names)))
+        for table in (templates, releases, searches):
+            numbers[table.name] += connection.execute(delete(table).where(table.c.task == each)).rowcount
+        numbers["tasks"] += connection.execute(delete(tasks).where(tasks.c.id == each)).rowcount
+    return Purged(number, **numbers, paths=tuple(paths))
+
+
+def _missing(column: ColumnElement[Any], known: ColumnElement[Any]) -> Select[Any]:
+    """Values of a column, with the number of their rows, that `known` does not have."""
+    return select(column, func.count()).where(column.is_not(None), column.not_in(select(known))).group_by(column)
+
+
+_CONTRADICTIONS: tuple[tuple[Select[Any], str], ...] = (
+    (_missing(o.c.task, tasks.c.id), "Task {0} is missing, but {1} calls belong to it."),
+    (_missing(o.c.template, templates.c.id), "Template {0} is missing, but {1} calls need it."),
+    (_missing(templates.c.task, tasks.c.id), "Task {0} is missing, but {1} templates belong to it."),
+    (_missing(releases.c.task, tasks.c.id), "Task {0} is missing, but {1} releases belong to it."),
+    (_missing(monitors.c.release, releases.c.id), "Release {0} is missing, but it has an audit monitor."),
+    (_missing(tasks.c.merged_into, tasks.c.id), "Task {0} is missing, but {1} tasks were merged into it."),
+    (_missing(tasks.c.active_release, releases.c.id), "Release {0} is missing, but it is active."),
+    (
+        select(tasks.c.id, tasks.c.active_release)
+        .join(releases, releases.c.id == tasks.c.active_release)
+        .where(or_(releases.c.task != tasks.c.id, releases.c.state != "active")),
+        "Task {0} is served by release {1}, which is not its own or not active.",
+    ),
+    (
+        select(tasks.c.id).where(tasks.c.state == "active", tasks.c.active_release.is_(None)),
+        "Task {0} is active without a release.",
+    ),
+)

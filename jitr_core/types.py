@@ -1,0 +1,283 @@
+"""The records that flow through JITR, from a call to a decision. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Slots = tuple[str, ...]
+"""The varying parts of one call's prompt, in order: the **input** a student sees."""
+
+Reason = Literal["no_task", "no_release", "deferral", "ood", "fallback", "shadow", "canary", "audit_hold", "answered"]
+"""Why a call was decided as it was; the values of `reason` in `jitr replay --decisions`."""
+
+TaskState = Literal["observing", "shadow", "canary", "active", "paused", "refused"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One LLM request, as far as it is known before the answer.
+
+    Attributes:
+        id: unique id of the call.
+        messages: (role, text) pairs in order.
+        app: the application, so that several can share one state.
+        tenant: a customer of the application; tasks never span tenants.
+        step: name of the step, declared by the user or given by the framework; "" if unknown.
+        contract: hash of tools, tool_choice, response_format, functions and stop; "" if none is set.
+        model: the teacher's model name; "" if unknown.
+        time: when the call was made, in seconds since the epoch.
+        replaceable: False where a student cannot honour the request (n > 1, logprobs, tools …).
+    """
+
+    id: str
+    messages: tuple[tuple[str, str], ...]
+    app: str = "default"
+    tenant: str = ""
+    step: str = ""
+    contract: str = ""
+    model: str = ""
+    time: float = 0.0
+    replaceable: bool = True
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a model answered, with what it cost as far as the provider told.
+
+    Attributes:
+        text: the answer as the app got it, white space included.
+        model: name of the model that answered; "" if unknown.
+        input_tokens: tokens billed for the prompt; None if the provider did not say.
+        output_tokens: tokens billed for the answer; None if the provider did not say.
+        latency_s: wall time in seconds; None if unknown.
+    """
+
+    text: str
+    model: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A call recognised as an instance of a task's template."""
+
+    task: str
+    template: str
+    slots: Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The constant text of a recurring prompt: literals and slots alternate, starting and ending with a literal.
+
+    The prompt is `literals[0] + slots[0] + literals[1] + … + literals[-1]`, an edge literal may be "". The prompt of
+    several messages is their texts, each introduced by its role (see `jitr_core.identify.prompt_text`).
+
+    Attributes:
+        id: hash of everything below, so that two processes name the same template alike.
+        task: id of the task it belongs to; templates of one task may differ in wording.
+        app, tenant, step, contract: as in `Call`; a call matches only where all four are equal.
+        literals: the constant parts; one more than there are slots.
+    """
+
+    id: str
+    task: str
+    app: str
+    tenant: str
+    step: str
+    contract: str
+    literals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A recurring job of the app: the unit of replacement.
+
+    Attributes:
+        id: unique id; when tasks merge the older one survives.
+        app, tenant: whose task it is.
+        name: what to call it in reports: the step, or a few words of the template.
+        state: see `TaskState`.
+        reason: why it is in that state; "" if it goes without saying.
+    """
+
+    id: str
+    app: str
+    tenant: str
+    name: str
+    state: TaskState = "observing"
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Decision:
+    """Who answers a call, and why.
+
+    Attributes:
+        kind: "teacher" or "replacement".
+        reason: see `Reason`.
+        match: the task and input, None if the call belongs to no known task.
+        release: id of the release that was asked, None if there was none.
+        answer: the replacement's answer; None when the teacher decides.
+        confidence: the student's confidence in [0, 1]; None if no student was asked.
+        audit: the random coin of this call: True for a share `audit_share` of the calls of a task with a release,
+            whatever the input. An answered call with `audit` also goes to the teacher, afterwards.
+        audit_share: the probability with which `audit` was drawn, in [0, 1]; 1 while there is no release.
+    """
+
+    kind: Literal["teacher", "replacement"]
+    reason: Reason
+    match: Match | None = None
+    release: str | None = None
+    answer: str | None = None
+    confidence: float | None = None
+    audit: bool = True
+    audit_share: float = 1.0
+
+    @property
+    def task(self) -> str | None:
+        """Id of the task, None if the call belongs to none."""
+        return self.match.task if self.match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The stored record of one call.
+
+    Attributes:
+        call: the request; `messages` is empty once `match` rebuilds them.
+        decision: who answered.
+        answer: the **teacher's** answer; None where the teacher was not asked.
+    """
+
+    call: Call
+    decision: Decision
+    answer: Answer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled call of a task: what a student learns from or is measured on.
+
+    Attributes:
+        slots: the input.
+        answer: the teacher's answer, as given.
+        group: hash of the normalised input; examples of one group never part (see `jitr_core.collect`).
+        audit_share: the probability with which this label was sure to be collected, whatever the input:
+            1 before the first release, afterwards the audit share at the time of the call.
+        sampled: True if the label was collected by that coin (always, before the first release); False if it is
+            there only because a replacement deferred.
+        deferred_by: the release that deferred the call, None if none was asked.
+        seq: position in the task's stream, counted from 0.
+    """
+
+    slots: Slots
+    answer: str
+    group: str
+    seq: int
+    audit_share: float = 1.0
+    sampled: bool = True
+    deferred_by: str | None = None
+
+
+@dataclass(slots=True)
+class CandidateReport:
+    """How one candidate fared in a search.
+
+    Attributes:
+        name: `family` or `family:base_model`.
+        family: lexical, static, encoder or stacked.
+        base_model: name of the pretrained model, None for lexical.
+        score: estimated coverage at the certificate, in [0, 1]; None if it was not evaluated to the end.
+        agreement: cross-fitted agreement with the teacher without any threshold, in [0, 1].
+        seconds: time spent on it.
+        note: why it lost or was dropped; "" for the winner.
+    """
+
+    name: str
+    family: str
+    base_model: str | None
+    score: float | None = None
+    agreement: float | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The proof a release rests on: with probability ≥ 1 − delta, agreement on answered calls ≥ target.
+
+    Attributes:
+        target: promised agreement with the teacher on answered calls, in (0, 1).
+        delta: error probability this attempt spent, in (0, 1).
+        threshold: the student answers where its confidence is ≥ this.
+        coverage: share of the calibration calls at or above the threshold, in [0, 1].
+        calls: number of calibration calls at or above the threshold.
+        errors: how many of those the student answered otherwise than the teacher.
+        agreement_low: lower confidence bound of the agreement at level 1 − delta, in [0, 1].
+    """
+
+    target: float
+    delta: float
+    threshold: float
+    coverage: float
+    calls: int
+    errors: int
+    agreement_low: float
+
+
+@dataclass(slots=True)
+class SearchReport:
+    """One search for a task's replacement, and what came of it.
+
+    Attributes:
+        task: the task's id.
+        at_label: number of labels the search had.
+        candidates: every candidate looked at.
+        chosen: name of the winner, None if there was none to choose.
+        certificate: None if none was reached.
+        refusal: why nothing was promoted; "" if it was.
+        seconds: time spent in all.
+    """
+
+    task: str
+    at_label: int
+    candidates: list[CandidateReport] = field(default_factory=list)
+    chosen: str | None = None
+    certificate: Certificate | None = None
+    refusal: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A packaged, certified replacement of one task.
+
+    Attributes:
+        id: unique id.
+        task: the task it answers.
+        family: see `CandidateReport.family`.
+        base_model: name of the pretrained model, None for lexical.
+        path: folder of its artifact.
+        size_bytes: bytes on disk, shared base models not counted.
+        certificate: what was proven before it was promoted.
+        created: seconds since the epoch.
+    """
+
+    id: str
+    task: str
+    family: str
+    base_model: str | None
+    path: str
+    size_bytes: int
+    certificate: Certificate
+    created: float
+
+
+def text_of(messages: Sequence[tuple[str, str]]) -> str:
+    """The messages as one string, for estimates of length only."""
+    return "\n".join(text for _, text in messages)
