@@ -1,0 +1,319 @@
+"""Which threshold keeps the promise: exact tests on the calls the teacher labelled, and how often they may be tried.
+
+The promise: in the whole life of a task, the probability that any release agrees with the teacher on fewer than
+`target` of the calls it answers is at most `delta`. See `docs/certificate.md` for the argument and the measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .config import Policy
+from .types import Certificate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Attempt",
+    "Refusal",
+    "agreement_low",
+    "allowed_errors",
+    "better",
+    "calibration_mask",
+    "certify",
+    "next_attempt",
+]
+
+STEPS = 15
+"""Thresholds tried at most; coarse on purpose, since a fine walk ends at the first unlucky step."""
+
+START = 7.5
+"""The walk starts where the test allows 1/START of the errors that all calibration calls together may have."""
+
+START_ERRORS = (1, 12)
+"""Least and most errors allowed at the start: one unlucky call must not end the walk, nor a long run-up delay it."""
+
+PEAK_ERRORS = 35
+"""An attempt is worth most where this many errors would be expected at exactly the target: 700 calls at 0.95."""
+
+LEVEL_BETTER = 0.1
+"""Level in (0, 1) of the sign test that a new release answers more calls than the active one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no threshold was certified.
+
+    Attributes:
+        reason: one sentence for a reader, with figures.
+        calls: calibration calls of the threshold that came closest; 0 if none could be tested.
+        errors: how many of those the student answered otherwise than the teacher.
+        allowed: errors with which that threshold would have passed; −1 if there were too few calls.
+        more_labels: roughly how many more calibration labels would do if the student stayed as good as it looks,
+            None if no number would.
+    """
+
+    reason: str
+    calls: int = 0
+    errors: int = 0
+    allowed: int = -1
+    more_labels: int | None = None
+
+
+class Attempt(NamedTuple):
+    """One certification in the life of a task.
+
+    Attributes:
+        calls: the attempt is due once the task's stream has this many calls, answered ones included; before the
+            first release that is its number of labels.
+        delta: error probability it may spend, in (0, 1).
+    """
+
+    calls: int
+    delta: float
+
+
+def allowed_errors(calls: int, *, target: float, delta: float) -> int:
+    """Most errors with which the exact binomial test at level `delta` shows agreement ≥ target.
+
+    Args:
+        calls: calls the threshold lets through, ≥ 0.
+        target: promised agreement, in (0, 1).
+        delta: level of the test, in (0, 1).
+
+    Returns:
+        The largest k with P(Binomial(calls, 1 − target) ≤ k) ≤ delta; −1 if even k = 0 is too many.
+
+    Example:
+        >>> allowed_errors(59, target=0.95, delta=0.05), allowed_errors(58, target=0.95, delta=0.05)
+        (0, -1)
+    """
+    from scipy.special import bdtr
+
+    return bisect_right(range(calls + 1), delta, key=lambda k: float(bdtr(float(k), calls, 1 - target))) - 1
+
+
+def certify(
+    confidence: Sequence[float] | NDArray[Any],
+    correct: Sequence[bool] | NDArray[Any],
+    *,
+    target: float,
+    delta: float,
+) -> Certificate | Refusal:
+    """The loosest threshold shown to keep the promise, by exact binomial tests in a fixed order.
+
+    Thresholds are quantiles of the confidences, so no label has a say in them. They are tested from strict to loose,
+    each at level `delta`; the walk ends at the first that fails and the last that passed is returned. Since a wrong
+    release needs the first bad threshold of the walk to pass, the chance of one is at most `delta`
+    (fixed-sequence testing). A threshold lets through what lies strictly above a confidence that itself is left out
+    of the test: given that confidence, the calls above it are independent draws of what the release will answer.
+
+    Args:
+        confidence: shape (k,), cross-fitted confidence in [0, 1] of each calibration call, in the stream's
+            frequencies (repeated inputs repeated).
+        correct: shape (k,), whether the student's cross-fitted answer was equivalent to the teacher's.
+        target: promised agreement on answered calls, in (0, 1).
+        delta: error probability spent, in (0, 1).
+
+    Returns:
+        The certificate, or the refusal with its reason.
+
+    Raises:
+        ValueError: the shapes differ, a confidence is not a number, or target or delta is out of range.
+    """
+    import numpy as np
+
+    score = np.asarray(confidence, dtype=float)
+    right = np.asarray(correct, dtype=bool)
+    if score.ndim != 1 or score.shape != right.shape or np.isnan(score).any():
+        raise ValueError("confidence and correct must be two sequences of one length, without NaN")
+    if not (0 < target < 1 and 0 < delta < 1):
+        raise ValueError(f"target and delta must be in (0, 1), got {target} and {delta}")
+    order = np.argsort(-score, kind="stable")
+    score, wrong = score[order], np.concatenate([[0], np.cumsum(~right[order])])
+    certificate: Certificate | None = None
+    tested: list[tuple[int, int, int]] = []
+    for calls, threshold in _walk(score, target=target, delta=delta):
+        errors, allowed = int(wrong[calls]), allowed_errors(calls, target=target, delta=delta)
+        tested.append((calls, errors, allowed))
+        if errors > allowed:
+            break
+        low = agreement_low(calls, errors, delta)
+        certificate = Certificate(target, delta, threshold, calls / len(score), calls, errors, low)
+    return certificate or _refusal(tested[0], len(score), target=target, delta=delta)
+
+
+def agreement_low(calls: int, errors: int, delta: float) -> float:
+    """Exact one-sided lower confidence bound of the agreement (Clopper and Pearson 1934).
+
+    Args:
+        calls: calls compared, ≥ 0.
+        errors: those answered differently, in [0, calls].
+        delta: 1 − confidence level, in (0, 1).
+
+    Returns:
+        The bound in [0, 1]; 0 without an agreeing call.
+    """
+    from scipy.special import betaincinv
+
+    return float(betaincinv(calls - errors, errors + 1, delta)) if errors < calls else 0.0
+
+
+def _walk(score: NDArray[Any], *, target: float, delta: float) -> Iterator[tuple[int, float]]:
+    """Yields (calls let through, threshold) from strict to loose; `score` falls. Looks at no label."""
+    import numpy as np
+    from scipy.special import bdtr
+
+    total = len(score)
+    errors = min(max(int(total * (1 - target) / START), START_ERRORS[0]), START_ERRORS[1])
+    # fewest calls with which that many errors pass; the tail falls as the calls grow
+    start = errors + bisect_left(
+        range(errors, total), True, key=lambda n: bool(bdtr(float(errors), n, 1 - target) <= delta)
+    )
+    seen = -1 if total == 0 else 0
+    for count in np.unique(np.linspace(min(start, total), total, STEPS).astype(int)):
+        if count == total:
+            calls, threshold = total, 0.0
+        else:
+            # strictly above the (count + 1)-th: with ties this lets fewer than `count` through
+            calls = int(np.searchsorted(-score, -score[count], side="left"))
+            threshold = float(np.nextafter(score[count], np.inf))
+        if calls > seen:
+            seen = calls
+            yield calls, threshold
+
+
+def _refusal(tested: tuple[int, int, int], total: int, *, target: float, delta: float) -> Refusal:
+    """Words and figures for the first threshold, the one that failed."""
+    calls, errors, allowed = tested
+    least = math.ceil(math.log(delta) / math.log(target))
+    if total < least:
+        reason = f"{total} labelled calls are too few: even without an error {least} are needed to show {target:.3g}"
+        return Refusal(reason, calls, errors, allowed, least - total)
+    share = calls / total
+    reason = (
+        f"agreement on the most confident {share:.0%} of {total} calls is {1 - errors / calls:.3f} "
+        f"({errors} errors); at most {allowed} would show {target:.3g}"
+    )
+    needed = _calls_needed(errors / calls, target=target, delta=delta)
+    if needed is None:
+        return Refusal(f"{reason}, and more labels help only if the student learns from them", calls, errors, allowed)
+    more = max(1, math.ceil(needed / share) - total)
+    rounded = f"{float(f'{more:.2g}'):,.0f}"
+    return Refusal(f"{reason}; about {rounded} more labels might do", calls, errors, allowed, more)
+
+
+def _calls_needed(error_rate: float, *, target: float, delta: float) -> int | None:
+    """Calls with which the test passes at this error rate, by the normal approximation; None if over a million."""
+    from scipy.special import ndtri
+
+    gap = 1 - target - error_rate
+    if gap <= 0:
+        return None
+    calls = max(target * (1 - target) * float(ndtri(delta) / gap) ** 2, math.log(delta) / math.log(target))
+    return math.ceil(calls) if calls <= 1_000_000 else None
+
+
+def calibration_mask(
+    sampled: Sequence[bool] | NDArray[Any], seq: Sequence[int] | NDArray[Any] | None = None, since: int = 0
+) -> NDArray[Any]:
+    """Which labelled calls a certificate may rest on: those the coin chose, whatever the input.
+
+    After a release, deferred calls are labelled always and answered ones by the audit coin only, so all labels
+    together lean towards the hard calls. The coin is drawn for every call before anything is known about it; the
+    calls it chose are therefore draws from the stream itself, before and after a release, however its share changes.
+    Deferred calls without the coin are for training only.
+
+    Args:
+        sampled: shape (m,), `Example.sampled` of each labelled call.
+        seq: shape (m,), `Example.seq` of each; needed where `since` is given.
+        since: calls before this one do not count. After a rollback: the first call of the release that was rolled
+            back, for the audits contradict what was measured earlier.
+
+    Returns:
+        Boolean mask, shape (m,).
+
+    Raises:
+        ValueError: `since` is given without `seq`.
+    """
+    import numpy as np
+
+    mask = np.array(sampled, dtype=bool)
+    if since:
+        if seq is None:
+            raise ValueError("since needs seq")
+        mask &= np.asarray(seq) >= since
+    return mask
+
+
+def next_attempt(index: int, policy: Policy) -> Attempt:
+    """The attempt with this index: when it is due and what it may spend.
+
+    The stream grows by `policy.attempt_growth` from `policy.first_attempt` calls on; with x = calls / peak an attempt
+    spends in proportion to 1 / (x + 1 / x): little where it can hardly succeed, little where so many calls are known
+    that a small share does. The shares sum to at most `policy.delta` over infinitely many attempts. When attempts
+    are made and what they spend is known before the first call; that is what makes the sum a bound for the task's
+    life. An attempt that is skipped, fails, or ends in a rollback changes nothing for the others.
+
+    Args:
+        index: 0 for the first attempt.
+        policy: the task's policy.
+
+    Returns:
+        The attempt; unpacks to (calls, delta).
+
+    Raises:
+        ValueError: index < 0.
+    """
+    if index < 0:
+        raise ValueError(f"index must be ≥ 0, got {index}")
+    first, growth, peak = policy.first_attempt, policy.attempt_growth, PEAK_ERRORS / (1 - policy.target)
+    calls = math.ceil(first * growth**index)
+    return Attempt(calls, policy.delta * _weight(calls, peak) / _total_weight(first, growth, peak))
+
+
+def _weight(calls: int, peak: float) -> float:
+    return 1 / (calls / peak + peak / calls)
+
+
+@lru_cache(maxsize=256)
+def _total_weight(first: int, growth: float, peak: float) -> float:
+    """Sum of the weights of all attempts, from above: the rest beyond the last one added is a geometric series."""
+    total, calls, index = 0.0, first, 0
+    while calls < 1000 * peak:
+        total += _weight(calls, peak)
+        index += 1
+        calls = math.ceil(first * growth**index)
+    return total + peak / (first * growth**index) * growth / (growth - 1)
+
+
+def better(new: Sequence[bool] | NDArray[Any], active: Sequence[bool] | NDArray[Any]) -> bool:
+    """Whether a certified candidate answers more calls than the active release, judged on the same calls.
+
+    Both keep the promise, so coverage decides. A sign test on the calls only one of them answers (McNemar 1947,
+    exact, one-sided, level `LEVEL_BETTER`) keeps a lucky draw from replacing a better release.
+
+    Args:
+        new: shape (k,), whether the candidate would answer the call, by its cross-fitted confidence.
+        active: shape (k,), whether the active release would; on calls it was not trained on.
+
+    Returns:
+        True if the candidate should be promoted.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    import numpy as np
+    from scipy.special import bdtr
+
+    one, other = np.asarray(new, dtype=bool), np.asarray(active, dtype=bool)
+    if one.shape != other.shape:
+        raise ValueError("new and active must be judged on the same calls")
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return gained > lost and float(bdtr(float(lost), gained + lost, 0.5)) <= LEVEL_BETTER

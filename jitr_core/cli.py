@@ -1,0 +1,217 @@
+"""The `jitr` command. Heavy modules are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .config import DEFAULT_URL, state_folder
+from .errors import CallLogError, ConfigError, JITRError
+
+if TYPE_CHECKING:
+    from .store import Store
+
+__all__ = ["app", "exit_code", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="JITR: recurring LLM calls answered by small models that are certified to agree.",
+)
+
+Calls = Annotated[list[Path], typer.Argument(help="Call logs, .jsonl or .jsonl.gz, read as one stream.")]
+Url = Annotated[str, typer.Option("--url", envvar="JITR_URL", help="The database with the state.")]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Id or name of a task, see `jitr tasks`.")]
+Seed = Annotated[int, typer.Option(help="Seed of splits, training and audits.")]
+
+
+def _open(url: str) -> Store:
+    from .store import Store
+
+    if not (state_folder(url) / "jitr.db").exists() and url.startswith("sqlite"):
+        raise ConfigError(f"there is no state at {url}.", hint="Run your app first, or give --url.")
+    return Store(url)
+
+
+@app.command()
+def replay(
+    calls: Calls,
+    target: Annotated[float, typer.Option(help="Promised agreement on answered calls, in (0, 1).")] = 0.95,
+    delta: Annotated[float, typer.Option(help="Probability of breaking the promise, in (0, 1).")] = 0.05,
+    seed: Seed = 0,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Replay in an order permuted by the seed.")] = False,
+    state: Annotated[Path | None, typer.Option(help="Keep the state in this folder.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+    decisions: Annotated[Path | None, typer.Option(help="Write one line a call here.")] = None,
+    price_model: Annotated[str | None, typer.Option(help="Price the calls as this model's.")] = None,
+    compute_usd_per_hour: Annotated[float, typer.Option(help="Price of one core.")] = 0.05,
+    calls_per_day: Annotated[float | None, typer.Option(help="Traffic, to date the break-even.")] = None,
+    families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
+) -> None:
+    """What would JITR have saved on these calls? Nothing is sent anywhere."""
+    from jitr_langchain.run import run_replay
+
+    from .config import FAMILIES, Policy
+
+    policy = Policy(target=target, delta=delta, families=tuple(families.split(",")) if families else FAMILIES)
+    run_replay(
+        calls,
+        policy=policy,
+        seed=seed,
+        shuffle=shuffle,
+        state=state,
+        json_out=json_out,
+        decisions_out=decisions,
+        price_model=price_model,
+        compute_usd_per_hour=compute_usd_per_hour,
+        calls_per_day=calls_per_day,
+    )
+
+
+@app.command()
+def demo(seed: Seed = 0) -> None:
+    """Replay a synthetic call log that comes with JITR: a help desk with three steps and some one-off calls."""
+    from jitr_langchain.run import run_replay
+
+    from .config import Policy
+    from .demo import calls_path
+
+    typer.echo("This call log is synthetic: written for JITR, with 3% teacher noise and ambiguous inputs.")
+    run_replay([calls_path()], policy=Policy(), seed=seed, compute_usd_per_hour=0.05, calls_per_day=10_000)
+    typer.echo("Next, on your own log: .venv/bin/jitr replay YOUR_CALLS.jsonl   (the README shows the format)")
+
+
+@app.command()
+def identify(
+    calls: Calls,
+    out: Annotated[Path, typer.Option(help="Write one line a call here: id, task, final_task.")],
+) -> None:
+    """Which recurring task does each call of a log belong to? What was known when it came, and after the whole log."""
+    from .calllog import call_of, count_calls, read_calls
+    from .files import written
+    from .identify import identify_stream
+
+    count_calls(calls)
+    ids = [record.id for record in read_calls(calls)]
+    stream = (call_of(record, str(i)) for i, record in enumerate(read_calls(calls)))
+    answers = (record.answer for record in read_calls(calls))
+    found: set[str] = set()
+    with written(out) as file:
+        for call_id, each in zip(ids, identify_stream(stream, answers=answers), strict=True):
+            line = {"id": call_id, "task": each.task, "final_task": each.final_task}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            found |= {each.final_task} if each.final_task else set()
+    typer.echo(f"{len(ids):,} calls, {len(found):,} recurring tasks: {out}")
+
+
+@app.command()
+def tasks(url: Url = DEFAULT_URL) -> None:
+    """List the tasks found, what serves them and why."""
+    from .report.tasks import show_tasks
+
+    with _open(url) as store:
+        show_tasks(store)
+
+
+@app.command()
+def pause(task: TaskName, url: Url = DEFAULT_URL) -> None:
+    """Veto a task: the teacher answers it, nothing is trained for it."""
+    from . import manage
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        manage.pause(store, found)
+    typer.echo(f"{found.name}: paused. The teacher answers; `jitr resume {found.id}` ends it.")
+
+
+@app.command()
+def resume(task: TaskName, url: Url = DEFAULT_URL) -> None:
+    """End a pause."""
+    from . import manage
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        manage.resume(store, found)
+    typer.echo(f"{found.name}: resumed.")
+
+
+@app.command()
+def rollback(task: TaskName, url: Url = DEFAULT_URL) -> None:
+    """Withdraw a task's replacement: the one before it serves again, or the teacher."""
+    from . import manage
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        serves = manage.rollback(store, found)
+    typer.echo(f"{found.name}: rolled back, served by {serves}. `jitr pause {found.id}` keeps it from coming back.")
+
+
+@app.command()
+def train(
+    task: Annotated[str | None, typer.Argument(help="Attempt this task now, due or not.")] = None,
+    url: Url = DEFAULT_URL,
+    policy: Annotated[str | None, typer.Option(help="The policy as JSON, as a running app gives it.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Make the attempts that are due, and exit."""
+    from . import manage
+    from .config import Policy
+    from .jobs import policy_from_json
+    from .report.tasks import show_attempt
+
+    with _open(url) as store:
+        pipeline = manage.pipeline(store, policy_from_json(policy) if policy else Policy(), url, seed=seed)
+        found = manage.find_task(store, task) if task else None
+        attempted = 0
+        for each, report in manage.train(pipeline, found):
+            attempted += report is not None
+            show_attempt(each, report)
+    if not attempted:
+        typer.echo("Nothing was due.")
+
+
+@app.command()
+def purge(
+    task: Annotated[str | None, typer.Option(help="Only this task, with its replacements.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+    days: Annotated[float | None, typer.Option(help="Only calls older than this many days.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All calls, tasks and replacements.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Delete stored calls, and what was learnt of a whole task or tenant."""
+    from . import manage
+
+    if task is None and tenant is None and days is None and not everything:
+        raise ConfigError("say what to purge.", hint="Give --task, --tenant, --days or --all.")
+    with _open(url) as store:
+        found = manage.find_task(store, task) if task else None
+        if not yes:
+            typer.confirm("Delete for good?", abort=True)
+        before = time.time() - days * 86_400 if days is not None else None
+        count = manage.purge(store, task=found, tenant=tenant, before=before)
+    typer.echo(f"{count:,} calls deleted.")
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for bad input or usage, 1 for anything else."""
+    return 2 if isinstance(error, CallLogError | ConfigError) else 1
+
+
+def main() -> None:
+    """Entry point: exits with 0 even if nothing was replaced."""
+    try:
+        app()
+    except JITRError as error:
+        typer.echo(f"jitr: {error}", err=True)
+        sys.exit(exit_code(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Every setting of the loop, with unit, range, default and source. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from .errors import ConfigError
+
+__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "state_folder"]
+
+DEFAULT_URL = "sqlite:///.jitr/jitr.db"
+"""Where the state lives unless the user says otherwise: in the working folder."""
+
+FAMILIES = ("lexical", "static", "encoder", "stacked")
+"""Candidate families, cheapest first; `stacked` joins the features of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What JITR promises, and how hard it tries.
+
+    Attributes:
+        target: promised agreement with the teacher on answered calls, in (0, 1).
+        delta: probability, in (0, 1), that any release in the life of a task breaks the promise; it is spent over
+            all certification attempts of the task.
+        min_calls: a prompt that recurred this often is a task, ≥ 2.
+        first_attempt: calls a task must have seen before the first search, ≥ 50; all of them are labels then.
+        attempt_growth: every further attempt waits until the task's calls, answered ones included, have grown by
+            this factor, > 1; see `jitr_core.certify.next_attempt` for what each may spend of delta.
+        audit_share_start: share of calls audited right after a release, in (0, 1].
+        audit_share_min: share below which the audit share never decays, in (0, 1].
+        audit_delta: probability, in (0, 1), with which audits roll back a replacement that keeps its promise,
+            per 10,000 audits.
+        families: candidate families the search may use.
+        max_labels: most different answers a task may have to be treated as `labels`, ≥ 2.
+        max_examples: most examples a student is trained on, the latest are kept, ≥ 100.
+        retention_days: days after which stored inputs and answers are deleted; None keeps them.
+        cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
+
+    Raises:
+        ConfigError: a value is out of its range; the message names the setting and the range.
+
+    Example:
+        >>> Policy(target=0.9).delta
+        0.05
+        >>> Policy(target=95)
+        Traceback (most recent call last):
+        ...
+        jitr_core.errors.ConfigError: target must be in (0, 1), got 95. Shares are fractions: write 0.95 for 95%.
+    """
+
+    target: float = 0.95
+    delta: float = 0.05
+    min_calls: int = 8
+    first_attempt: int = 200
+    attempt_growth: float = 1.5
+    audit_share_start: float = 0.1
+    audit_share_min: float = 0.002
+    audit_delta: float = 0.05
+    families: tuple[str, ...] = FAMILIES
+    max_labels: int = 300
+    max_examples: int = 20_000
+    retention_days: float | None = None
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("target", "delta", "audit_share_start", "audit_share_min", "audit_delta"):
+            value = getattr(self, name)
+            closed = name.startswith("audit_share")
+            if not (0 < value < 1 or (closed and value == 1)):
+                raise ConfigError(
+                    f"{name} must be in (0, 1{']' if closed else ')'}, got {value}.",
+                    hint="Shares are fractions: write 0.95 for 95%.",
+                )
+        for name, low in (("min_calls", 2), ("first_attempt", 50), ("max_labels", 2), ("max_examples", 100)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} must be ≥ {low}, got {getattr(self, name)}.")
+        if self.attempt_growth <= 1:
+            raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
+        unknown = set(self.families) - set(FAMILIES)
+        if unknown or not self.families:
+            raise ConfigError(f"unknown families {sorted(unknown)}; choose from {', '.join(FAMILIES)}.")
+
+    @classmethod
+    def settings(cls) -> tuple[str, ...]:
+        """Names of all settings, in order."""
+        return tuple(f.name for f in fields(cls))
+
+
+def state_folder(url: str) -> Path:
+    """Where the files of a state live: beside the SQLite file, else `./.jitr`.
+
+    Example:
+        >>> state_folder("sqlite:////var/lib/shop/jitr.db").as_posix()
+        '/var/lib/shop'
+    """
+    prefix, _, path = url.partition(":///")
+    return Path(path).parent if prefix.startswith("sqlite") and path else Path(".jitr")

@@ -1,0 +1,324 @@
+"""The facade: one `JITR` a process watches calls, decides them, and keeps everything slow in the background."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from .config import DEFAULT_URL, Policy, state_folder
+from .errors import ConfigError
+from .identify import Identifier
+from .jobs import TrainingChild
+from .observe import Recorder
+from .route import Router
+from .types import Answer, Call, Decision
+
+if TYPE_CHECKING:
+    from .background import Background, Event, Observed
+    from .pipeline import Pipeline
+    from .store import Store
+
+__all__ = ["JITR", "default", "disabled"]
+
+_log = logging.getLogger("jitr")
+_FAULTS_LOGGED = 20
+_default: JITR | None = None
+_default_lock = threading.Lock()
+_engines: weakref.WeakSet[JITR] = weakref.WeakSet()
+
+
+def default() -> JITR:
+    """The process's own engine, with its state in `./.jitr`; made on first use."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = JITR()
+    return _default
+
+
+def disabled() -> bool:
+    """True while the environment says `JITR_DISABLED=1` (or true, yes, on)."""
+    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
+
+
+def _same(*settings: Any) -> JITR:
+    """The engine of this process with these settings, see `JITR.__reduce__`."""
+    url, policy, app, tenant, redact, training, seed = settings
+    with _default_lock:
+        for engine in _engines:
+            if engine.__reduce__()[1] == settings:
+                return engine
+    return JITR(url, policy=policy, app=app, tenant=tenant, redact=redact, training=training, seed=seed)
+
+
+class _Auditor:
+    """Runs audits one after the other, at most `limit` waiting: an audit too many is one not made, and counted."""
+
+    def __init__(self, fault: Callable[[str, BaseException], None], *, threaded: bool, limit: int = 1000) -> None:
+        self._fault, self._threaded = fault, threaded
+        self._queue: queue.Queue[Callable[[], None]] = queue.Queue(limit)
+        self._thread: threading.Thread | None = None
+
+    def put(self, audit: Callable[[], None]) -> None:
+        if not self._threaded:
+            audit()
+            return
+        try:
+            self._queue.put_nowait(audit)
+        except queue.Full as error:
+            self._fault("audit queue", error)
+            return
+        if self._thread is None or not self._thread.is_alive():  # a forked child has no threads
+            self._thread = threading.Thread(target=self._run, name="jitr-audit", daemon=True)
+            self._thread.start()
+
+    def join(self) -> None:
+        self._queue.join()
+
+    def _run(self) -> None:
+        while True:
+            audit = self._queue.get()
+            try:
+                audit()
+            finally:
+                self._queue.task_done()
+
+
+class JITR:
+    """Watches the calls of an app and answers recurring ones by certified replacements.
+
+    Nothing it does can break or delay the app: a fault of its own is logged, counted in `faults`, and the teacher
+    answers. All slow work happens in one background thread, training in a process of its own.
+
+    Args:
+        url: database with the state; default `sqlite:///.jitr/jitr.db`.
+        policy: what is promised, see `Policy`.
+        app: name of the application; tasks never span applications.
+        tenant: default tenant of its calls; tasks never span tenants.
+        redact: applied to every text before JITR looks at, stores or learns from it; where it raises, the call is
+            not observed.
+        training: where searches run: "process" (a child process, the default), "inline" (in the thread that
+            observes, which then waits) or "off" (only `jitr train` trains).
+        seed: makes audits, splits and training repeatable; None takes audits from the system's entropy.
+        listener: told of every event and decision, for reports; must not raise.
+
+    Raises:
+        ConfigError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        policy: Policy | None = None,
+        app: str = "default",
+        tenant: str = "",
+        redact: Callable[[str], str] | None = None,
+        training: Literal["process", "inline", "off"] = "process",
+        seed: int | None = None,
+        listener: Callable[[Event], None] | None = None,
+    ) -> None:
+        if training not in ("process", "inline", "off"):
+            raise ConfigError(f"training must be process, inline or off, got {training!r}.")
+        if "://" not in url:
+            raise ConfigError(f"not a database URL: {url!r}.", hint="Write for example sqlite:///.jitr/jitr.db")
+        self.url, self.policy, self.app, self.tenant = url, policy or Policy(), app, tenant
+        self.faults: collections.Counter[str] = collections.Counter()
+        self._redact, self._training, self._seed, self._listener = redact, training, seed, listener
+        self._identifier = Identifier(min_calls=self.policy.min_calls)
+        self._router = Router(time.perf_counter)
+        self._background: Background | None = None
+        self._aside = False
+        inline = training == "inline"
+        self._recorder: Recorder[Observed] = Recorder(
+            self._process, self.fault, batch=16 if inline else 256, threaded=not inline
+        )
+        self._audits = _Auditor(self.fault, threaded=not inline)
+        self._opening = threading.Lock()
+        _engines.add(self)
+        if not inline and self._state_exists():
+            self._recorder.start()  # load what is already known before the first call needs it
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> JITR:
+        """Itself: there is one engine, however often a chain is copied."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Unpickled as the engine of its process for the same state: threads and databases do not travel."""
+        settings = (self.url, self.policy, self.app, self.tenant, self._redact, self._training, self._seed)
+        return _same, settings
+
+    # ---- hot path -----------------------------------------------------------------------------------------------
+
+    def decide(self, call: Call) -> Decision:
+        """Decide who answers a call; never raises, takes microseconds while the teacher answers.
+
+        The call is completed in place: app, tenant, time, and its texts redacted.
+        """
+        try:
+            call.app, call.tenant = self.app, call.tenant or self.tenant
+            call.time = call.time or time.time()
+            if self._redact is not None:
+                call.messages = tuple((role, self._redact(text)) for role, text in call.messages)
+            match = self._identifier.match(call)
+            if match is None:
+                decision = Decision("teacher", "no_task")
+            elif not call.replaceable:
+                decision = Decision("teacher", "no_release", match)
+            else:
+                decision = self._router.decide(match)
+        except Exception as error:
+            self.fault("decide", error)
+            call.messages = () if self._redact is not None else call.messages
+            decision = Decision("teacher", "fallback")
+        if self._listener is not None:
+            self._listener({"kind": "decision", "call": call, "decision": decision})
+        return decision
+
+    def observe(self, call: Call, decision: Decision, answer: Answer | None) -> None:
+        """Queue what came of a call for the background; never raises, takes about a microsecond.
+
+        Args:
+            call: as given to `decide`.
+            decision: what `decide` returned.
+            answer: the teacher's answer; None if the teacher was not asked.
+        """
+        if not (decision.kind == "replacement" and decision.audit):  # else observed when its audit is done
+            self._record(call, decision, answer)
+
+    def audit(self, call: Call, decision: Decision, ask: Callable[[], Answer]) -> None:
+        """Have the teacher answer a replaced call too, in the background, and observe both answers; never raises.
+
+        Args:
+            call: as given to `decide`.
+            decision: a replacement's, with `audit` drawn.
+            ask: asks the teacher.
+        """
+
+        def compare() -> None:
+            try:
+                answer = ask()
+            except Exception as error:
+                # The coin fell, but there is no label: the call counts as answered and not audited.
+                self.fault("audit", error)
+                self._record(call, decision, None)
+            else:
+                self._record(call, decision, answer)
+
+        self._audits.put(compare)
+
+    def _record(self, call: Call, decision: Decision, answer: Answer | None) -> None:
+        from .background import Observed
+
+        try:
+            if self._aside or not call.messages:
+                return
+            if answer is not None and self._redact is not None:
+                answer = dataclasses.replace(answer, text=self._redact(answer.text))
+            self._recorder.put(Observed(call, decision, answer))
+        except Exception as error:
+            self.fault("observe", error)
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Count a fault of JITR's own, and log the first ones of each kind."""
+        self.faults[where] += 1
+        if self.faults[where] <= 1:
+            _log.error("JITR steps aside in %s, the teacher serves: %r", where, error)
+        elif self.faults[where] == _FAULTS_LOGGED:
+            _log.error("JITR: %d faults in %s so far, see JITR.faults", _FAULTS_LOGGED, where)
+
+    # ---- background ---------------------------------------------------------------------------------------------
+
+    def _process(self, batch: list[Observed]) -> None:
+        if self._aside:
+            return
+        try:
+            background = self._open()
+        except Exception as error:
+            self._aside = True  # a state that cannot be opened now is not tried again in this process
+            self.fault("store", error)
+            return
+        background.process(batch)
+
+    def _open(self) -> Background:
+        with self._opening:
+            if self._background is None:
+                self._background = self._start()
+        return self._background
+
+    def _start(self) -> Background:
+        from . import manage
+        from .background import Background
+        from .store import Store
+
+        store = Store(self.url)
+        pipeline = manage.pipeline(store, self.policy, self.url, seed=self._seed or 0)
+        if self.policy.retention_days is not None:
+            store.expire(self.policy.retention_days)
+        return Background(
+            store=store,
+            policy=self.policy,
+            identifier=self._identifier,
+            router=self._router,
+            pipeline=pipeline,
+            attempt=self._attempter(pipeline),
+            emit=self._emit,
+            seed=self._seed,
+        )
+
+    def _attempter(self, pipeline: Pipeline) -> Callable[[str], None]:
+        if self._training == "inline":
+
+            def attempt(task: str) -> None:
+                report = pipeline.run(task)
+                if report is not None:
+                    self._emit({"kind": "search", "task": task, "report": report})
+
+            return attempt
+        if self._training == "process":
+            child = TrainingChild(self.url, self.policy, self._seed)
+            return lambda task: child.start()
+        return lambda task: None
+
+    def _emit(self, event: Event) -> None:
+        if self._listener is not None:
+            self._listener(event)
+
+    def _state_exists(self) -> bool:
+        return (state_folder(self.url) / "jitr.db").exists()
+
+    def flush(self) -> None:
+        """Wait until everything observed so far is stored and taken into account, audits included."""
+        self._audits.join()
+        self._recorder.flush()
+
+    def refresh(self) -> None:
+        """Take over at once what other processes or `jitr` commands changed; else it takes about half a second."""
+        self._recorder.flush(force=True)
+
+    def close(self) -> None:
+        """Store what is queued and stop observing; calls go on to the teacher. Called by itself at exit."""
+        self.flush()
+        self._recorder.close()
+        if self._background is not None:
+            self._background.store.close()
+
+    def inference_seconds(self) -> float:
+        """Seconds this process has spent asking students, deferred calls included."""
+        return self._router.seconds
+
+    def open_store(self) -> Store:
+        """The state, for looking and for `jitr_core.manage`.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        return self._open().store

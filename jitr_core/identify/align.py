@@ -1,0 +1,176 @@
+"""What several prompts have in common: the literals of the template they may be instances of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .text import MESSAGE, tokens, words
+
+__all__ = ["common_literals", "mining_tokens"]
+
+MAX_CHARS = 24_000
+"""Characters of a message that are looked at; of longer ones the first and last half as many, the middle is opaque."""
+
+WINDOW = 3
+"""Tokens that must agree for the search of inner literals to stop there."""
+
+MIN_INNER_WORDS = 4
+"""Words an inner literal needs unless it has structure (a line end or colon)."""
+
+MAX_REPEATS = 4
+"""How often a window may occur in a prompt to be looked at; more often means it is no landmark."""
+
+
+def mining_tokens(prompt: str) -> list[list[str]]:
+    """The tokens of each message of a prompt text, for mining; the middle of a very long message is a single token."""
+    return [_capped(MESSAGE + message) for message in prompt.split(MESSAGE)[1:]]
+
+
+def _capped(message: str) -> list[str]:
+    if len(message) <= MAX_CHARS:
+        return tokens(message)
+    half = MAX_CHARS // 2
+    return [*tokens(message[:half]), message[half:-half], *tokens(message[-half:])]
+
+
+def common_literals(prompts: Sequence[Sequence[Sequence[str]]]) -> tuple[str, ...]:
+    """Literals that rebuild every one of the prompts, found message by message.
+
+    The common tokens at the start and the end of each message are constant, and so are inner runs of tokens that all
+    prompts have equally often and in the same order.
+
+    Args:
+        prompts: tokens of the messages of each prompt, as `mining_tokens` gives them; one prompt at least, and all
+            must have the same sequence of roles.
+
+    Returns:
+        The constant parts, one more than there are slots.
+    """
+    literals = [""]
+    for message in zip(*prompts, strict=True):
+        parts = _align(message)
+        literals[-1] += parts[0]
+        literals += parts[1:]
+    return tuple(literals)
+
+
+def _align(texts: Sequence[Sequence[str]]) -> list[str]:
+    """The constant parts of one message."""
+    first = texts[0]
+    shortest = min(map(len, texts))
+    head = 0
+    while head < shortest and all(text[head] == first[head] for text in texts):
+        head += 1
+    if head == shortest == max(map(len, texts)):
+        return ["".join(first)]
+    tail = 0
+    while tail < shortest - head and all(text[-1 - tail] == first[-1 - tail] for text in texts):
+        tail += 1
+    middles = [text[head : len(text) - tail] for text in texts]
+    return ["".join(first[:head]), *_inner(middles), "".join(first[len(first) - tail :])]
+
+
+def _inner(middles: Sequence[Sequence[str]]) -> list[str]:
+    """Constant runs within the middles, in order."""
+    base = min(middles, key=len)
+    if len(base) < WINDOW:
+        return []
+    places = [_windows(middle, set(_grams(base))) for middle in middles]
+    own = _windows(base, set(_grams(base)))
+    steady = {
+        gram
+        for gram, at in own.items()
+        if len(at) <= MAX_REPEATS and all(len(place.get(gram, ())) == len(at) for place in places)
+    }
+    if not steady:
+        return []
+    taken: list[tuple[tuple[int, ...], int]] = []
+    for start, length in _runs(base, steady):
+        gram = tuple(base[start : start + WINDOW])
+        nth = own[gram].index(start)
+        starts = tuple([place[gram][nth] for place in places])
+        length = _agreeing(middles, starts, length)
+        if _significant(base[start : start + length]) and _in_order(taken, starts, length):
+            taken.append((starts, length))
+    taken.sort()
+    return _grown(middles, taken)
+
+
+def _grown(middles: Sequence[Sequence[str]], taken: Sequence[tuple[tuple[int, ...], int]]) -> list[str]:
+    """The runs as text, each grown over all neighbouring tokens that the middles have in common."""
+    grown: list[tuple[list[int], list[int]]] = []
+    for index, (starts, length) in enumerate(taken):
+        begin, end = list(starts), [start + length for start in starts]
+        floor = grown[-1][1] if grown else [0] * len(middles)
+        ceiling = list(taken[index + 1][0]) if index + 1 < len(taken) else [len(middle) for middle in middles]
+        while _same(middles, [b - 1 for b in begin], floor, ceiling):
+            begin = [b - 1 for b in begin]
+        while _same(middles, end, floor, ceiling):
+            end = [e + 1 for e in end]
+        if grown and begin == floor:
+            grown[-1] = (grown[-1][0], end)
+        else:
+            grown.append((begin, end))
+    return ["".join(middles[0][begin[0] : end[0]]) for begin, end in grown]
+
+
+def _same(middles: Sequence[Sequence[str]], at: Sequence[int], floor: Sequence[int], ceiling: Sequence[int]) -> bool:
+    """Whether all middles have the same token at these places, which lie between floor and ceiling."""
+    if any(not low <= place < high for place, low, high in zip(at, floor, ceiling, strict=True)):
+        return False
+    return len({middle[place] for middle, place in zip(middles, at, strict=True)}) == 1
+
+
+def _grams(text: Sequence[str]) -> list[tuple[str, ...]]:
+    return list(zip(*(text[i:] for i in range(WINDOW)), strict=False))
+
+
+def _windows(text: Sequence[str], wanted: set[tuple[str, ...]]) -> dict[tuple[str, ...], list[int]]:
+    at: dict[tuple[str, ...], list[int]] = {}
+    for index, gram in enumerate(_grams(text)):
+        if gram in wanted:
+            at.setdefault(gram, []).append(index)
+    return at
+
+
+def _runs(base: Sequence[str], steady: set[tuple[str, ...]]) -> list[tuple[int, int]]:
+    """(start, length) of maximal runs of steady windows, those with most words first."""
+    runs: list[tuple[int, int]] = []
+    for index, gram in enumerate(_grams(base)):
+        if gram not in steady:
+            continue
+        if runs and runs[-1][0] + runs[-1][1] - WINDOW + 1 == index:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((index, WINDOW))
+    return sorted(runs, key=lambda run: (-len(words("".join(base[run[0] : run[0] + run[1]]))), run))
+
+
+def _agreeing(middles: Sequence[Sequence[str]], starts: tuple[int, ...], length: int) -> int:
+    """How many tokens from the starts on are the same in all middles, at most `length`."""
+    for offset in range(length):
+        seen = {
+            middle[start + offset] if start + offset < len(middle) else ""
+            for middle, start in zip(middles, starts, strict=True)
+        }
+        if len(seen) > 1:
+            return offset
+    return length
+
+
+def _significant(run: Sequence[str]) -> bool:
+    """Whether a run is likely to be part of the template rather than of all inputs by chance."""
+    count = len(words("".join(run)))
+    if count >= MIN_INNER_WORDS:
+        return True
+    return count > 0 and ("\n" in run or ":" in run)
+
+
+def _in_order(taken: Sequence[tuple[tuple[int, ...], int]], starts: tuple[int, ...], length: int) -> bool:
+    """Whether a run lies before or after every run taken so far, in all middles alike."""
+    for others, other_length in taken:
+        before = all(start + length <= other for start, other in zip(starts, others, strict=True))
+        after = all(other + other_length <= start for start, other in zip(starts, others, strict=True))
+        if not before and not after:
+            return False
+    return True

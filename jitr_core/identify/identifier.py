@@ -1,0 +1,239 @@
+"""The identifier: calls in, tasks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..types import Call, Match, Slots, Template
+from .merge import TaskAnswers, same_job, wording
+from .miner import Miner, Proposal
+from .pool import Pool, pooled
+from .refine import Refiner, core, supersedes, widened_template
+from .template import Key, Shape, TemplateIndex, fit, key_of, make_template, roles_of, to_match
+from .text import prompt_text
+
+__all__ = ["Identifier", "Learned"]
+
+MIN_WORDING = 4
+"""Words two templates must have, all of them equal, to be one task whatever their white space and punctuation."""
+
+
+@dataclass(slots=True)
+class Learned:
+    """What one call taught.
+
+    Attributes:
+        match: the call's task, None while it belongs to none.
+        created: templates that are new, or new versions of templates of the same task.
+        placed: earlier calls that belong to a task now, as (call id, match).
+        merged: tasks that turned out to be one, as (id that is gone, id that survives).
+    """
+
+    match: Match | None = None
+    created: list[Template] = field(default_factory=list)
+    placed: list[tuple[str, Match]] = field(default_factory=list)
+    merged: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Identifier:
+    """Finds the recurring tasks in a stream of calls.
+
+    `match` may be called from any thread; `learn`, `adopt`, `forget` and `note_answer` belong to one thread.
+
+    Args:
+        templates: templates known from before, oldest first.
+        min_calls: calls that must share a template before it is a task, ≥ 2.
+        max_pool: most calls kept while they belong to no task, ≥ min_calls.
+        max_pool_chars: most characters of prompts kept for them.
+    """
+
+    def __init__(
+        self,
+        templates: Iterable[Template] = (),
+        *,
+        min_calls: int = 8,
+        max_pool: int = 10_000,
+        max_pool_chars: int = 64_000_000,
+    ) -> None:
+        self._index = TemplateIndex()
+        self._refiner = Refiner()
+        self._answers: dict[str, TaskAnswers] = {}
+        self._born: dict[str, int] = {}
+        self._pool = Pool(max(max_pool, min_calls), max_pool_chars)
+        self._miner = Miner(self._pool, min_calls)
+        self._min_calls = min_calls
+        self.adopt(templates)
+
+    def match(self, call: Call) -> Match | None:
+        """The task and input of a call, None if it fits no known template. Takes microseconds, keeps nothing."""
+        found = self._index.find(call)
+        return to_match(*found) if found is not None else None
+
+    def templates(self) -> list[Template]:
+        """All known templates, oldest first."""
+        return list(self._index.by_id.values())
+
+    def template(self, template_id: str) -> Template | None:
+        """The template with this id, None if it is not known."""
+        return self._index.by_id.get(template_id)
+
+    def adopt(self, templates: Iterable[Template]) -> None:
+        """Make templates known that come from elsewhere; those known already, or widened since, change nothing."""
+        for template in templates:
+            if self._index.by_id.get(template.id) == template:
+                continue
+            roles = roles_of(template.literals)
+            related = self._index.of_shape(key_of(template), roles) if roles is not None else []
+            if any(supersedes(known, template) for known in related):
+                continue
+            for known in related:
+                if supersedes(template, known):
+                    self._drop(known.id)
+            self._keep(template)
+
+    def forget(self, task: str) -> None:
+        """Drop all templates of a task; its later calls are unknown again."""
+        for template in [t for t in self._index.by_id.values() if t.task == task]:
+            self._drop(template.id)
+        self._answers.pop(task, None)
+
+    def learn(self, call: Call) -> Learned:
+        """Take in a call that `match` did not place, and see whether it makes a task with earlier ones.
+
+        Returns:
+            What is new. All of it is in force already: `match` knows it when this returns.
+        """
+        found = self._index.find(call)
+        if found is not None:
+            return Learned(match=to_match(*found))
+        key = key_of(call)
+        roles = tuple([role for role, _ in call.messages])
+        prompt = prompt_text(call.messages)
+        learned = Learned()
+        template = self._widen((key, roles), prompt, learned)
+        if template is not None:
+            learned.match = _matched(template, prompt)
+            return learned
+        number = self._pool.add(pooled(call.id, key, roles, prompt))
+        if number not in self._pool.calls:
+            return learned
+        proposal = self._miner.propose(number, trusted=bool(call.step))
+        if proposal is not None:
+            self._create((key, roles), proposal, learned)
+        elif call.step:
+            self._catch_all(key, learned)
+        learned.placed = [(call_id, match) for call_id, match in learned.placed if call_id != call.id]
+        learned.match = self.match(call)
+        return learned
+
+    def _widen(self, shape: Shape, prompt: str, learned: Learned) -> Template | None:
+        """The known template that fits the prompt after a few of its words became input, if there is one."""
+        template_id = self._refiner.find(shape, prompt)
+        old = self._index.by_id.get(template_id) if template_id is not None else None
+        new = widened_template(old, prompt) if old is not None else None
+        if old is None or new is None:
+            return None
+        self._drop(old.id)
+        self._keep(new)
+        learned.created = [template for template in learned.created if template.id != old.id]
+        learned.created.append(new)
+        return new
+
+    def _create(self, shape: Shape, proposal: Proposal, learned: Learned) -> None:
+        """Make a template of a proposal, and place all calls of the pool that belong to it."""
+        said = wording(proposal.literals)
+        task = self._task_saying((shape, said)) if sum(map(len, said)) >= MIN_WORDING else None
+        template = make_template(shape[0], proposal.literals, task)
+        self._keep(template)
+        learned.created.append(template)
+        here = [(number, call) for number, call in self._pool.calls.items() if (call.key, call.roles) == shape]
+        hard = core(template.literals) or template.literals
+        here = [(number, call) for number, call in here if fit(hard, call.prompt) is not None]
+        for _, call in here:
+            if fit(template.literals, call.prompt) is None and self._refiner.find(shape, call.prompt) == template.id:
+                template = self._widen(shape, call.prompt, learned) or template
+        for number, call in here:
+            match = _matched(template, call.prompt)
+            if match is not None:
+                learned.placed.append((call.id, match))
+                self._pool.remove(number)
+
+    def _task_saying(self, said: tuple[Shape, tuple[tuple[str, ...], ...]]) -> str | None:
+        """The task of a known template with the same words, if there is one."""
+        shape, wanted = said
+        for template in self._index.of_shape(*shape):
+            if len(template.literals) == len(wanted) and wording(template.literals) == wanted:
+                return template.task
+        return None
+
+    def note_answer(self, task: str, answer: str, slots: Slots = ()) -> Learned:
+        """Take in what the teacher answered to a call of a task; tasks that prove to be one job become one.
+
+        Args:
+            task: the call's task.
+            answer: the teacher's answer.
+            slots: the call's input.
+
+        Returns:
+            `merged`, and in `created` the templates under their new task; mostly nothing.
+        """
+        learned = Learned()
+        answers = self._answers.get(task)
+        if answers is None:
+            answers = self._answers[task] = TaskAnswers(len(slots))
+        if answers.slots != len(slots) or not answers.note(answer, slots):
+            return learned
+        mine = self._representative(task)
+        for other in [name for name in self._answers if name != task] if mine is not None else []:
+            theirs = self._representative(other)
+            if mine is None or theirs is None or key_of(mine) != key_of(theirs):
+                continue
+            if same_job(answers, self._answers[other], mine.literals, theirs.literals):
+                gone, survivor = (other, task) if self._age(task) < self._age(other) else (task, other)
+                self._merge(gone, survivor, learned)
+                break
+        return learned
+
+    def _representative(self, task: str) -> Template | None:
+        return next((template for template in self._index.by_id.values() if template.task == task), None)
+
+    def _age(self, task: str) -> int:
+        """Place of a task in the order in which tasks came to be; small is old."""
+        return self._born.get(task, len(self._born))
+
+    def _merge(self, gone: str, survivor: str, learned: Learned) -> None:
+        for template in [t for t in self._index.by_id.values() if t.task == gone]:
+            renamed = make_template(key_of(template), template.literals, survivor)
+            self._drop(template.id)
+            self._keep(renamed)
+            learned.created.append(renamed)
+        self._answers.pop(gone, None)
+        learned.merged.append((gone, survivor))
+
+    def _catch_all(self, key: Key, learned: Learned) -> None:
+        """Take all calls of a declared step as one task with the whole prompt as input."""
+        here = [(number, call) for number, call in self._pool.calls.items() if call.key == key]
+        if len(here) < self._min_calls:
+            return
+        template = make_template(key, ("", ""))
+        self._keep(template)
+        learned.created.append(template)
+        for number, call in here:
+            learned.placed.append((call.id, to_match(template, (call.prompt,))))
+            self._pool.remove(number)
+
+    def _keep(self, template: Template) -> None:
+        self._born.setdefault(template.task, len(self._born))
+        self._index.add(template)
+        self._refiner.add(template)
+        self._miner.learn_scaffold(template.literals)
+
+    def _drop(self, template_id: str) -> None:
+        self._index.remove(template_id)
+        self._refiner.remove(template_id)
+
+
+def _matched(template: Template, prompt: str) -> Match | None:
+    slots = fit(template.literals, prompt)
+    return to_match(template, slots) if slots is not None else None

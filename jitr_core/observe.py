@@ -1,0 +1,134 @@
+"""Observing: a bounded queue between the host app and the one thread that does everything slow."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Recorder"]
+
+T = TypeVar("T")
+
+
+_alive: weakref.WeakSet[Recorder[Any]] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for recorder in list(_alive):
+        recorder.close()
+
+
+def _reset_all() -> None:
+    for recorder in list(_alive):
+        recorder._reset()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)
+
+
+class Recorder(Generic[T]):
+    """Hands items to `process` in batches, from a daemon thread of its own or, inline, in the caller's thread.
+
+    `put` takes about a microsecond, never blocks and never raises: when the queue is full the item is dropped and
+    counted. The thread starts with the first item, again after a fork, and what is queued at exit is still processed.
+
+    Args:
+        process: called with 1 … `batch` items, or with none when `wait_s` passed; never from two threads at once;
+            an exception goes to `fault`.
+        fault: told of exceptions.
+        batch: most items a call of `process` gets, ≥ 1.
+        limit: most items that wait, ≥ 1.
+        wait_s: seconds after which an incomplete batch is processed all the same.
+        threaded: False processes whenever a batch is full, in the thread that puts the item.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[list[T]], None],
+        fault: Callable[[str, BaseException], None],
+        *,
+        batch: int = 256,
+        limit: int = 20_000,
+        wait_s: float = 0.5,
+        threaded: bool = True,
+    ) -> None:
+        self._process, self._fault = process, fault
+        self._batch, self._limit, self._wait_s, self._threaded = batch, limit, wait_s, threaded
+        self.dropped = 0
+        self._closed = False
+        self._reset()
+        _alive.add(self)
+
+    def _reset(self) -> None:
+        """A fresh queue: a forked child neither has the thread nor owns the parent's items."""
+        self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._working = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def put(self, item: T) -> None:
+        """Queue an item."""
+        if self._queue.qsize() >= self._limit:
+            self.dropped += 1
+            return
+        self._queue.put(item)
+        if not self._threaded:
+            if self._queue.qsize() >= self._batch:
+                self.flush()
+        elif self._thread is None:
+            self.start()
+
+    def flush(self, *, force: bool = False) -> None:
+        """Process all that is queued, now and in this thread; `force` calls `process` even if nothing is."""
+        with self._working:
+            while self._drain():
+                force = False
+            if force:
+                self._attempt([])
+
+    def close(self) -> None:
+        """Process what is queued and end the thread; later items are queued but wait for a flush."""
+        if self._closed:
+            return
+        self._closed = True
+        self._wake.set()
+        self.flush()
+
+    def start(self) -> None:
+        """Start the thread before the first item is there; without effect if it runs or there is to be none."""
+        with self._starting:
+            if self._thread is None and self._threaded and not self._closed:
+                thread = threading.Thread(target=self._run, name="jitr-observe", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait(self._wait_s)
+            self.flush(force=True)
+
+    def _drain(self) -> bool:
+        """Process one batch; False if there was nothing."""
+        items: list[T] = []
+        while len(items) < self._batch:
+            try:
+                items.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        if items:
+            self._attempt(items)
+        return bool(items)
+
+    def _attempt(self, items: list[T]) -> None:
+        try:
+            self._process(items)
+        except Exception as error:
+            self._fault("background", error)

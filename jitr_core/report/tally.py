@@ -1,0 +1,123 @@
+"""Adding up a replay: from decided calls to the figures of `jitr replay --json`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..equivalence import equivalent
+from ..types import Decision, SearchReport
+
+__all__ = ["Tally"]
+
+
+@dataclass(slots=True)
+class _TaskTally:
+    """Counts of one task; the same names as in the JSON."""
+
+    calls: int = 0
+    replaced: int = 0
+    agreed: int = 0
+    first_replaced_at: int | None = None
+    searches: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, other: _TaskTally) -> None:
+        self.calls += other.calls
+        self.replaced += other.replaced
+        self.agreed += other.agreed
+        firsts = [f for f in (self.first_replaced_at, other.first_replaced_at) if f is not None]
+        self.first_replaced_at = min(firsts, default=None)
+        self.searches = sorted(self.searches + other.searches, key=lambda s: s["at_call"])
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts calls as they are replayed.
+
+    Attributes:
+        calls: calls so far.
+        audits: answered calls the teacher was asked about as well.
+        tasks: what is known of each task, by its id.
+    """
+
+    calls: int = 0
+    audits: int = 0
+    tasks: dict[str, _TaskTally] = field(default_factory=lambda: defaultdict(_TaskTally))
+
+    def call(self, decision: Decision | None, task: str | None, answer: str, recorded: str) -> None:
+        """Count a call.
+
+        Args:
+            decision: who answered; None if JITR was not asked.
+            task: what was known of its task when it came.
+            answer: what the app got.
+            recorded: what the teacher answered.
+        """
+        index, self.calls = self.calls, self.calls + 1
+        tally = self.tasks[task] if task is not None else None
+        if tally is not None:
+            tally.calls += 1
+        if decision is None or decision.kind != "replacement" or tally is None:
+            return
+        self.audits += decision.audit
+        tally.replaced += 1
+        tally.agreed += equivalent(answer, recorded)
+        if tally.first_replaced_at is None:
+            tally.first_replaced_at = index
+
+    def placed(self, task: str, calls: int) -> None:
+        """Count calls that were found to belong to a task after they were decided."""
+        self.tasks[task].calls += calls
+
+    def merged(self, gone: str, survivor: str) -> None:
+        """Count the calls of a task as those of the one it was merged into."""
+        self.tasks[survivor].add(self.tasks.pop(gone, _TaskTally()))
+
+    def search(self, task: str, report: SearchReport) -> None:
+        """Note a search, at the call the stream had come to."""
+        self.tasks[task].searches.append(
+            {
+                "at_call": max(self.calls - 1, 0),
+                "candidates": [
+                    {"name": c.name, "score": c.score, "seconds": round(c.seconds, 3), "note": c.note}
+                    for c in report.candidates
+                ],
+                "chosen": report.chosen,
+                "seconds": round(report.seconds, 3),
+                "refusal": report.refusal,
+            }
+        )
+
+    @property
+    def replaced(self) -> int:
+        """Calls a replacement answered."""
+        return sum(t.replaced for t in self.tasks.values())
+
+    def total(self) -> dict[str, Any]:
+        """`calls`, `replaced`, `coverage`, `agreement` and `agreement_low` of the stream."""
+        agreed = sum(t.agreed for t in self.tasks.values())
+        return {"calls": self.calls, **_shares(self.calls, self.replaced, agreed)}
+
+    def task(self, task: str) -> dict[str, Any]:
+        """The same for one task, with `first_replaced_at` and `searches`."""
+        tally = self.tasks[task]
+        return {
+            "calls": tally.calls,
+            **_shares(tally.calls, tally.replaced, tally.agreed),
+            "first_replaced_at": tally.first_replaced_at,
+            "searches": tally.searches,
+        }
+
+
+def _shares(calls: int, replaced: int, agreed: int) -> dict[str, Any]:
+    """Coverage, agreement and its exact one-sided 95% lower bound (Clopper and Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(agreed, replaced - agreed + 1, 0.05)) if agreed else 0.0
+    return {
+        "replaced": replaced,
+        "coverage": replaced / calls if calls else 0.0,
+        "agreement": agreed / replaced if replaced else None,
+        "agreement_low": low if replaced else None,
+    }

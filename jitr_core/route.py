@@ -1,0 +1,83 @@
+"""Routing: does the replacement answer this call, or the teacher?"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .types import Decision, Match, Reason, Release, Slots
+
+__all__ = ["LoadedRelease", "Predictor", "Router"]
+
+
+class Predictor(Protocol):
+    """What routing needs of a student."""
+
+    def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
+        """Answer, confidence in [0, 1], and whether the input is out of distribution."""
+
+
+@dataclass(slots=True)
+class LoadedRelease:
+    """An active release with its student in memory.
+
+    Attributes:
+        release: what was released.
+        student: the loaded replacement.
+        audit_share: gives the current audit share in (0, 1].
+        coin: source of the audit coins.
+    """
+
+    release: Release
+    student: Predictor
+    audit_share: Callable[[], float]
+    coin: random.Random = field(default_factory=random.Random)
+
+
+class Router:
+    """Holds the active releases and decides calls of known tasks. Safe to use from several threads.
+
+    Attributes:
+        seconds: time spent asking students so far.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """An empty router; `clock` gives seconds and only measures what students cost."""
+        self._clock = clock
+        self.seconds = 0.0
+        self._table: Mapping[str, LoadedRelease] = {}
+        self._lock = threading.Lock()
+
+    def load(self, table: Mapping[str, LoadedRelease]) -> None:
+        """Serve exactly these releases (task id → release) from the next call on."""
+        self._table = dict(table)
+
+    def loaded(self) -> Mapping[str, LoadedRelease]:
+        """The releases being served, by task id."""
+        return self._table
+
+    def drop(self, task: str) -> None:
+        """Stop serving a task at once."""
+        self._table = {k: v for k, v in self._table.items() if k != task}
+
+    def decide(self, match: Match) -> Decision:
+        """Decide a call of a known task; whatever the student raises goes to the caller."""
+        loaded = self._table.get(match.task)
+        if loaded is None:
+            return Decision("teacher", "no_release", match)
+        share = loaded.audit_share()
+        # Drawn whatever the input, so that the labels it brings are a random sample of all calls.
+        audit = loaded.coin.random() < share
+        start = self._clock()
+        answer, confidence, ood = loaded.student.predict_one(match.slots)
+        spent = self._clock() - start
+        with self._lock:
+            self.seconds += spent
+        release = loaded.release
+        if ood or confidence < release.certificate.threshold:
+            reason: Reason = "ood" if ood else "deferral"
+            return Decision("teacher", reason, match, release.id, None, confidence, audit, share)
+        return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)

@@ -1,0 +1,279 @@
+"""Search: which small model agrees with the teacher best? Successive halving, then cross-selection.
+
+Candidates are compared on growing samples of the inputs, cheapest first. One that is clearly worse is dropped; one
+whose base model would be expensive to run on the next sample must also be clearly better than those that cost
+nothing. Survivors are cross-fitted on all inputs, and the choice among them is cross-fitted too: the inputs of a fold
+are decided by the candidate that did best on the other folds, so that choosing costs no error probability.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import Policy
+from .errors import TrainingError
+from .students.text import MAX_CHARS
+from .students.training import Bench, Classes, Crossed
+from .types import CandidateReport
+
+if TYPE_CHECKING:
+    from .collect import Dataset
+    from .students import BaseModels, Student
+    from .students.recipes import CandidateRecipe
+
+__all__ = ["FOLDS", "SearchResult", "search"]
+
+FOLDS = 5
+Coverage = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
+Progress = Callable[[str, float], None]
+
+_FIRST_RUNG = 500
+_RUNG_GROWTH = 4
+_WORSE = 3.0  # standard errors of the mean difference in log-loss from which a candidate is clearly worse
+_BETTER = 2.0  # … from which an expensive candidate is clearly better than the cheap ones
+_CHEAP_S = 60.0  # estimated seconds of embedding up to which nothing has to be shown
+_TOKEN_S = 1.3e-4  # MiniLM, int8, one core: seconds a token; an estimate, so that decisions do not hang on the clock
+_MAX_TOKENS = 128
+_CHARS_PER_TOKEN = 4
+
+
+@dataclass(slots=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        candidates: every candidate, in the order they were tried.
+        chosen: name of the winner.
+        confidence: shape (n,), cross-fitted confidence in each input's answer, in [0, 1].
+        predicted: n cross-fitted answers.
+    """
+
+    candidates: list[CandidateReport]
+    chosen: str | None
+    confidence: NDArray[np.float64]
+    predicted: list[str]
+    _fit: Callable[[], Student] = field(repr=False)
+
+    def fit(self) -> Student:
+        """The chosen candidate, trained on everything."""
+        return self._fit()
+
+
+def search(
+    dataset: Dataset,
+    *,
+    policy: Policy,
+    base_models: BaseModels,
+    seed: int = 0,
+    coverage: Coverage | None = None,
+    families: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Find the candidate that would answer the largest share of the task's calls at the promised agreement.
+
+    Args:
+        dataset: the task's examples.
+        policy: target, families, limits.
+        base_models: pretrained models at hand; what is missing is prepared, where the extra is installed.
+        seed: drives the samples of early rungs.
+        coverage: estimates the coverage at the certificate, in [0, 1], from the confidences of calls and whether the
+            answers were right; by default the share above the best threshold in hindsight.
+        families: overrules the policy's.
+        progress: told what is going on and how far it is, in [0, 1].
+
+    Returns:
+        The candidates, the winner, and its cross-fitted answers and confidences.
+
+    Raises:
+        TrainingError: the examples are too few, or answers hardly ever recur.
+    """
+    return _Search(dataset, policy, base_models, seed, coverage, families or policy.families, progress).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        dataset: Dataset,
+        policy: Policy,
+        base_models: BaseModels,
+        seed: int,
+        coverage: Coverage | None,
+        families: Sequence[str],
+        progress: Progress | None,
+    ) -> None:
+        self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
+        self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
+        self.families = tuple(families)
+        self.progress = progress
+        self.classes = Classes.of(dataset.labels, policy.max_labels)
+        self.folds = dataset.folds(FOLDS)
+        self.reports: dict[str, CandidateReport] = {}
+
+    def run(self) -> SearchResult:
+        n = len(self.dataset.inputs)
+        if len(self.classes.answers) == 1 and bool((self.classes.labels == 0).all()):
+            return self._constant()
+        recipes = self._recipes()
+        order = np.random.default_rng(self.seed).permutation(n)
+        size = _FIRST_RUNG
+        while size * _RUNG_GROWTH <= n * 2 and len(recipes) > 1:
+            rows = np.sort(order[:size])
+            recipes = self._rung(recipes, rows, following=min(size * _RUNG_GROWTH, n))
+            size *= _RUNG_GROWTH
+        return self._final(recipes)
+
+    def _recipes(self) -> list[CandidateRecipe]:
+        """Candidates that can be tried here; the others are reported with the reason."""
+        from .students.recipes import candidates
+
+        bench = Bench(self.dataset.inputs[:50], self._classes(np.arange(50)), self.folds[:50], self.models)
+        found = candidates(self.families, paired=bench.paired)
+        needs = {r.base for r in found if r.base}
+        missing = {kind for kind in needs if self.models.get(kind) is None}
+        why = ""
+        if missing:
+            self._tell("preparing base models", 0.0)
+            why = self.models.prepare()
+        kept = []
+        for recipe in found:
+            model = self.models.get(recipe.base) if recipe.base else None
+            name = f"{recipe.name}:{model.name}" if model else recipe.name
+            self.reports[recipe.name] = CandidateReport(name, recipe.family, model.name if model else None)
+            if recipe.base and model is None:
+                self.reports[recipe.name].note = why or "no base model at hand"
+            else:
+                kept.append(recipe)
+        if not kept:
+            raise TrainingError("none of the families can be tried here.", hint=why or "Allow the family lexical.")
+        return kept
+
+    def _classes(self, rows: NDArray[np.intp]) -> Classes:
+        rows = rows[rows < len(self.classes.labels)]
+        return Classes(self.classes.answers, self.classes.labels[rows])
+
+    def _bench(self, rows: NDArray[np.intp]) -> Bench:
+        inputs = [self.dataset.inputs[i] for i in rows]
+        return Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.progress)
+
+    def _rung(self, recipes: list[CandidateRecipe], rows: NDArray[np.intp], following: int) -> list[CandidateRecipe]:
+        """Try candidates on a sample; those worth trying on the next."""
+        bench = self._bench(rows)
+        tried = self._try(bench, recipes)
+        best = max(recipes, key=lambda r: tried[r.name].logp.mean())
+        cheap = [r for r in recipes if r.base != "encoder"]
+        rival = max(cheap, key=lambda r: tried[r.name].logp.mean()) if cheap else None
+        expensive = self._embedding_s(bench, following) > _CHEAP_S
+        kept = []
+        for recipe in recipes:
+            behind = _lead(tried[best.name], tried[recipe.name])
+            if behind > _WORSE:
+                self.reports[recipe.name].note = f"dropped at {len(rows)} inputs: clearly worse than {best.name}"
+            elif expensive and rival and recipe.base == "encoder" and _lead(tried[recipe.name], tried[rival.name]) < _BETTER:
+                self.reports[recipe.name].note = f"dropped at {len(rows)} inputs: too little better than {rival.name}"
+            else:
+                kept.append(recipe)
+        return kept
+
+    def _embedding_s(self, bench: Bench, following: int) -> float:
+        """Estimated seconds of embedding the next sample, from the lengths of this one."""
+        texts = bench.embedded_texts()
+        tokens = sum(min(len(text[:MAX_CHARS]) / _CHARS_PER_TOKEN + 2, _MAX_TOKENS) for text in texts)
+        return _TOKEN_S * tokens * max(following / bench.n - 1, 0)
+
+    def _try(self, bench: Bench, recipes: list[CandidateRecipe]) -> dict[str, Crossed]:
+        tried = {}
+        for i, recipe in enumerate(recipes):
+            self._tell(f"{recipe.name} on {bench.n} inputs", i / len(recipes))
+            began = time.perf_counter()
+            crossed = bench.crossed(recipe)
+            report = self.reports[recipe.name]
+            report.seconds += time.perf_counter() - began
+            report.agreement = float(np.mean(crossed.chosen == bench.classes.labels))
+            tried[recipe.name] = crossed
+        return tried
+
+    def _final(self, recipes: list[CandidateRecipe]) -> SearchResult:
+        """Cross-fit what is left on all inputs, and choose, the choice cross-fitted as well."""
+        bench = self._bench(np.arange(len(self.dataset.inputs)))
+        tried = self._try(bench, recipes)
+        everything = np.ones(len(self.dataset.group), bool)
+        for recipe in recipes:
+            confidence, right = self._calls(tried[recipe.name], everything)
+            self.reports[recipe.name].score = float(self.coverage(confidence, right))
+        chosen = self._best(tried, recipes, everything)
+        confidence, classes = np.zeros(bench.n), np.zeros(bench.n, np.intp)
+        for fold in range(FOLDS):
+            held = self.folds == fold
+            best = self._best(tried, recipes, ~held[self.dataset.group])
+            confidence[held], classes[held] = tried[best.name].confidence[held], tried[best.name].chosen[held]
+        for recipe in recipes:
+            if recipe is not chosen:
+                self.reports[recipe.name].note = f"no better than {chosen.name}"
+        self._tell("search done", 1.0)
+        return SearchResult(
+            list(self.reports.values()),
+            self.reports[chosen.name].name,
+            confidence,
+            [self.classes.answers[c] for c in classes],
+            lambda: bench.fit(chosen),
+        )
+
+    def _best(
+        self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], calls: NDArray[np.bool_]
+    ) -> CandidateRecipe:
+        """The candidate of largest merit on some of the calls; the cheapest of equals."""
+        return max(recipes, key=lambda r: self._merit(tried[r.name], calls))
+
+    def _merit(self, crossed: Crossed, calls: NDArray[np.bool_]) -> float:
+        confidence, right = self._calls(crossed, calls)
+        if not len(right):
+            return 0.0
+        # The certificate's coverage is a step function, often 0 on few calls; the others say who comes closest.
+        certified = float(self.coverage(confidence, right))
+        return certified + 0.3 * hindsight(confidence, right, self.policy.target) + 0.1 * float(right.mean())
+
+    def _calls(self, crossed: Crossed, calls: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Confidence and agreement of calls that are a fair sample of the stream."""
+        rows = np.flatnonzero(calls & self.dataset.sampled)
+        group = self.dataset.group[rows]
+        said = [self.classes.answers[c].strip() for c in crossed.chosen[group]]
+        right = np.array([a == self.dataset.answers[i].strip() for a, i in zip(said, rows, strict=True)], dtype=bool)
+        return crossed.confidence[group], right
+
+    def _constant(self) -> SearchResult:
+        """Every call was answered alike: a student that always says so."""
+        bench = self._bench(np.arange(len(self.dataset.inputs)))
+        n = bench.n
+        sure = (n + 1) / (n + 2)  # Laplace's rule of succession
+        report = CandidateReport("lexical/constant", "lexical", None, agreement=1.0)
+        confidence = np.where(bench.closed, 0.0, sure)
+        report.score = float(self.coverage(confidence[self.dataset.group], np.ones(len(self.dataset.group), bool)))
+        answers = [self.classes.answers[0]] * n
+        return SearchResult([report], report.name, confidence, answers, lambda: bench.constant(sure))
+
+    def _tell(self, what: str, share: float) -> None:
+        if self.progress:
+            self.progress(what, share)
+
+
+def hindsight(confidence: NDArray[np.float64], right: NDArray[np.bool_], target: float) -> float:
+    """Largest share of calls, in [0, 1], above a threshold at which agreement was at least the target."""
+    order = np.argsort(-confidence, kind="stable")
+    hits = np.cumsum(right[order])
+    taken = np.arange(1, len(order) + 1)
+    good = np.flatnonzero(hits >= target * taken)
+    return float((good[-1] + 1) / len(order)) if len(good) else 0.0
+
+
+def _lead(ahead: Crossed, behind: Crossed) -> float:
+    """How many standard errors the first is ahead of the second in log-loss, on the same inputs."""
+    difference = ahead.logp - behind.logp
+    error = float(difference.std()) / max(len(difference), 1) ** 0.5
+    mean = float(difference.mean())
+    return mean / error if error > 0 else 0.0

@@ -1,0 +1,8 @@
+"""Students: small models trained on a teacher's answers, the base models they start from, and their artifacts."""
+
+from __future__ import annotations
+
+from .base_models import BaseModel, BaseModels, HashingModel, TokenTable
+from .student import LinearStudent, Student, load_student
+
+__all__ = ["BaseModel", "BaseModels", "HashingModel", "LinearStudent", "Student", "TokenTable", "load_student"]

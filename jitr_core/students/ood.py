@@ -1,0 +1,78 @@
+"""The gate: inputs unlike anything a student learnt from are left to the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .text import Bag
+
+__all__ = ["Gate", "known_share"]
+
+_QUANTILE = 0.0025  # of the training inputs' known shares; the gate opens at half of it
+_LONGER = 4.0  # times the longest usual input
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Says whether an input is out of distribution. It looks at character n-grams and length, not at meaning.
+
+    Attributes:
+        least_known: share, in [0, 1], of an input's different character n-grams that training inputs must have had.
+        most_chars: longest input in characters.
+        empty: whether training inputs could be empty.
+    """
+
+    least_known: float
+    most_chars: int
+    empty: bool
+
+    @classmethod
+    def fit(cls, shares: Sequence[float], lengths: Sequence[int]) -> Gate:
+        """A gate that defers well under 1% of inputs like these.
+
+        Args:
+            shares: for each training input, the share of its n-grams that another training input has as well.
+            lengths: in characters.
+        """
+        ordered = np.sort(np.asarray(lengths))
+        usual = ordered[min(int(0.995 * len(ordered)), len(ordered) - 1)]
+        most = max(int(ordered[-1] * 1.5), int(usual * _LONGER)) + 50
+        filled = [s for s, n in zip(shares, lengths, strict=True) if n]
+        least = 0.5 * float(np.quantile(filled, _QUANTILE)) if filled else 0.0
+        return cls(least, most, bool(ordered[0] == 0))
+
+    def closed(self, length: int, share: float) -> bool:
+        """True if the input is out of distribution.
+
+        Args:
+            length: in characters, all slots together.
+            share: see `known_share`.
+        """
+        if not length:
+            return not self.empty
+        return length > self.most_chars or share < self.least_known
+
+    def state(self) -> dict[str, Any]:
+        """Settings to store."""
+        return {"least_known": self.least_known, "most_chars": self.most_chars, "empty": self.empty}
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any]) -> Gate:
+        """The inverse of `state`."""
+        return cls(float(settings["least_known"]), int(settings["most_chars"]), bool(settings["empty"]))
+
+
+def known_share(found: Bag, hashes: NDArray[np.uint64]) -> float:
+    """Share of an input's different features that are among `hashes` (ascending), in [0, 1]; 1 if it has none."""
+    if not len(found.hashes):
+        return 1.0
+    if not len(hashes):
+        return 0.0
+    place = np.searchsorted(hashes, found.hashes)
+    place[place == len(hashes)] = 0
+    return float(np.mean(hashes[place] == found.hashes))

@@ -1,0 +1,240 @@
+"""The student: views of an input, heads that score its classes, one answer and its confidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArtifactError
+from ..types import Slots
+from .base_models import BaseModel, BaseModels
+from .combine import Combination
+from .files import verify_folder, write_folder
+from .lexical import Vocabulary
+from .ood import Gate, known_share
+from .pairs import pair_features
+from .text import Bag, normalise
+from .views import Landmarks, arrange, embedding_vector
+
+__all__ = ["Head", "LinearStudent", "Student", "load_student"]
+
+_FORMAT = 1
+
+
+class Student(Protocol):
+    """A small model that answers a task's inputs."""
+
+    family: str
+    base_model: str | None
+
+    def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
+        """Answer, confidence in [0, 1], and whether the input is out of distribution (then the confidence is 0)."""
+
+    def predict(self, inputs: Sequence[Slots]) -> tuple[list[str], NDArray[np.float64]]:
+        """Answers and confidences of many inputs, exactly as `predict_one` gives them."""
+
+    def save(self, path: Path) -> None:
+        """Write the artifact: a folder that appears whole or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Scores of every class: a linear function of kernels and of lexical weights.
+
+    Attributes:
+        name: of the recipe.
+        linear: for each vocabulary, shape (p, c).
+        blocks: for each view with landmarks, the weights of its blocks in the kernel.
+        dual: for each such view, shape (m, c).
+        bias: shape (c,).
+    """
+
+    name: str
+    linear: dict[str, NDArray[np.float32]]
+    blocks: dict[str, dict[str, float]]
+    dual: dict[str, NDArray[np.float32]]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class LinearStudent:
+    """A student whose heads are linear in fixed features; see `Student`.
+
+    Attributes:
+        family: see `CandidateReport.family`.
+        base_model: name of the pretrained model, None for lexical.
+        answers: the answer of each class, as the teacher writes it.
+        slots: number of texts an input is arranged into.
+        vocabularies: by kind; "char" always, the gate needs it.
+        landmarks: by view: "encoder", "static", "pairs".
+        models: the base models of the views that have one.
+        heads: at least one, or none if there is only one class.
+        combination: None if there is only one class.
+        gate: decides what is out of distribution.
+        constant: confidence of the only answer, if there is only one class.
+    """
+
+    family: str
+    base_model: str | None
+    answers: tuple[str, ...]
+    slots: int
+    vocabularies: dict[str, Vocabulary]
+    landmarks: dict[str, Landmarks]
+    models: dict[str, BaseModel]
+    heads: tuple[Head, ...]
+    combination: Combination | None
+    gate: Gate
+    constant: float = 0.0
+    scales: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
+        """See `Student.predict_one`."""
+        # Lengths are those of the input as it came: far beyond what is looked at, it is not looked at.
+        length = sum(map(len, slots))
+        if length > self.gate.most_chars:
+            return self.answers[0], 0.0, True
+        texts = arrange([normalise(slot) for slot in slots], self.slots)
+        chars = self.vocabularies["char"]
+        char_bag = chars.bag(texts)
+        length = sum(map(len, texts))
+        if self.gate.closed(length, known_share(char_bag, chars.hashes)):
+            return self.answers[0], 0.0, True
+        if self.combination is None:
+            return self.answers[0], self.constant, False
+        chosen, confidence = self.combination.decide(self._scores(texts, char_bag))
+        return self.answers[chosen[0]], float(confidence[0]), False
+
+    def predict(self, inputs: Sequence[Slots]) -> tuple[list[str], NDArray[np.float64]]:
+        """See `Student.predict`."""
+        found = [self.predict_one(slots) for slots in inputs]
+        return [answer for answer, _, _ in found], np.array([confidence for _, confidence, _ in found], np.float64)
+
+    def _scores(self, texts: tuple[str, ...], char_bag: Bag) -> NDArray[np.float32]:
+        """Scores of each head, shape (v, 1, c)."""
+        kinds = {kind for head in self.heads for kind in head.linear}
+        weights = {}
+        for kind in kinds:
+            vocabulary = self.vocabularies[kind]
+            weights[kind] = vocabulary.weigh(char_bag if kind == "char" else vocabulary.bag(texts))
+        vectors = {view: self._vector(view, texts)[None] for view in self.landmarks}
+        memo: dict[str, dict[int, NDArray[np.float32]]] = {view: {} for view in vectors}
+        scores = np.empty((len(self.heads), 1, len(self.answers)), np.float32)
+        for i, head in enumerate(self.heads):
+            total = head.bias.copy()
+            for kind, matrix in head.linear.items():
+                place, weight = weights[kind]
+                total += weight @ matrix[place]
+            for view, blocks in head.blocks.items():
+                total += (self.landmarks[view].kernel(vectors[view], blocks, memo[view]) @ head.dual[view])[0]
+            scores[i, 0] = total
+        return scores
+
+    def _vector(self, view: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
+        if view == "pairs":
+            return pair_features(texts, self.vocabularies["word"], self.vocabularies["char"]) * self.scales["pairs"]
+        model = self.models[view]
+        return embedding_vector(model.embed, model.blocks, texts)
+
+    def save(self, path: Path) -> None:
+        """Write the artifact: safetensors, JSON, and a manifest of hashes.
+
+        Raises:
+            ArtifactError: there is something at `path` already.
+            OSError: the disk is full or not writable.
+        """
+        write_folder(Path(path), self._write)
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        arrays: dict[str, NDArray[Any]] = {}
+        settings: dict[str, Any] = {
+            "format": _FORMAT,
+            "family": self.family,
+            "base_model": self.base_model,
+            "answers": list(self.answers),
+            "slots": self.slots,
+            "gate": self.gate.state(),
+            "constant": self.constant,
+            "models": {view: {"name": m.name, "hash": m.hash} for view, m in self.models.items()},
+            "heads": [{"name": h.name, "blocks": h.blocks} for h in self.heads],
+            "vocabularies": {},
+            "landmarks": {},
+        }
+        for kind, vocabulary in self.vocabularies.items():
+            settings["vocabularies"][kind], own = vocabulary.state()
+            arrays |= {f"vocabulary.{kind}.{key}": value for key, value in own.items()}
+        for view, landmarks in self.landmarks.items():
+            settings["landmarks"][view], own = landmarks.state()
+            arrays |= {f"landmarks.{view}.{key}": value for key, value in own.items()}
+        for i, head in enumerate(self.heads):
+            arrays[f"head.{i}.bias"] = head.bias
+            arrays |= {f"head.{i}.linear.{kind}": matrix for kind, matrix in head.linear.items()}
+            arrays |= {f"head.{i}.dual.{view}": matrix for view, matrix in head.dual.items()}
+        arrays |= {f"scale.{view}": scale for view, scale in self.scales.items()}
+        if self.combination is not None:
+            arrays |= {f"combination.{key}": getattr(self.combination, key) for key in _COMBINATION}
+        save_file({key: np.ascontiguousarray(value) for key, value in sorted(arrays.items())}, folder / "arrays.safetensors")
+        text = json.dumps(settings, ensure_ascii=True, indent=1, sort_keys=True)
+        (folder / "student.json").write_text(text, encoding="utf-8")
+
+
+_COMBINATION = ("weights", "reliability", "centre", "spread", "coefficients")
+
+
+def load_student(path: str | Path, base_models: BaseModels) -> LinearStudent:
+    """Load an artifact, verified against its manifest.
+
+    Args:
+        path: its folder.
+        base_models: the base models of this machine.
+
+    Raises:
+        ArtifactError: the artifact is missing, changed or of another version, or its base model is not at hand.
+    """
+    from safetensors.numpy import load_file
+
+    folder = Path(path)
+    verify_folder(folder)
+    try:
+        settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
+        if settings["format"] != _FORMAT:
+            raise ArtifactError(f"{folder} was written by another version of JITR.", hint="Train the task again.")
+        arrays = load_file(folder / "arrays.safetensors")
+        return _restore(settings, arrays, base_models)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{folder} cannot be read: {error!r}.", hint="Train the task again.") from error
+
+
+def _restore(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_models: BaseModels) -> LinearStudent:
+    def under(prefix: str) -> dict[str, NDArray[Any]]:
+        return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+
+    heads = [
+        Head(each["name"], under(f"head.{i}.linear."), each["blocks"], under(f"head.{i}.dual."), arrays[f"head.{i}.bias"])
+        for i, each in enumerate(settings["heads"])
+    ]
+    combination = under("combination.")
+    return LinearStudent(
+        family=settings["family"],
+        base_model=settings["base_model"],
+        answers=tuple(settings["answers"]),
+        slots=int(settings["slots"]),
+        vocabularies={
+            kind: Vocabulary.restore(own, under(f"vocabulary.{kind}."))
+            for kind, own in settings["vocabularies"].items()
+        },
+        landmarks={view: Landmarks.restore(own, under(f"landmarks.{view}.")) for view, own in settings["landmarks"].items()},
+        models={view: base_models.by_hash(view, own["name"], own["hash"]) for view, own in settings["models"].items()},
+        heads=tuple(heads),
+        combination=Combination(**combination) if combination else None,
+        gate=Gate.restore(settings["gate"]),
+        constant=float(settings["constant"]),
+        scales=under("scale."),
+    )

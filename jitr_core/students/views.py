@@ -1,0 +1,144 @@
+"""Views: the ways an input becomes numbers. Training and serving use the same functions, one input at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base_models import BaseModel
+from .pairs import MAX_SLOTS
+
+__all__ = ["Landmarks", "arrange", "embedding_blocks", "embedding_vector"]
+
+_Array = NDArray[np.float32]
+
+
+def arrange(slots: Sequence[str], count: int) -> tuple[str, ...]:
+    """The slots as exactly `count` texts: missing ones are empty, surplus ones join the last.
+
+    Example:
+        >>> arrange(("a", "b", "c"), 2)
+        ('a', 'b c')
+    """
+    if len(slots) <= count:
+        return (*slots, *[""] * (count - len(slots)))
+    return (*slots[: count - 1], " ".join(slots[count - 1 :]))
+
+
+def embedding_blocks(model: BaseModel, slots: int) -> list[tuple[str, int]]:
+    """Names and widths of the parts of `embedding_vector`."""
+    if not 2 <= slots <= MAX_SLOTS:
+        return list(model.blocks)
+    width = model.blocks[0][1]
+    blocks = [(name, each * slots) for name, each in model.blocks]
+    return [*blocks, ("gap", width * (slots * (slots - 1) // 2))]
+
+
+def embedding_vector(embed: Callable[[str], _Array], blocks: Sequence[tuple[str, int]], slots: Sequence[str]) -> _Array:
+    """One input as a vector, shape (sum of widths of `embedding_blocks`,).
+
+    Up to `MAX_SLOTS` slots are embedded each, beside the absolute differences of every two ("gap"); more are joined.
+
+    Args:
+        embed: gives the embedding of a text.
+        blocks: the base model's blocks.
+        slots: normalised texts, as many as the task has.
+    """
+    if not 2 <= len(slots) <= MAX_SLOTS:
+        return embed(" ".join(slots))
+    vectors = [embed(slot) for slot in slots]
+    parts, start = [], 0
+    for _, width in blocks:
+        parts += [v[start : start + width] for v in vectors]
+        start += width
+    first = blocks[0][1]
+    parts += [np.abs(a[:first] - b[:first]) for a, b in combinations(vectors, 2)]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """Training inputs that kernels measure distances to.
+
+    Attributes:
+        names: of the blocks a vector consists of.
+        edges: shape (b + 1,), where blocks begin and end.
+        scale: shape (b,), one over the mean squared distance of training inputs in that block.
+        points: shape (m, d).
+    """
+
+    names: tuple[str, ...]
+    edges: tuple[int, ...]
+    scale: _Array
+    points: _Array
+    _squares: _Array = field(repr=False)
+
+    @classmethod
+    def of(cls, names: Sequence[str], edges: Sequence[int], scale: _Array, points: _Array) -> Landmarks:
+        """Landmarks with what can be computed beforehand."""
+        blocks = zip(edges, edges[1:], strict=False)
+        squares = np.stack([(points[:, start:end] ** 2).sum(axis=1) for start, end in blocks])
+        return cls(tuple(names), tuple(edges), scale, points, squares)
+
+    @classmethod
+    def fit(cls, vectors: _Array, blocks: Sequence[tuple[str, int]], chosen: NDArray[np.intp]) -> Landmarks:
+        """Landmarks among the training inputs.
+
+        Args:
+            vectors: shape (n, d), of all training inputs.
+            blocks: names and widths.
+            chosen: which inputs become landmarks, shape (m,).
+        """
+        edges = (0, *np.cumsum([width for _, width in blocks]).tolist())
+        scale = []
+        for start, end in zip(edges, edges[1:], strict=False):
+            part = vectors[:, start:end]
+            # Mean squared distance of two inputs drawn at random is twice the total variance.
+            spread = 2 * float(part.var(axis=0, dtype=np.float64).sum())
+            scale.append(1 / spread if spread > 1e-9 else 0.0)
+        names = tuple(name for name, _ in blocks)
+        return cls.of(names, edges, np.array(scale, np.float32), np.ascontiguousarray(vectors[chosen]))
+
+    def kernel(
+        self, vectors: _Array, weights: dict[str, float], memo: dict[int, _Array] | None = None
+    ) -> _Array:
+        """Gaussian kernel exp(−Σ weight × squared distance / mean squared distance), shape (n, m).
+
+        Args:
+            vectors: shape (n, d).
+            weights: of the blocks that take part, by name.
+            memo: keeps the distances of these vectors for other kernels.
+        """
+        total = np.zeros((len(vectors), len(self.points)), np.float32)
+        for i, name in enumerate(self.names):
+            factor = np.float32(weights.get(name, 0.0)) * self.scale[i]
+            if factor:
+                distance = memo[i] if memo is not None and i in memo else self._distance(vectors, i)
+                if memo is not None:
+                    memo[i] = distance
+                total -= factor * distance
+        return np.exp(total, out=total)
+
+    def _distance(self, vectors: _Array, block: int) -> _Array:
+        """Squared distances of one block, shape (n, m)."""
+        own = slice(self.edges[block], self.edges[block + 1])
+        part = vectors[:, own]
+        distance = part @ self.points[:, own].T
+        distance *= -2
+        distance += self._squares[block]
+        distance += (part**2).sum(axis=1)[:, None]
+        return np.maximum(distance, 0, out=distance)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Settings and arrays to store."""
+        return {"names": list(self.names), "edges": list(self.edges)}, {"scale": self.scale, "points": self.points}
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Landmarks:
+        """The inverse of `state`."""
+        return cls.of(settings["names"], settings["edges"], arrays["scale"], arrays["points"])

@@ -1,0 +1,195 @@
+"""A chat model that passes for another one: the part of the wrapper that has nothing to do with replacing calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
+from typing_extensions import Self
+
+from jitr_core.errors import ConfigError
+
+from ._rewrap import ConfigurableTeacher, rewrap
+
+__all__ = ["CONTEXT", "StandIn"]
+
+# Keyword argument that carries from one of LangChain's hooks to the next what the later one cannot see.
+# It never reaches the teacher.
+CONTEXT = "__jitr__"
+# LangChain's fields that the stand-in shares with the teacher. The rate limiter stays with the teacher alone:
+# LangChain would ask it before it asks the model, and a call the teacher never sees must not use up its quota.
+_SHARED = frozenset(BaseChatModel.model_fields) - {"rate_limiter"}
+
+
+def _teachers(name: str) -> Any:
+    """A method that is the teacher's."""
+
+    def method(self: StandIn, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop(CONTEXT, None)
+        return getattr(self.llm, name)(*args, **kwargs)
+
+    return functools.wraps(getattr(BaseChatModel, name, method))(method)
+
+
+def _teachers_property(name: str) -> Any:
+    """A property that is the teacher's."""
+    return property(lambda self: getattr(self.llm, name))
+
+
+class StandIn(BaseChatModel):
+    """Everything that describes or configures this model is the teacher's; what the teacher builds goes through here.
+
+    Subclasses add fields of their own and the hooks that answer.
+
+    Attributes:
+        llm: the teacher.
+    """
+
+    llm: BaseChatModel
+
+    def __init__(self, llm: BaseChatModel, own: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Takes the teacher's place.
+
+        Args:
+            llm: the teacher.
+            own: values of the subclass's fields.
+            settings: settings of the teacher to be changed, on a copy of it.
+
+        Raises:
+            ConfigError: `llm` is not a chat model, or has no such setting.
+        """
+        if not isinstance(llm, BaseChatModel):
+            raise ConfigError(
+                f"llm must be a chat model, got {type(llm).__name__}.",
+                hint="Wrap the model first, then bind or configure: JITRChatModel(llm=model).bind(…).",
+            )
+        if settings:
+            llm = llm.model_copy(update=_settings_of(llm, settings))
+        fields: dict[str, Any] = {"llm": llm, **own, **{name: getattr(llm, name) for name in _SHARED}}
+        super().__init__(**fields)
+
+    # Who asks about this model is told about the teacher: traces, caches and token counts stay as they were.
+
+    _llm_type = _teachers_property("_llm_type")
+    _identifying_params = _teachers_property("_identifying_params")
+    _serialized = _teachers_property("_serialized")
+    InputType = _teachers_property("InputType")
+    OutputType = _teachers_property("OutputType")
+    lc_secrets = _teachers_property("lc_secrets")
+    lc_attributes = _teachers_property("lc_attributes")
+    to_json = _teachers("to_json")
+    to_json_not_implemented = _teachers("to_json_not_implemented")
+    get_token_ids = _teachers("get_token_ids")
+    get_num_tokens = _teachers("get_num_tokens")
+    get_num_tokens_from_messages = _teachers("get_num_tokens_from_messages")
+    _combine_llm_outputs = _teachers("_combine_llm_outputs")
+    _convert_cached_generations = _teachers("_convert_cached_generations")
+    _get_invocation_params = _teachers("_get_invocation_params")
+    _get_ls_params = _teachers("_get_ls_params")
+    _get_ls_params_with_defaults = _teachers("_get_ls_params_with_defaults")
+    _get_llm_string = _teachers("_get_llm_string")
+    _resolve_model_profile = _teachers("_resolve_model_profile")
+    _should_stream = _teachers("_should_stream")
+    _should_use_protocol_streaming = _teachers("_should_use_protocol_streaming")
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """True: it is serialised as the teacher, if that can be."""
+        return True
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """Name in traces: the teacher's, unless given."""
+        return self.llm.get_name(suffix, name=name)
+
+    # Settings are the teacher's, but for the subclass's own fields.
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in type(self).model_fields:  # not there yet while unpickling
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.llm, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self._is_own(name)
+        if not own:
+            setattr(self.llm, name, value)
+        if own or name in _SHARED:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.llm, name)
+
+    @classmethod
+    def _is_own(cls, name: str) -> bool:
+        return name in cls.model_fields and name not in BaseChatModel.model_fields
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy; settings of the teacher are changed on a copy of it."""
+        own = {name: value for name, value in (update or {}).items() if self._is_own(name)}
+        if settings := {name: value for name, value in (update or {}).items() if name not in own}:
+            own["llm"] = own.get("llm", self.llm).model_copy(update=settings)
+        copied = super().model_copy(update=own, deep=deep)
+        copied.__dict__.update({name: getattr(copied.llm, name) for name in _SHARED})
+        return copied
+
+    # What the teacher builds goes through the stand-in.
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """As the teacher's."""
+        if tool_choice is not None:
+            kwargs["tool_choice"] = tool_choice
+        bound: Runnable[LanguageModelInput, AIMessage] = rewrap(self.llm.bind_tools(tools, **kwargs), self)
+        return bound
+
+    def with_structured_output(
+        self, schema: Any = None, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """As the teacher's."""
+        chain = self.llm.with_structured_output(schema, include_raw=include_raw, **kwargs)
+        rewrapped: Runnable[LanguageModelInput, Any] = rewrap(chain, self)
+        return rewrapped
+
+    def configurable_fields(self, **kwargs: Any) -> Any:
+        """As the teacher's; own fields can be configured too, but not both at once."""
+        if all(map(self._is_own, kwargs)):
+            return super().configurable_fields(**kwargs)
+        configurable: Any = self.llm.configurable_fields(**kwargs)
+        return ConfigurableTeacher(default=configurable.default, fields=configurable.fields, wrapper=self)
+
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[AIMessage]:
+        """As the teacher's, in its own order if it has one (LangChain's fakes answer one by one)."""
+        own = _own_method(self.llm, "batch")
+        return own(self, inputs, config, **kwargs) if own else super().batch(inputs, config, **kwargs)
+
+    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[AIMessage]:
+        """As `batch`."""
+        own = _own_method(self.llm, "abatch")
+        return await (own(self, inputs, config, **kwargs) if own else super().abatch(inputs, config, **kwargs))
+
+
+def _settings_of(llm: BaseChatModel, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by the names of the teacher's fields."""
+    fields = type(llm).model_fields
+    names = {info.alias: name for name, info in fields.items() if info.alias}
+    named = {names.get(name, name): value for name, value in settings.items()}
+    if named.get("rate_limiter", True) is None:  # the stand-in's own value, when it is rebuilt from its fields
+        del named["rate_limiter"]
+    if unknown := sorted(named.keys() - fields.keys()):
+        raise ConfigError(f"{type(llm).__name__} has no setting {', '.join(unknown)}.")
+    if "metadata" in named:
+        named["metadata"] = {**(llm.metadata or {}), **(named["metadata"] or {})}
+    return named
+
+
+def _own_method(llm: BaseChatModel, name: str) -> Callable[..., Any] | None:
+    """The teacher's own override of a method, if it can run on the stand-in, which it cannot if it calls super()."""
+    method: Any = getattr(type(llm), name)
+    if method is getattr(BaseChatModel, name) or "__class__" in method.__code__.co_freevars:
+        return None
+    overridden: Callable[..., Any] = method
+    return overridden

@@ -1,0 +1,374 @@
+"""A LangChain chat model that answers like the one it wraps, and learns to answer without it.
+
+The wrapper takes part in LangChain's private hooks (`_generate`, `_stream` …) rather than calling the teacher's public
+`invoke`: there is one run, one set of callbacks and one count of tokens, as without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from pydantic import Field
+from typing_extensions import Self
+
+from jitr_core.types import Answer, Call
+
+from ._routing import Engine, Routed, report_fault
+from ._stand_in import CONTEXT, StandIn
+from ._translate import EventReader, answer_of_chunks, answer_of_result, call_of, replacement_message
+
+__all__ = ["JITRChatModel"]
+
+
+def _disabled() -> bool:
+    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
+
+
+@functools.lru_cache(maxsize=256)
+def _takes_run_manager(generate: Callable[..., Any]) -> bool:
+    return "run_manager" in inspect.signature(generate).parameters
+
+
+class JITRChatModel(StandIn):
+    """A chat model that stands in for `llm` and, where a certified replacement is confident, answers in its place.
+
+    Chains, agents and callbacks see the teacher: its name in traces, its parameters, its cache entries, its errors.
+    Whatever goes wrong inside JITR, the teacher answers. `JITR_DISABLED=1` in the environment switches JITR off,
+    `metadata={"jitr": "off"}` in a request's config does so for this request. The step of a call is named by `step`,
+    `metadata["jitr_step"]`, a tag `jitr:<name>`, the LangGraph node, or the `run_name` bound to the model.
+
+    What differs: `repr()`, `isinstance(x, ChatOpenAI)`, and that `loads(dumps(x))` gives the teacher.
+
+    Attributes:
+        llm: the teacher.
+        jitr: the engine; None if JITR was disabled when the wrapper was made.
+        step: name of the step this model serves; None derives it from each request.
+
+    Example:
+        >>> llm = JITRChatModel(llm=ChatOpenAI(model="gpt-4.1"), step="triage")  # doctest: +SKIP
+        >>> (prompt | llm | StrOutputParser()).invoke({"ticket": "…"})  # doctest: +SKIP
+    """
+
+    llm: BaseChatModel
+    jitr: Engine | None = Field(default=None, exclude=True, repr=False)
+    step: str | None = None
+
+    def __init__(
+        self, *, llm: BaseChatModel, jitr: Engine | None = None, step: str | None = None, **settings: Any
+    ) -> None:
+        """Wraps a chat model.
+
+        Args:
+            llm: the teacher.
+            jitr: the engine; None takes the one of this process, whose state is in `./.jitr`.
+            step: name of the step this model serves; None derives it from each request.
+            settings: settings of the teacher to be changed, on a copy of it.
+
+        Raises:
+            ConfigError: `llm` is not a chat model, or has no such setting.
+        """
+        if jitr is None and not _disabled():
+            from jitr_core.engine import default
+
+            jitr = default()
+        super().__init__(llm, {"jitr": jitr, "step": step}, settings)
+
+    # Routing: each call is decided once, before LangChain looks into its cache.
+
+    def _route(
+        self, messages: list[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: dict[str, Any]
+    ) -> Routed | None:
+        """Takes the context out of `kwargs` and decides the call; None: the teacher answers and nobody is told."""
+        context: Any = kwargs.pop(CONTEXT, {})
+        if context is None or isinstance(context, Routed):
+            return context
+        engine = self.jitr
+        if engine is None or _disabled():
+            return None
+        try:
+            tags, metadata = self._surroundings(context, run_manager, stop, kwargs)
+            if metadata.get("jitr") == "off":
+                return None
+            name = context.get("run_name")
+            call = call_of(
+                self.llm, messages, stop, kwargs, step=self.step, run_name=name, tags=tags, metadata=metadata
+            )
+            decision = engine.decide(call)
+            message = None
+            if decision.kind == "replacement":
+                message = replacement_message(decision, metadata.get("ls_provider", ""))
+            return Routed(engine, call, decision, message)
+        except Exception as error:
+            report_fault(engine, "decide", error)
+            return None
+
+    def _surroundings(
+        self, config: RunnableConfig, run_manager: Any, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[Sequence[str], Mapping[str, Any]]:
+        """Tags and metadata of the run, LangChain's `ls_…` parameters included."""
+        if run_manager is not None:
+            return run_manager.tags, run_manager.metadata
+        config = ensure_config(config)  # LangChain streams without a run manager
+        told = self.llm._get_ls_params(stop=stop, **kwargs)
+        tags = [*config["tags"], *(self.tags or ())]
+        return tags, {**config["metadata"], **told, **(self.metadata or {})}
+
+    def _enter(
+        self, messages: list[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: dict[str, Any]
+    ) -> tuple[Routed | None, AIMessage | None]:
+        """Decides the call; if a replacement answers, tells the engine so and gives its message."""
+        routed = self._route(messages, stop, run_manager, kwargs)
+        if routed is None or routed.message is None:
+            return routed, None
+        routed.deliver(self._asker(routed.call, list(messages), stop, kwargs))
+        return routed, routed.message
+
+    def _asker(
+        self, call: Call, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> Callable[[], Answer]:
+        """Asks the teacher outside of the app's run: no callback hears of it."""
+
+        def ask() -> Answer:
+            if self.llm.rate_limiter:
+                self.llm.rate_limiter.acquire(blocking=True)
+            started = perf_counter()
+            result = self.llm._generate(messages, stop=stop, **kwargs)
+            answer = answer_of_result(result, call.model, perf_counter() - started)
+            if answer is None:
+                raise ValueError("the teacher's answer to an audited call is more than a text")
+            return answer
+
+        return ask
+
+    # LangChain's layers above the hooks: they remember what a hook needs to know.
+
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        *,
+        run_name: str | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """As the teacher's; remembers the run's name, which LangChain tells nobody further down."""
+        if run_name:
+            kwargs[CONTEXT] = {"run_name": run_name}
+        return super().generate(messages, stop, callbacks, run_name=run_name, **kwargs)
+
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        *,
+        run_name: str | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """As the teacher's; remembers the run's name."""
+        if run_name:
+            kwargs[CONTEXT] = {"run_name": run_name}
+        return await super().agenerate(messages, stop, callbacks, run_name=run_name, **kwargs)
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """As the teacher's; remembers the config, as LangChain streams without a run manager."""
+        return super().stream(input, config, **{CONTEXT: config or {}, **kwargs})
+
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """As the teacher's; remembers the config."""
+        return super().astream(input, config, **{CONTEXT: config or {}, **kwargs})
+
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As the teacher's; remembers the config."""
+        return super().stream_events(input, config, **_with_context(config, kwargs))
+
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As the teacher's; remembers the config."""
+        return super().astream_events(input, config, **_with_context(config, kwargs))
+
+    def _generate_with_cache(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        kwargs[CONTEXT] = self._route(messages, stop, run_manager, kwargs)
+        return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        kwargs[CONTEXT] = self._route(messages, stop, run_manager, kwargs)
+        return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """The cache key: the teacher's, but for a replaced call, whose answer must not pass for the teacher's."""
+        routed = kwargs.pop(CONTEXT, None)
+        key = self.llm._get_llm_string(stop=stop, **kwargs)
+        return f"{key}|jitr:{routed.decision.release}" if routed and routed.message else key
+
+    # The hooks: the replacement answers, or the teacher does and the engine is told what it said.
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        if message is not None:
+            return ChatResult(generations=[ChatGeneration(message=message)])
+        if self.llm.rate_limiter:
+            self.llm.rate_limiter.acquire(blocking=True)
+        extra = {"run_manager": run_manager} if _takes_run_manager(type(self.llm)._generate) else {}
+        started = perf_counter()
+        result = self.llm._generate(messages, stop=stop, **extra, **kwargs)
+        if routed is not None:
+            routed.observe(answer_of_result, result, started)
+        return result
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        if message is not None:
+            return ChatResult(generations=[ChatGeneration(message=message)])
+        if self.llm.rate_limiter:
+            await self.llm.rate_limiter.aacquire(blocking=True)
+        extra = {"run_manager": run_manager} if _takes_run_manager(type(self.llm)._agenerate) else {}
+        started = perf_counter()
+        result = await self.llm._agenerate(messages, stop=stop, **extra, **kwargs)
+        if routed is not None:
+            routed.observe(answer_of_result, result, started)
+        return result
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        if message is not None:
+            yield _only_chunk(message)
+            return
+        if self.llm.rate_limiter:
+            self.llm.rate_limiter.acquire(blocking=True)
+        extra = {"run_manager": run_manager} if run_manager is not None else {}
+        # LangChain replaces `chunk.message` after it was yielded; the message itself stays as the teacher sent it.
+        pieces: list[BaseMessage] = []
+        started = perf_counter()
+        for chunk in self.llm._stream(messages, stop=stop, **extra, **kwargs):
+            pieces.append(chunk.message)
+            yield chunk
+        if routed is not None:
+            routed.observe(answer_of_chunks, pieces, started)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        if message is not None:
+            yield _only_chunk(message)
+            return
+        if self.llm.rate_limiter:
+            await self.llm.rate_limiter.aacquire(blocking=True)
+        extra = {"run_manager": run_manager} if run_manager is not None else {}
+        pieces: list[BaseMessage] = []
+        started = perf_counter()
+        async for chunk in self.llm._astream(messages, stop=stop, **extra, **kwargs):
+            pieces.append(chunk.message)
+            yield chunk
+        if routed is not None:
+            routed.observe(answer_of_chunks, pieces, started)
+
+    # Native protocol events (`version="v3"`): LangChain looks whether a model has the hook, so it is there only if
+    # the teacher has it. Who reads the events stops at the last one, so that is where the answer is observed.
+
+    @property
+    def _stream_chat_model_events(self) -> Any:
+        return self._events if getattr(self.llm, "_stream_chat_model_events", None) is not None else None
+
+    @property
+    def _astream_chat_model_events(self) -> Any:
+        return self._aevents if getattr(self.llm, "_astream_chat_model_events", None) is not None else None
+
+    def _events(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        if message is not None:
+            yield from _events_of(message)
+            return
+        if self.llm.rate_limiter:
+            self.llm.rate_limiter.acquire(blocking=True)
+        read, started = EventReader().read, perf_counter()
+        teacher: Any = self.llm
+        for event in teacher._stream_chat_model_events(messages, stop=stop, run_manager=run_manager, **kwargs):
+            if routed is not None:
+                routed.observe(read, event, started)
+            yield event
+
+    async def _aevents(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        if message is not None:
+            for event in _events_of(message):
+                yield event
+            return
+        if self.llm.rate_limiter:
+            await self.llm.rate_limiter.aacquire(blocking=True)
+        read, started = EventReader().read, perf_counter()
+        teacher: Any = self.llm
+        async for event in teacher._astream_chat_model_events(messages, stop=stop, run_manager=run_manager, **kwargs):
+            if routed is not None:
+                routed.observe(read, event, started)
+            yield event
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo[id(self.jitr)] = self.jitr
+        return super().__deepcopy__(memo)
+
+
+def _with_context(config: RunnableConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {CONTEXT: config or {}, **kwargs} if kwargs.get("version") == "v3" else kwargs
+
+
+def _only_chunk(message: AIMessage) -> ChatGenerationChunk:
+    chunk = AIMessageChunk(
+        content=message.content,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(message=chunk)
+
+
+def _events_of(message: AIMessage) -> Iterator[Any]:
+    from langchain_core.language_models._compat_bridge import message_to_events
+
+    return message_to_events(message)

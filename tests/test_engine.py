@@ -1,0 +1,227 @@
+"""The engine under an app: it serves, it steps aside, it survives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import easy_calls
+
+from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
+from jitr_core.jobs import policy_to_json
+from jitr_core.store import Store
+
+POLICY = Policy(families=("lexical",))
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'jitr.db'}"
+
+
+def serve(jitr: JITR, calls: list[dict], tag: str = "") -> list[str]:
+    """Runs calls through an engine as an integration would; returns the reasons."""
+    reasons = []
+    for recorded in calls:
+        call = Call(f"{tag}{recorded['id']}", tuple((m["role"], m["content"]) for m in recorded["messages"]))
+        decision = jitr.decide(call)
+        reasons.append(decision.reason)
+        answer = Answer(recorded["answer"], "gpt-4.1")
+        jitr.observe(call, decision, None if decision.kind == "replacement" else answer)
+        if decision.kind == "replacement" and decision.audit:
+            jitr.audit(call, decision, lambda answer=answer: answer)
+    return reasons
+
+
+def trained(folder: Path, count: int = 400) -> JITR:
+    """An engine whose step has been replaced."""
+    jitr = JITR(url(folder), policy=POLICY, training="inline", seed=1)
+    serve(jitr, easy_calls(count))
+    jitr.flush()
+    return jitr
+
+
+@pytest.fixture
+def due(tmp_path: Path) -> Iterator[str]:
+    """A state with a task that is due for its first attempt."""
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    serve(jitr, easy_calls(300))
+    jitr.close()
+    yield url(tmp_path)
+
+
+def train(state: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jitr_core.cli", "train", "--url", state, "--policy", policy_to_json(POLICY)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_step_is_found_learnt_and_answered(tmp_path: Path) -> None:
+    jitr = trained(tmp_path)
+    reasons = serve(jitr, easy_calls(50, seed=9), "later")
+    assert reasons.count("answered") > 25
+    assert not jitr.faults
+    jitr.close()
+
+
+def test_a_restart_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    again = JITR(url(tmp_path), policy=POLICY, training="off", seed=1)
+    again.refresh()
+    assert serve(again, easy_calls(50, seed=9), "later").count("answered") > 25
+    again.close()
+
+
+def test_pause_rollback_and_resume_take_effect_in_the_running_app(tmp_path: Path) -> None:
+    jitr = trained(tmp_path)
+    later = easy_calls(40, seed=9)
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        manage.pause(store, task)
+        jitr.refresh()
+        assert "answered" not in serve(jitr, later, "a")
+        manage.resume(store, task)
+        jitr.refresh()
+        assert "answered" in serve(jitr, later, "b")
+        assert manage.rollback(store, task) == "the teacher"
+        jitr.refresh()
+        assert "answered" not in serve(jitr, later, "c")
+        with pytest.raises(ConfigError, match="no active replacement"):
+            manage.rollback(store, task)
+    jitr.close()
+
+
+def test_audits_that_contradict_the_certificate_roll_back_by_themselves(tmp_path: Path) -> None:
+    events = []
+    jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1, listener=events.append)
+    serve(jitr, easy_calls(400))
+    turned = [dict(c, answer={"billing": "delivery", "delivery": "billing"}[c["answer"]]) for c in easy_calls(180, 9)]
+    reasons = serve(jitr, turned, "later")
+    jitr.flush()
+    (rollback,) = [e for e in events if e["kind"] == "rollback"]
+    assert "audited answers differed" in rollback["reason"]
+    assert reasons[-50:].count("answered") == 0
+    (task,) = jitr.open_store().tasks()
+    assert task.state != "active"
+    jitr.close()
+
+
+def test_a_damaged_database_makes_jitr_step_aside_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "jitr.db").write_bytes(b"this is no database" * 100)
+    with caplog.at_level(logging.ERROR, "jitr"):
+        jitr = JITR(url(tmp_path), policy=POLICY, training="inline")
+        reasons = serve(jitr, easy_calls(100))
+        jitr.close()
+    assert set(reasons) == {"no_task"}
+    assert len([r for r in caplog.records if "steps aside" in r.getMessage()]) == 1
+    assert (tmp_path / "jitr.db").read_bytes().startswith(b"this is no database")
+
+
+def test_a_damaged_artifact_leaves_the_task_to_the_teacher(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained(tmp_path).close()
+    for file in (tmp_path / "artifacts").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-7] + b"garbage")
+    again = JITR(url(tmp_path), policy=POLICY, training="off", seed=1)
+    again.refresh()
+    with caplog.at_level(logging.ERROR, "jitr"):
+        assert set(serve(again, easy_calls(30, seed=9), "later")) == {"no_release"}
+    again.close()
+
+
+def test_a_student_that_raises_falls_back_to_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jitr = trained(tmp_path)
+    monkeypatch.setattr(jitr._router, "decide", lambda match: 1 / 0)
+    assert set(serve(jitr, easy_calls(5, seed=9), "later")) == {"fallback"}
+    assert jitr.faults["decide"] == 5
+    jitr.close()
+
+
+def test_redaction_comes_before_everything_else(tmp_path: Path) -> None:
+    secret = "billing of ACCOUNT-77 "
+    calls = [dict(c, messages=[*c["messages"][:1], {"role": "user", "content": secret}]) for c in easy_calls(40)]
+    jitr = JITR(url(tmp_path), training="inline", redact=lambda text: text.replace("ACCOUNT-77", "[account]"))
+    serve(jitr, calls)
+    jitr.close()
+    stored = b"".join(f.read_bytes() for f in tmp_path.glob("jitr.db*"))
+    assert b"ACCOUNT-77" not in stored and b"[account]" in stored
+
+
+def test_a_redaction_that_fails_stores_nothing(tmp_path: Path) -> None:
+    def fails(text: str) -> str:
+        raise RuntimeError(text)
+
+    jitr = JITR(url(tmp_path), training="inline", redact=fails)
+    assert set(serve(jitr, easy_calls(40))) == {"fallback"}
+    jitr.flush()
+    assert list(jitr.open_store().observations()) == []
+    jitr.close()
+
+
+def test_tenants_never_share_a_task(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path), training="inline")
+    for tenant in ("a", "b"):
+        for recorded in easy_calls(20):
+            messages = tuple((m["role"], m["content"]) for m in recorded["messages"])
+            call = Call(tenant + recorded["id"], messages, tenant=tenant)
+            jitr.observe(call, jitr.decide(call), Answer(recorded["answer"]))
+    jitr.flush()
+    assert {t.tenant for t in jitr.open_store().tasks()} == {"a", "b"}
+    jitr.close()
+
+
+def test_a_pickled_engine_is_the_one_of_its_process_and_state(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path))
+    assert pickle.loads(pickle.dumps(jitr)) is jitr
+    program = "import pickle, sys; jitr = pickle.loads(bytes.fromhex(sys.argv[1])); print(jitr.url); jitr.close()"
+    command = [sys.executable, "-c", program, pickle.dumps(jitr).hex()]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == url(tmp_path)
+    jitr.close()
+
+
+def test_two_trainings_at_once_make_one_attempt(due: str) -> None:
+    children = [train(due) for _ in range(2)]
+    outputs = [child.communicate(timeout=100)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], outputs
+    with Store(due) as store:
+        (task,) = store.tasks()
+        assert store.attempts(task.id) == 1 and len(store.releases(task.id)) == 1
+        assert task.state == "active"
+
+
+def test_two_processes_lose_no_observation(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_engine import *\n"
+        "jitr = JITR(sys.argv[2], policy=POLICY, training='off')\n"
+        "serve(jitr, easy_calls(400, seed=int(sys.argv[3])), sys.argv[3]); jitr.close()\n"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), url(tmp_path)]
+    children = [subprocess.Popen([*command, str(i)]) for i in (1, 2)]
+    assert [child.wait(100) for child in children] == [0, 0]
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        assert sum(1 for _ in store.observations()) == 800
+        assert store.counts(task.id).calls >= 780  # both may have started before the template was known
+        assert not store.verify()
+
+
+@pytest.mark.parametrize("wait_s", [0.3, 1.0, 1.8])
+def test_a_kill_in_the_cold_path_corrupts_nothing_and_the_next_start_goes_on(due: str, wait_s: float) -> None:
+    child = train(due)
+    time.sleep(wait_s + random.Random(wait_s).random() / 2)
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    # An hour later: the lease of the killed process can be taken over.
+    with Store(due, clock=lambda: time.time() + 3600) as store:
+        assert not store.verify()
+        (task,) = store.tasks()
+        list(manage.train(manage.pipeline(store, POLICY, due)))
+        assert store.active_release(task.id) is not None
+        assert not store.verify()
