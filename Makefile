@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# The CPU build of PyTorch is 0.2 GB, the one PyPI offers for Linux several.
-TORCH_CPU := https://download.pytorch.org/whl/cpu
+# The CPU build of PyTorch is 0.2 GB, the one PyPI offers for Linux several. Where pip does not find the CPU build by
+# itself, name PyTorch's index of CPU builds (its site tells): make TORCH_INDEX=https://... demo
+TORCH_INDEX ?=
 
 # More threads than cores make small models slower; whoever has the cores may raise it.
 export OMP_NUM_THREADS ?= 1
@@ -26,7 +27,7 @@ help:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "JITR needs Python 3.10 or newer, $(PYTHON) is " + sys.version.split()[0] + ". Say which to use: make PYTHON=python3.12 ...")'
 	@echo "Setting up ./.venv with JITR and all it needs (once, a few minutes) ..."
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -qq --retries 0 --no-deps --extra-index-url $(TORCH_CPU) -c constraints.txt torch
+	@$(PIP) install -qq --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
 	@$(PIP) install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -6,6 +6,7 @@ import functools
 import logging
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Background", "Event", "Observed"]
 
 _log = logging.getLogger("jitr")
+_EXPIRE_S = 3600.0  # how often texts are looked for that are older than the policy keeps them
 
 Event = dict[str, Any]
 """What happened, for reports: `kind` (task, search, released, kept, refused, rollback) and its figures."""
@@ -75,6 +77,7 @@ class Background:
     _version: int = -1
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _missing: dict[str, int] = field(default_factory=dict)
+    _expire_at: float = 0.0
 
     def process(self, batch: list[Observed]) -> None:
         """Take in a batch of decided calls, possibly empty, and do what is due."""
@@ -86,7 +89,14 @@ class Background:
         self._audit(batch)
         for task, calls in sorted(touched.items()):
             self._attempt_if_due(task, calls)
+        self._expire()
         self.refresh()
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        if self.policy.retention_days is not None and now >= self._expire_at:
+            self._expire_at = now + _EXPIRE_S
+            self.store.expire(self.policy.retention_days)
 
     def _attempt_if_due(self, task_id: str, calls: int) -> None:
         # The store is asked only when this process alone has seen enough calls, not after every batch.

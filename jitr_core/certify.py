@@ -31,13 +31,20 @@ __all__ = [
 ]
 
 STEPS = 15
-"""Thresholds tried at most; coarse on purpose, since a fine walk ends at the first unlucky step."""
+"""Thresholds a walk tries at most; coarse on purpose, since a fine walk ends at the first unlucky step."""
+
+LATE_START = 0.75
+"""The second walk starts where this share of the calls is let through. Where the teacher slips at random, the most
+confident calls are no better than most others, and only many calls together show that all of them are good enough."""
+
+LATE_SHARE = 0.1
+"""Share of delta that the second walk spends; simulated, a tenth costs the first walk next to nothing."""
 
 START = 7.5
-"""The walk starts where the test allows 1/START of the errors that all calibration calls together may have."""
+"""The first walk starts where the test allows 1/START of the errors that all calibration calls together may have."""
 
 START_ERRORS = (1, 12)
-"""Least and most errors allowed at the start: one unlucky call must not end the walk, nor a long run-up delay it."""
+"""Least and most errors allowed at that start: one unlucky call must not end the walk, nor a long run-up delay it."""
 
 PEAK_ERRORS = 35
 """An attempt is worth most where this many errors would be expected at exactly the target: 700 calls at 0.95."""
@@ -108,11 +115,12 @@ def certify(
 ) -> Certificate | Refusal:
     """The loosest threshold shown to keep the promise, by exact binomial tests in a fixed order.
 
-    Thresholds are quantiles of the confidences, so no label has a say in them. They are tested from strict to loose,
-    each at level `delta`; the walk ends at the first that fails and the last that passed is returned. Since a wrong
-    release needs the first bad threshold of the walk to pass, the chance of one is at most `delta`
-    (fixed-sequence testing). A threshold lets through what lies strictly above a confidence that itself is left out
-    of the test: given that confidence, the calls above it are independent draws of what the release will answer.
+    Thresholds are quantiles of the confidences, so no label has a say in them. Two walks test them from strict to
+    loose, each at its own level; a walk ends at the first threshold that fails, and the loosest that passed is
+    returned. Since a walk only goes wrong if the first bad threshold on its way passes, its chance of that is at most
+    its level (fixed-sequence testing), and the two levels sum to `delta`. A threshold lets through what lies strictly
+    above a confidence that itself is left out of the test: given that confidence, the calls above it are independent
+    draws of what the release will answer.
 
     Args:
         confidence: shape (k,), cross-fitted confidence in [0, 1] of each calibration call, in the stream's
@@ -137,16 +145,15 @@ def certify(
         raise ValueError(f"target and delta must be in (0, 1), got {target} and {delta}")
     order = np.argsort(-score, kind="stable")
     score, wrong = score[order], np.concatenate([[0], np.cumsum(~right[order])])
-    certificate: Certificate | None = None
-    tested: list[tuple[int, int, int]] = []
-    for calls, threshold in _walk(score, target=target, delta=delta):
-        errors, allowed = int(wrong[calls]), allowed_errors(calls, target=target, delta=delta)
-        tested.append((calls, errors, allowed))
-        if errors > allowed:
-            break
-        low = agreement_low(calls, errors, delta)
-        certificate = Certificate(target, delta, threshold, calls / len(score), calls, errors, low)
-    return certificate or _refusal(tested[0], len(score), target=target, delta=delta)
+    late = LATE_SHARE * delta
+    first, tested = _walk(score, wrong, _start(len(score), target, delta - late), target=target, delta=delta - late)
+    second, _ = _walk(score, wrong, math.ceil(LATE_START * len(score)), target=target, delta=late)
+    passed = max((found for found in (first, second) if found), key=lambda found: found[0], default=None)
+    if passed is None:
+        return _refusal(tested, len(score), target=target, delta=delta - late)
+    calls, threshold, level = passed
+    errors = int(wrong[calls])
+    return Certificate(target, delta, threshold, calls / len(score), calls, errors, agreement_low(calls, errors, level))
 
 
 def agreement_low(calls: int, errors: int, delta: float) -> float:
@@ -165,17 +172,50 @@ def agreement_low(calls: int, errors: int, delta: float) -> float:
     return float(betaincinv(calls - errors, errors + 1, delta)) if errors < calls else 0.0
 
 
-def _walk(score: NDArray[Any], *, target: float, delta: float) -> Iterator[tuple[int, float]]:
-    """Yields (calls let through, threshold) from strict to loose; `score` falls. Looks at no label."""
-    import numpy as np
+def _start(total: int, target: float, delta: float) -> int:
+    """Calls let through by the first threshold of the first walk."""
     from scipy.special import bdtr
 
-    total = len(score)
     errors = min(max(int(total * (1 - target) / START), START_ERRORS[0]), START_ERRORS[1])
     # fewest calls with which that many errors pass; the tail falls as the calls grow
-    start = errors + bisect_left(
+    return errors + bisect_left(
         range(errors, total), True, key=lambda n: bool(bdtr(float(errors), n, 1 - target) <= delta)
     )
+
+
+def _walk(
+    score: NDArray[Any], wrong: NDArray[Any], start: int, *, target: float, delta: float
+) -> tuple[tuple[int, float, float] | None, tuple[int, int, int]]:
+    """Test thresholds from strict to loose until one fails.
+
+    Args:
+        score: confidences, falling.
+        wrong: shape (k + 1,), errors among the first calls.
+        start: calls the first threshold lets through.
+        target: promised agreement.
+        delta: level of every test.
+
+    Returns:
+        (calls, threshold, delta) of the last that passed, None if the first failed; and calls, errors and allowed
+        errors of the first.
+    """
+    passed: tuple[int, float, float] | None = None
+    first = (0, 0, -1)
+    for calls, threshold in _thresholds(score, start):
+        errors, allowed = int(wrong[calls]), allowed_errors(calls, target=target, delta=delta)
+        if passed is None:
+            first = (calls, errors, allowed)
+        if errors > allowed:
+            break
+        passed = (calls, threshold, delta)
+    return passed, first
+
+
+def _thresholds(score: NDArray[Any], start: int) -> Iterator[tuple[int, float]]:
+    """Yields (calls let through, threshold) from strict to loose; `score` falls. Looks at no label."""
+    import numpy as np
+
+    total = len(score)
     seen = -1 if total == 0 else 0
     for count in np.unique(np.linspace(min(start, total), total, STEPS).astype(int)):
         if count == total:

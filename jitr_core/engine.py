@@ -261,8 +261,6 @@ class JITR:
 
         store = Store(self.url)
         pipeline = manage.pipeline(store, self.policy, self.url, seed=self._seed or 0)
-        if self.policy.retention_days is not None:
-            store.expire(self.policy.retention_days)
         return Background(
             store=store,
             policy=self.policy,

@@ -14,7 +14,7 @@ from .collect import build_dataset
 from .errors import JITRError
 from .identify import answer_space
 from .promote import package
-from .types import Certificate, Release, SearchReport, Task
+from .types import Certificate, Example, Release, SearchReport, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,7 @@ __all__ = ["Pipeline"]
 
 Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
+_NEW_LABELS = 0.2  # growth of the calibration labels below which a search is not worth its cost
 _COMPARED = 2_000  # latest calls on which a new student is compared with the active release
 
 
@@ -98,16 +99,20 @@ class Pipeline:
             # Looked at again under the lease: another process may just have made this attempt.
             if task is None or not (force or self.due(task)):
                 return None
-            return self._attempt(task)
+            return self._attempt(task, force)
         finally:
             self.store.free(lease, self.owner)
 
-    def _attempt(self, task: Task) -> SearchReport:
+    def _attempt(self, task: Task, force: bool) -> SearchReport | None:
         began = time.perf_counter()
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
         start = self._start(task.id)
         examples = [e for e in self.store.examples(task.id) if e.seq >= start.calls]
         report = SearchReport(task.id, at_label=len(examples))
+        if not force and self._too_soon(task, examples):
+            report.refusal = "not searched: hardly any new calibration labels since the last search"
+            self.store.add_search(report, 0.0)
+            return None
         try:
             space = answer_space(Counter(e.answer for e in examples), max_labels=self.policy.max_labels)
             if space.kind == "labels":
@@ -122,6 +127,19 @@ class Pipeline:
         if report.refusal and self.store.active_release(task.id) is None:
             self.store.set_state(task.id, "refused", report.refusal)
         return report
+
+    def _too_soon(self, task: Task, examples: list[Example]) -> bool:
+        """Whether a task that is served has too few new calibration labels for a better certificate.
+
+        After a release only the audit coin brings them. The attempt is forfeited, not put off: when attempts are made
+        may not depend on what the labels say.
+        """
+        if self.store.active_release(task.id) is None:
+            return False
+        searched = [s.at_label for s in self.store.searches(task.id) if s.candidates]
+        known = max((n for n in searched if n <= len(examples)), default=0)
+        old, new = (sum(e.sampled for e in part) for part in (examples[:known], examples[known:]))
+        return new < _NEW_LABELS * old
 
     def _search(self, task: Task, dataset: Dataset, delta: float, report: SearchReport) -> None:
         from .search import search

@@ -13,7 +13,10 @@ import pytest
 
 WORDS = "invoice parcel refund charge card courier address label bill window tracking receipt payment depot van".split()
 FILLER = "please today again my the it still thanks hello really urgent yesterday friend morning phone works".split()
-QUEUES = {"billing": ("invoice", "refund", "charge", "bill", "receipt"), "delivery": ("parcel", "courier", "depot", "van")}
+QUEUES = {
+    "billing": ("invoice", "refund", "charge", "bill", "receipt"),
+    "delivery": ("parcel", "courier", "depot", "van"),
+}
 
 
 def easy_calls(count: int, seed: int = 0, noise: float = 0.0) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def serve(jitr: JITR, calls: list[dict], tag: str = "") -> list[str]:
     return reasons
 
 
-def trained(folder: Path, count: int = 400) -> JITR:
+def trained(folder: Path, count: int = 250) -> JITR:
     """An engine whose step has been replaced."""
     jitr = JITR(url(folder), policy=POLICY, training="inline", seed=1)
     serve(jitr, easy_calls(count))

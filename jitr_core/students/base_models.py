@@ -35,9 +35,17 @@ _PREPARE_TIMEOUT_S = 1800.0
 class BaseModel(Protocol):
     """What students need of a pretrained model."""
 
-    name: str
-    hash: str
-    blocks: tuple[tuple[str, int], ...]
+    @property
+    def name(self) -> str:
+        """Name of the pretrained model."""
+
+    @property
+    def hash(self) -> str:
+        """Hash of everything its embeddings depend on."""
+
+    @property
+    def blocks(self) -> tuple[tuple[str, int], ...]:
+        """Name and width of each part of an embedding, the most telling first."""
 
     def embed(self, text: str) -> NDArray[np.float32]:
         """The embedding of one text, shape (sum of block widths,): its blocks in order, each of length 1 or 0."""
@@ -105,7 +113,11 @@ class TokenTable:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         self.name: str = config["name"] if prepared else path.name
         tensors = load_file(path / "model.safetensors")
-        table = np.ascontiguousarray(tensors["embeddings"], dtype=np.float32)
+        # Model2Vec writes "embeddings", sentence-transformers "embedding.weight".
+        name = next((each for each in ("embeddings", "embedding.weight") if each in tensors), None)
+        if name is None:
+            raise ArtifactError(f"{path} holds no token table.", hint="Give a Model2Vec folder.")
+        table = np.array(tensors[name], dtype=np.float32)
         if "weights" in tensors:
             table *= tensors["weights"].astype(np.float32)[:, None]
         self._mapping: NDArray[Any] | None = tensors.get("mapping")
@@ -121,9 +133,11 @@ class TokenTable:
         if not ids:
             return np.zeros(self._table.shape[1], np.float32)
         rows = np.array(ids) if self._mapping is None else self._mapping[ids]
-        mean = self._table[rows].mean(axis=0)
+        mean: NDArray[np.float32] = self._table[rows].mean(axis=0)
         norm = float(np.sqrt(mean @ mean))
-        return mean / np.float32(norm) if norm else mean
+        if norm:
+            mean /= np.float32(norm)
+        return mean
 
 
 class HashingModel:

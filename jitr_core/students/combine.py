@@ -111,7 +111,7 @@ def cross_combine(
     return chosen, confidence, logp
 
 
-def _pool(scores: NDArray[np.float32], weights: _Array) -> _Array:
+def _pool(scores: NDArray[np.floating], weights: _Array) -> _Array:
     """Pooled probabilities, shape (n, c)."""
     logits: _Array = np.tensordot(weights, scores.astype(np.float64), axes=1)
     logits -= logits.max(axis=1, keepdims=True)
@@ -120,13 +120,14 @@ def _pool(scores: NDArray[np.float32], weights: _Array) -> _Array:
     return logits
 
 
-def _features(
-    scores: NDArray[np.float32], pooled: _Array, chosen: NDArray[np.intp], reliability: _Array
-) -> _Array:
+def _features(scores: NDArray[np.float32], pooled: _Array, chosen: NDArray[np.intp], reliability: _Array) -> _Array:
     """Shape (n, 2 + 2v + 1): clearness of the pool, each head's score and lead of the chosen class, reliability."""
     rows = np.arange(len(chosen))
     best = pooled[rows, chosen]
-    columns = [np.log(best + _TINY) - np.log(1 - best + _TINY), np.log(best + _TINY) - np.log(_second(pooled, chosen) + _TINY)]
+    columns = [
+        np.log(best + _TINY) - np.log(1 - best + _TINY),
+        np.log(best + _TINY) - np.log(_second(pooled, chosen) + _TINY),
+    ]
     for each in scores:
         own = each[rows, chosen]
         columns += [own, own - _second(each, chosen)]

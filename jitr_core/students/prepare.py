@@ -89,7 +89,9 @@ def prepare(cache: Path, source: str | None = None, *, max_tokens: int = _MAX_TO
     folder = cache / "base_models"
     if not (folder / "encoder").exists():
         write_folder(
-            folder / "encoder", lambda path: _write_encoder(path, model, tokenizer, name, max_tokens), keep_existing=True
+            folder / "encoder",
+            lambda path: _write_encoder(path, model, tokenizer, name, max_tokens),
+            keep_existing=True,
         )
     if not (folder / "static").exists():
         write_folder(folder / "static", lambda path: _write_table(path, model, tokenizer, name), keep_existing=True)

@@ -17,12 +17,15 @@ class HeadRecipe:
         lexical: vocabularies it is linear in.
         kernels: for each view, the weight of each block in the Gaussian kernel; blocks a view lacks are left out, and
             the weight of "*" holds for all others.
+        names: view whose embeddings of the inputs are compared with those of the answers themselves; nothing else
+            is part of such a head, and nothing is learnt.
         ridge: λ relative to the kernels' spread, > 0.
     """
 
     name: str
     lexical: tuple[str, ...] = ()
     kernels: dict[str, dict[str, float]] = field(default_factory=dict)
+    names: str | None = None
     ridge: float = 0.3
 
 
@@ -36,6 +39,8 @@ _HEADS = {
         HeadRecipe("static", (), {"static": {"static": 1.0}}),
         HeadRecipe("static+lexical", ("word", "char"), {"static": {"static": 1.0}}),
         HeadRecipe("static+pairs", (), {"static": {"gap": 0.5}, "pairs": {"pairs": 1.0}}),
+        HeadRecipe("static names", names="static"),
+        HeadRecipe("names", names="encoder"),
         HeadRecipe("final", (), {"encoder": {"final": 1.0}}),
         HeadRecipe("layers", (), {"encoder": _INNER}),
         HeadRecipe("layers+lexical", ("word", "char"), {"encoder": _INNER}),
@@ -51,7 +56,7 @@ class CandidateRecipe:
     Attributes:
         name: unique among candidates; the base model's name is added in reports.
         family: lexical, static, encoder or stacked.
-        base: kind of base model it needs: "encoder", "static" or None.
+        base: kind of the base model it stands or falls with: "encoder", "static" or None.
         heads: what it combines.
     """
 
@@ -59,6 +64,31 @@ class CandidateRecipe:
     family: str
     base: str | None
     heads: tuple[HeadRecipe, ...]
+
+    def without(self, missing: set[str]) -> CandidateRecipe:
+        """The recipe less the heads that look at a view that is not at hand."""
+        kept = tuple(h for h in self.heads if not missing & {*h.kernels, h.names})
+        return CandidateRecipe(self.name, self.family, self.base, kept)
+
+
+# Name, family, base model, heads, further heads where inputs are single texts, further heads where they are pairs.
+_TABLE: tuple[tuple[str, str, str | None, str, str, str], ...] = (
+    ("lexical/word", "lexical", None, "word", "", ""),
+    ("lexical", "lexical", None, "word, lexical", "", "pairs"),
+    ("static", "static", "static", "static", "static names", "pairs, static+pairs"),
+    ("stacked/static", "stacked", "static", "lexical, static, static+lexical", "static names", "pairs, static+pairs"),
+    ("encoder/final", "encoder", "encoder", "final", "names", "pairs"),
+    ("encoder", "encoder", "encoder", "final, layers", "names", "pairs, gap+pairs"),
+    ("stacked/joint", "stacked", "encoder", "layers+lexical", "names", "pairs"),
+    (
+        "stacked",
+        "stacked",
+        "encoder",
+        "lexical, static, final, layers, layers+lexical",
+        "names, static names",
+        "pairs, gap+pairs",
+    ),
+)
 
 
 def candidates(families: Sequence[str], *, paired: bool) -> list[CandidateRecipe]:
@@ -68,19 +98,9 @@ def candidates(families: Sequence[str], *, paired: bool) -> list[CandidateRecipe
         families: lexical, static, encoder, stacked.
         paired: whether inputs have pairs of slots to compare.
     """
-    table: list[tuple[str, str, str | None, tuple[str, ...], tuple[str, ...]]] = [
-        # name, family, base model, heads, further heads for pairs
-        ("lexical/word", "lexical", None, ("word",), ()),
-        ("lexical", "lexical", None, ("word", "lexical"), ("pairs",)),
-        ("static", "static", "static", ("static",), ("pairs", "static+pairs")),
-        ("stacked/static", "stacked", "static", ("lexical", "static", "static+lexical"), ("pairs", "static+pairs")),
-        ("encoder/final", "encoder", "encoder", ("final",), ("pairs",)),
-        ("encoder", "encoder", "encoder", ("final", "layers"), ("pairs", "gap+pairs")),
-        ("stacked/joint", "stacked", "encoder", ("layers+lexical",), ("pairs",)),
-        ("stacked", "stacked", "encoder", ("lexical", "final", "layers", "layers+lexical"), ("pairs", "gap+pairs")),
-    ]
-    return [
-        CandidateRecipe(name, family, base, tuple(_HEADS[h] for h in heads + (pair_heads if paired else ())))
-        for name, family, base, heads, pair_heads in table
-        if family in families
-    ]
+    found = []
+    for name, family, base, heads, single, pairs in _TABLE:
+        names = f"{heads}, {pairs if paired else single}".split(", ")
+        if family in families:
+            found.append(CandidateRecipe(name, family, base, tuple(_HEADS[n] for n in names if n)))
+    return found

@@ -20,7 +20,7 @@ from .lexical import Vocabulary
 from .ood import Gate, known_share
 from .pairs import pair_features
 from .text import Bag, normalise
-from .views import Landmarks, arrange, embedding_vector
+from .views import Landmarks, Names, arrange, embedding_vector
 
 __all__ = ["Head", "LinearStudent", "Student", "load_student"]
 
@@ -30,8 +30,13 @@ _FORMAT = 1
 class Student(Protocol):
     """A small model that answers a task's inputs."""
 
-    family: str
-    base_model: str | None
+    @property
+    def family(self) -> str:
+        """See `CandidateReport.family`."""
+
+    @property
+    def base_model(self) -> str | None:
+        """Name of the pretrained model, None for lexical."""
 
     def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
         """Answer, confidence in [0, 1], and whether the input is out of distribution (then the confidence is 0)."""
@@ -53,6 +58,7 @@ class Head:
         blocks: for each view with landmarks, the weights of its blocks in the kernel.
         dual: for each such view, shape (m, c).
         bias: shape (c,).
+        names: view whose embeddings are compared with the answers', None for none.
     """
 
     name: str
@@ -60,6 +66,7 @@ class Head:
     blocks: dict[str, dict[str, float]]
     dual: dict[str, NDArray[np.float32]]
     bias: NDArray[np.float32]
+    names: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class LinearStudent:
         slots: number of texts an input is arranged into.
         vocabularies: by kind; "char" always, the gate needs it.
         landmarks: by view: "encoder", "static", "pairs".
+        names: the answers' own embeddings, by view.
         models: the base models of the views that have one.
         heads: at least one, or none if there is only one class.
         combination: None if there is only one class.
@@ -86,6 +94,7 @@ class LinearStudent:
     slots: int
     vocabularies: dict[str, Vocabulary]
     landmarks: dict[str, Landmarks]
+    names: dict[str, Names]
     models: dict[str, BaseModel]
     heads: tuple[Head, ...]
     combination: Combination | None
@@ -122,7 +131,7 @@ class LinearStudent:
         for kind in kinds:
             vocabulary = self.vocabularies[kind]
             weights[kind] = vocabulary.weigh(char_bag if kind == "char" else vocabulary.bag(texts))
-        vectors = {view: self._vector(view, texts)[None] for view in self.landmarks}
+        vectors = {view: self._vector(view, texts)[None] for view in {*self.landmarks, *self.names}}
         memo: dict[str, dict[int, NDArray[np.float32]]] = {view: {} for view in vectors}
         scores = np.empty((len(self.heads), 1, len(self.answers)), np.float32)
         for i, head in enumerate(self.heads):
@@ -132,6 +141,8 @@ class LinearStudent:
                 total += weight @ matrix[place]
             for view, blocks in head.blocks.items():
                 total += (self.landmarks[view].kernel(vectors[view], blocks, memo[view]) @ head.dual[view])[0]
+            if head.names:
+                total += self.names[head.names].scores(vectors[head.names])[0]
             scores[i, 0] = total
         return scores
 
@@ -163,7 +174,7 @@ class LinearStudent:
             "gate": self.gate.state(),
             "constant": self.constant,
             "models": {view: {"name": m.name, "hash": m.hash} for view, m in self.models.items()},
-            "heads": [{"name": h.name, "blocks": h.blocks} for h in self.heads],
+            "heads": [{"name": h.name, "blocks": h.blocks, "names": h.names} for h in self.heads],
             "vocabularies": {},
             "landmarks": {},
         }
@@ -173,6 +184,8 @@ class LinearStudent:
         for view, landmarks in self.landmarks.items():
             settings["landmarks"][view], own = landmarks.state()
             arrays |= {f"landmarks.{view}.{key}": value for key, value in own.items()}
+        for view, names in self.names.items():
+            arrays |= {f"names.{view}.centre": names.centre, f"names.{view}.points": names.points}
         for i, head in enumerate(self.heads):
             arrays[f"head.{i}.bias"] = head.bias
             arrays |= {f"head.{i}.linear.{kind}": matrix for kind, matrix in head.linear.items()}
@@ -180,7 +193,9 @@ class LinearStudent:
         arrays |= {f"scale.{view}": scale for view, scale in self.scales.items()}
         if self.combination is not None:
             arrays |= {f"combination.{key}": getattr(self.combination, key) for key in _COMBINATION}
-        save_file({key: np.ascontiguousarray(value) for key, value in sorted(arrays.items())}, folder / "arrays.safetensors")
+        save_file(
+            {key: np.ascontiguousarray(value) for key, value in sorted(arrays.items())}, folder / "arrays.safetensors"
+        )
         text = json.dumps(settings, ensure_ascii=True, indent=1, sort_keys=True)
         (folder / "student.json").write_text(text, encoding="utf-8")
 
@@ -217,7 +232,14 @@ def _restore(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_mod
         return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
     heads = [
-        Head(each["name"], under(f"head.{i}.linear."), each["blocks"], under(f"head.{i}.dual."), arrays[f"head.{i}.bias"])
+        Head(
+            each["name"],
+            under(f"head.{i}.linear."),
+            each["blocks"],
+            under(f"head.{i}.dual."),
+            arrays[f"head.{i}.bias"],
+            each["names"],
+        )
         for i, each in enumerate(settings["heads"])
     ]
     combination = under("combination.")
@@ -230,7 +252,10 @@ def _restore(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_mod
             kind: Vocabulary.restore(own, under(f"vocabulary.{kind}."))
             for kind, own in settings["vocabularies"].items()
         },
-        landmarks={view: Landmarks.restore(own, under(f"landmarks.{view}.")) for view, own in settings["landmarks"].items()},
+        landmarks={
+            view: Landmarks.restore(own, under(f"landmarks.{view}.")) for view, own in settings["landmarks"].items()
+        },
+        names={view: Names(**under(f"names.{view}.")) for view in sorted({h.names for h in heads if h.names})},
         models={view: base_models.by_hash(view, own["name"], own["hash"]) for view, own in settings["models"].items()},
         heads=tuple(heads),
         combination=Combination(**combination) if combination else None,

@@ -42,10 +42,10 @@ class Bag(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    """The text as students read it: NFKC, casefolded, white space collapsed, at most `MAX_CHARS` characters.
+    r"""The text as students read it: NFKC, casefolded, white space collapsed, at most `MAX_CHARS` characters.
 
     Example:
-        >>> normalise("  My CARD\\n was declined ")
+        >>> normalise("  My CARD\n was declined ")
         'my card was declined'
     """
     text = text[:MAX_CHARS]

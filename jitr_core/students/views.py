@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from .base_models import BaseModel
 from .pairs import MAX_SLOTS
+from .text import normalise
 
-__all__ = ["Landmarks", "arrange", "embedding_blocks", "embedding_vector"]
+__all__ = ["Landmarks", "Names", "arrange", "embedding_blocks", "embedding_vector"]
 
 _Array = NDArray[np.float32]
+_WORDLESS = re.compile(r"[\W_]+")
 
 
 def arrange(slots: Sequence[str], count: int) -> tuple[str, ...]:
@@ -62,6 +65,51 @@ def embedding_vector(embed: Callable[[str], _Array], blocks: Sequence[tuple[str,
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """The answers themselves, embedded: an input close to what an answer says speaks for that answer.
+
+    Attributes:
+        centre: shape (w,), mean embedding of the training inputs, which is left out of the comparison.
+        points: shape (c, w), embedding of each answer's words, centred on their own mean; zero if it has none.
+    """
+
+    centre: _Array
+    points: _Array
+
+    @classmethod
+    def fit(cls, vectors: _Array, model: BaseModel, answers: Sequence[str]) -> Names:
+        """Names of the answers.
+
+        Args:
+            vectors: shape (n, d), embeddings of the training inputs.
+            model: what embedded them.
+            answers: c answers.
+        """
+        width = model.blocks[0][1]
+        found = np.zeros((len(answers), width), np.float32)
+        worded = []
+        for i, answer in enumerate(answers):
+            text = _WORDLESS.sub(" ", normalise(answer)).strip()
+            if text:
+                found[i] = model.embed(text)[:width]
+                worded.append(i)
+        if worded:
+            found[worded] -= found[worded].mean(axis=0)
+        return cls(vectors[:, :width].mean(axis=0), found)
+
+    def scores(self, vectors: _Array) -> _Array:
+        """Likeness of inputs and answers, shape (n, c).
+
+        Args:
+            vectors: shape (n, d).
+        """
+        centred = vectors[:, : len(self.centre)] - self.centre
+        norm = np.sqrt((centred**2).sum(axis=1, keepdims=True))
+        found: _Array = (centred / np.maximum(norm, 1e-6)) @ self.points.T
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Landmarks:
     """Training inputs that kernels measure distances to.
 
@@ -104,9 +152,7 @@ class Landmarks:
         names = tuple(name for name, _ in blocks)
         return cls.of(names, edges, np.array(scale, np.float32), np.ascontiguousarray(vectors[chosen]))
 
-    def kernel(
-        self, vectors: _Array, weights: dict[str, float], memo: dict[int, _Array] | None = None
-    ) -> _Array:
+    def kernel(self, vectors: _Array, weights: dict[str, float], memo: dict[int, _Array] | None = None) -> _Array:
         """Gaussian kernel exp(−Σ weight × squared distance / mean squared distance), shape (n, m).
 
         Args:
@@ -122,17 +168,19 @@ class Landmarks:
                 if memo is not None:
                     memo[i] = distance
                 total -= factor * distance
-        return np.exp(total, out=total)
+        np.exp(total, out=total)
+        return total
 
     def _distance(self, vectors: _Array, block: int) -> _Array:
         """Squared distances of one block, shape (n, m)."""
         own = slice(self.edges[block], self.edges[block + 1])
         part = vectors[:, own]
-        distance = part @ self.points[:, own].T
+        distance: _Array = part @ self.points[:, own].T
         distance *= -2
         distance += self._squares[block]
         distance += (part**2).sum(axis=1)[:, None]
-        return np.maximum(distance, 0, out=distance)
+        np.maximum(distance, 0, out=distance)
+        return distance
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Settings and arrays to store."""
