@@ -29,7 +29,7 @@ __all__ = ["Pipeline"]
 
 Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
-_NEW_LABELS = 0.2  # growth of the calibration labels below which a search is not worth its cost
+_NEW_LABELS = 0.25  # growth of the labels below which a task that is served is not searched again
 _COMPARED = 2_000  # latest calls on which a new student is compared with the active release
 
 
@@ -110,7 +110,7 @@ class Pipeline:
         examples = [e for e in self.store.examples(task.id) if e.seq >= start.calls]
         report = SearchReport(task.id, at_label=len(examples))
         if not force and self._too_soon(task, examples):
-            report.refusal = "not searched: hardly any new calibration labels since the last search"
+            report.refusal = "not searched: hardly any new labels since the last search"
             self.store.add_search(report, 0.0)
             return None
         try:
@@ -129,17 +129,15 @@ class Pipeline:
         return report
 
     def _too_soon(self, task: Task, examples: list[Example]) -> bool:
-        """Whether a task that is served has too few new calibration labels for a better certificate.
+        """Whether a task that is served has too few new labels for a search to be worth its cost.
 
-        After a release only the audit coin brings them. The attempt is forfeited, not put off: when attempts are made
-        may not depend on what the labels say.
+        The attempt is forfeited, not put off: when attempts are made may not depend on what the labels say.
         """
         if self.store.active_release(task.id) is None:
             return False
         searched = [s.at_label for s in self.store.searches(task.id) if s.candidates]
         known = max((n for n in searched if n <= len(examples)), default=0)
-        old, new = (sum(e.sampled for e in part) for part in (examples[:known], examples[known:]))
-        return new < _NEW_LABELS * old
+        return len(examples) < (1 + _NEW_LABELS) * known
 
     def _search(self, task: Task, dataset: Dataset, delta: float, report: SearchReport) -> None:
         from .search import search

@@ -165,22 +165,20 @@ class _Search:
         """Try candidates on a sample; those worth trying on the next."""
         bench = self._bench(rows)
         tried = self._try(bench, recipes)
-        best = max(recipes, key=lambda r: tried[r.name].logp.mean())
-        cheap = [r for r in recipes if r.base != "encoder"]
-        rival = max(cheap, key=lambda r: tried[r.name].logp.mean()) if cheap else None
-        expensive = self._embedding_s(bench, following) > _CHEAP_S
+
+        def best_of(some: list[CandidateRecipe]) -> CandidateRecipe | None:
+            return max(some, key=lambda r: tried[r.name].logp.mean(), default=None)
+
+        dear = [r for r in recipes if r.base == "encoder"] if self._embedding_s(bench, following) > _CHEAP_S else []
+        best, rival = best_of(recipes), best_of([r for r in recipes if r not in dear])
         kept = []
         for recipe in recipes:
-            behind = _lead(tried[best.name], tried[recipe.name])
-            if behind > _WORSE:
-                self.reports[recipe.name].note = f"dropped at {len(rows)} inputs: clearly worse than {best.name}"
-            elif (
-                expensive
-                and rival
-                and recipe.base == "encoder"
-                and _lead(tried[recipe.name], tried[rival.name]) < _BETTER
-            ):
-                self.reports[recipe.name].note = f"dropped at {len(rows)} inputs: too little better than {rival.name}"
+            # Where the best may yet prove too dear, the others are measured against their own kind.
+            ahead = best if recipe in dear or not dear else rival
+            if ahead and _lead(tried[ahead.name], tried[recipe.name]) > _WORSE:
+                self.reports[recipe.name].note = f"dropped at {bench.n} inputs: clearly worse than {ahead.name}"
+            elif recipe in dear and rival and _lead(tried[recipe.name], tried[rival.name]) < _BETTER:
+                self.reports[recipe.name].note = f"dropped at {bench.n} inputs: too little better than {rival.name}"
             else:
                 kept.append(recipe)
         return kept
@@ -206,6 +204,9 @@ class _Search:
     def _final(self, recipes: list[CandidateRecipe]) -> SearchResult:
         """Cross-fit what is left on all inputs, and choose, the choice cross-fitted as well."""
         bench = self._bench(np.arange(len(self.dataset.inputs)))
+        for recipe in [r for r in recipes if not bench.heads(r)]:
+            self.reports[recipe.name].note = "too costly on so many inputs"
+        recipes = [r for r in recipes if bench.heads(r)]
         tried = self._try(bench, recipes)
         everything = np.ones(len(self.dataset.group), bool)
         for recipe in recipes:

@@ -34,6 +34,7 @@ _MOST_EXACT = 8_000  # most inputs of a lexical head solved exactly, for memory'
 # Estimated seconds, one core: a fused multiply-add in dense and in sparse products; conjugate gradient steps.
 _DENSE_S, _SPARSE_S, _STEPS = 4e-11, 3e-9, 30
 _PATIENCE_S = 60.0
+_JOINT_S = 10.0
 _MIRROR = np.array([1.0, -1.0], np.float32)
 
 
@@ -228,10 +229,27 @@ class Bench:
             return list(dict.fromkeys(text for texts in self.texts for text in texts))
         return list(dict.fromkeys(" ".join(texts) for texts in self.texts))
 
+    def heads(self, recipe: CandidateRecipe) -> list[HeadRecipe]:
+        """The heads of a candidate that can be trained in reasonable time; none if nothing would be learnt.
+
+        Heads that join lexical features with a kernel help on few examples and cost much on many long ones.
+        """
+        kept = [h for h in recipe.heads if not (h.lexical and h.kernels) or self._joint_s(h) < _JOINT_S]
+        return kept if any(h.names is None for h in kept) else []
+
+    def _joint_s(self, recipe: HeadRecipe) -> float:
+        """Estimated seconds of multiplying lexical features with those of the landmarks."""
+        work = 0.0
+        for kind in recipe.lexical:
+            matrix = self._matrices[kind]
+            counts = [np.bincount(m.indices, minlength=m.shape[1]) for m in (matrix, matrix[self._chosen])]
+            work += float(counts[0].astype(float) @ counts[1])
+        return work * _SPARSE_S
+
     def crossed(self, recipe: CandidateRecipe) -> Crossed:
         """What a candidate does on inputs it has not seen."""
         if recipe.name not in self._crossed:
-            scores = np.stack([self._head(head)[0] for head in recipe.heads])
+            scores = np.stack([self._head(head)[0] for head in self.heads(recipe)])
             chosen, confidence, logp = cross_combine(scores, self.classes.labels, self.folds)
             confidence = np.where(self.closed, 0.0, confidence)
             self._crossed[recipe.name] = Crossed(chosen, confidence, logp)
@@ -239,8 +257,8 @@ class Bench:
 
     def fit(self, recipe: CandidateRecipe) -> LinearStudent:
         """The student of a candidate, trained on all inputs."""
-        scores = np.stack([self._head(head)[0] for head in recipe.heads])
-        heads = tuple(self._head(head)[1] for head in recipe.heads)
+        scores = np.stack([self._head(head)[0] for head in self.heads(recipe)])
+        heads = tuple(self._head(head)[1] for head in self.heads(recipe))
         views = {view for head in heads for view in head.blocks}
         named = {head.names for head in heads if head.names}
         models = {
