@@ -124,14 +124,16 @@ class Landmarks:
     edges: tuple[int, ...]
     scale: _Array
     points: _Array
+    _parts: tuple[_Array, ...] = field(repr=False)
     _squares: _Array = field(repr=False)
 
     @classmethod
     def of(cls, names: Sequence[str], edges: Sequence[int], scale: _Array, points: _Array) -> Landmarks:
         """Landmarks with what can be computed beforehand."""
-        blocks = zip(edges, edges[1:], strict=False)
-        squares = np.stack([(points[:, start:end] ** 2).sum(axis=1) for start, end in blocks])
-        return cls(tuple(names), tuple(edges), scale, points, squares)
+        # Each block on its own in memory, feature by feature: a product with one vector then reads it in one sweep.
+        parts = [np.ascontiguousarray(points[:, a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+        squares = np.stack([(part**2).sum(axis=1) for part in parts])
+        return cls(tuple(names), tuple(edges), scale, points, tuple(parts), squares)
 
     @classmethod
     def fit(cls, vectors: _Array, blocks: Sequence[tuple[str, int]], chosen: NDArray[np.intp]) -> Landmarks:
@@ -175,7 +177,7 @@ class Landmarks:
         """Squared distances of one block, shape (n, m)."""
         own = slice(self.edges[block], self.edges[block + 1])
         part = vectors[:, own]
-        distance: _Array = part @ self.points[:, own].T
+        distance: _Array = part @ self._parts[block].T
         distance *= -2
         distance += self._squares[block]
         distance += (part**2).sum(axis=1)[:, None]
