@@ -1,6 +1,6 @@
 """How many calls until a first release, for a student that agrees equally often at every confidence.
 
-    python benchmarks/power.py       # some seconds; 200 tasks a row, seed 0
+python benchmarks/power.py       # some seconds; 200 tasks a row, seed 0
 """
 
 from __future__ import annotations

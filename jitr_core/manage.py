@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -108,6 +109,8 @@ def pipeline(
 def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, before: float | None = None) -> int:
     """Delete stored calls, and with a whole task or tenant its templates, releases and artifacts too.
 
+    Without a task, tenant or time everything goes.
+
     Args:
         store: the state.
         task: only this task.
@@ -117,7 +120,10 @@ def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, 
     Returns:
         Number of calls deleted.
     """
-    purged = store.purge(task=task.id if task else None, tenant=tenant, before=before)
-    for path in purged.paths:
+    if task is None and tenant is None and before is None:
+        purged = [store.purge(task=each.id) for each in store.tasks()] + [store.purge(before=math.inf)]
+    else:
+        purged = [store.purge(task=task.id if task else None, tenant=tenant, before=before)]
+    for path in (path for part in purged for path in part.paths):
         shutil.rmtree(Path(path), ignore_errors=True)
-    return purged.observations
+    return sum(part.observations for part in purged)

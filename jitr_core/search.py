@@ -8,6 +8,8 @@ are decided by the candidate that did best on the other folds, so that choosing 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +64,8 @@ class SearchResult:
 
     def fit(self) -> Student:
         """The chosen candidate, trained on everything."""
-        return self._fit()
+        with _one_thread():
+            return self._fit()
 
 
 def search(
@@ -93,7 +96,15 @@ def search(
     Raises:
         TrainingError: the examples are too few, or answers hardly ever recur.
     """
-    return _Search(dataset, policy, base_models, seed, coverage, families or policy.families, progress).run()
+    with _one_thread():
+        return _Search(dataset, policy, base_models, seed, coverage, families or policy.families, progress).run()
+
+
+def _one_thread() -> contextlib.AbstractContextManager[object]:
+    """Keep BLAS to one thread unless the user chose a number: on busy cores more threads are many times slower."""
+    from threadpoolctl import threadpool_limits
+
+    return contextlib.nullcontext() if os.environ.get("OMP_NUM_THREADS") else threadpool_limits(limits=1)
 
 
 class _Search:

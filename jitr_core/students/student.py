@@ -138,9 +138,9 @@ class LinearStudent:
             total = head.bias.copy()
             for kind, matrix in head.linear.items():
                 place, weight = weights[kind]
-                total += weight @ matrix[place]
+                total += _product(weight, matrix[place])
             for view, blocks in head.blocks.items():
-                total += (self.landmarks[view].kernel(vectors[view], blocks, memo[view]) @ head.dual[view])[0]
+                total += _product(self.landmarks[view].kernel(vectors[view], blocks, memo[view])[0], head.dual[view])
             if head.names:
                 total += self.names[head.names].scores(vectors[head.names])[0]
             scores[i, 0] = total
@@ -200,6 +200,13 @@ class LinearStudent:
         (folder / "student.json").write_text(text, encoding="utf-8")
 
 
+def _product(row: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The product of a row and a matrix on one thread, whatever BLAS is set to; see `Landmarks`."""
+    found: NDArray[np.float32] = row @ matrix if matrix.size < _SMALL else np.einsum("m,mc->c", row, matrix)
+    return found
+
+
+_SMALL = 100_000  # entries up to which BLAS uses one thread anyway
 _COMBINATION = ("weights", "reliability", "centre", "spread", "coefficients")
 
 

@@ -367,11 +367,12 @@ class Bench:
         parts = [self._matrices[kind] * share for kind in recipe.lexical]
         binary = self.targets.shape[1] == 2
         # Two classes mirror each other: one column of differences does for both, in half the time.
-        targets = (self.targets[:, :1] - self.targets[:, 1:]) / 2 if binary else self.targets
+        targets = (self.targets[:, :1] - self.targets[:, 1:]) * np.float32(0.5) if binary else self.targets
         cross, dual = sparse_ridge(hstack(parts).tocsr(), targets, self.folds, recipe.ridge)
         bias = dual.sum(axis=0)
         if binary:
-            cross, dual, bias = 0.5 + cross * _MIRROR, dual * _MIRROR, 0.5 + bias * _MIRROR
+            half = np.float32(0.5)
+            cross, dual, bias = half + cross * _MIRROR, dual * _MIRROR, half + bias * _MIRROR
         linear = {
             kind: np.asarray(part.T @ dual * share, np.float32)
             for kind, part in zip(recipe.lexical, parts, strict=True)

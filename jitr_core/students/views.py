@@ -177,7 +177,10 @@ class Landmarks:
         """Squared distances of one block, shape (n, m)."""
         own = slice(self.edges[block], self.edges[block + 1])
         part = vectors[:, own]
-        distance: _Array = part @ self._parts[block].T
+        points = self._parts[block]
+        # A single product is left to plain loops: BLAS would share it among threads, which on busy cores takes 100
+        # times as long as the product itself.
+        distance: _Array = np.vecdot(points, part[0])[None] if len(part) == 1 else part @ points.T
         distance *= -2
         distance += self._squares[block]
         distance += (part**2).sum(axis=1)[:, None]
