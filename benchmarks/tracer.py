@@ -1,9 +1,10 @@
 """JITR beside TRACER (`pip install tracer-llm`, in an environment of its own) on the same calls.
 
-    python benchmarks/tracer.py --tracer-python /path/to/tracer-venv/bin/python
+Usage: python benchmarks/tracer.py --tracer-python /path/to/tracer-venv/bin/python
 
-Both learn from the first calls of a log, in an order drawn by the seed, and are judged on the rest. TRACER gets its model
-zoo without gradient boosting and MiniLM embeddings. JITR makes one attempt at the whole of delta, as TRACER fits once.
+Both learn from the first calls of a log, in an order drawn by the seed, and are judged on the rest. TRACER gets its
+model zoo without gradient boosting and MiniLM embeddings. JITR makes one attempt at the whole of delta, as TRACER fits
+once.
 """
 
 from __future__ import annotations
