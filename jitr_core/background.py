@@ -9,12 +9,12 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
 from .equivalence import equivalent
-from .errors import JITRError
+from .identify import supersedes
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Background", "Event", "Observed"]
 
 _log = logging.getLogger("jitr")
+_KEPT = 5_000  # calls kept at most while the store cannot take them
 _EXPIRE_S = 3600.0  # how often texts are looked for that are older than the policy keeps them
 
 Event = dict[str, Any]
@@ -43,54 +44,80 @@ class Observed:
 
 
 @dataclass(slots=True)
-class _Watched:
-    """What is known of a release while it serves."""
-
-    monitor: AuditMonitor
-    answered: int = 0
-    changed: bool = False
-
-
-@dataclass(slots=True)
 class Background:
     """Everything slow that one process does; called by one thread at a time.
 
     Attributes:
         store: the state.
         policy: what is promised.
+        app: name of the application.
         identifier: recognises calls, shared with the hot path.
         router: serves the releases, shared with the hot path.
         pipeline: tells which tasks are due.
         attempt: starts the next attempt of a task, here or in a process of its own.
         emit: told of every event.
+        fault: told of faults that leave the rest of the work standing.
         seed: seeds the audit coins; None draws them from the system's entropy.
     """
 
     store: Store
     policy: Policy
+    app: str
     identifier: Identifier
     router: Router
     pipeline: Pipeline
     attempt: Callable[[str], None]
     emit: Callable[[Event], None]
+    fault: Callable[[str, BaseException], None]
     seed: int | None = None
     _version: int = -1
-    _watched: dict[str, _Watched] = field(default_factory=dict)
+    _answered: Counter[str] = field(default_factory=Counter)
     _missing: dict[str, int] = field(default_factory=dict)
+    _unstored: list[Observed] = field(default_factory=list)
+    _placed: list[tuple[str, Match]] = field(default_factory=list)
     _expire_at: float = 0.0
 
     def process(self, batch: list[Observed]) -> None:
-        """Take in a batch of decided calls, possibly empty, and do what is due."""
-        touched, placed = self._learn(batch)
-        if batch:
-            self.store.add_observations([Observation(o.call, o.decision, o.answer) for o in batch])
-        if placed:
-            self.store.assign(placed)
+        """Take in a batch of decided calls, possibly empty, and do what is due.
+
+        Raises:
+            StoreError: the store fails; what could not be stored is kept for the next time, within bounds.
+        """
+        touched = self._learn(batch)
+        self._unstored += batch
+        self._store()
         self._audit(batch)
         for task, calls in sorted(touched.items()):
             self._attempt_if_due(task, calls)
         self._expire()
         self.refresh()
+
+    def recall(self, limit: int = 5_000) -> None:
+        """Learn from calls of earlier processes that belong to no task yet: a task may take many short runs to show."""
+        for call in self.store.unplaced(limit, app=self.app):
+            match = self.identifier.match(call)
+            if match is None:
+                learned = self.identifier.learn(call)
+                match = learned.match
+                self._placed += learned.placed
+                self._adopt(learned)
+            if match is not None:
+                self._placed.append((call.id, match))
+        self._store()
+
+    def stand_down(self) -> None:
+        """Serve no release until a batch goes well again: what cannot be audited must not be answered."""
+        self.router.load({})
+        self._version = -1
+
+    def _store(self) -> None:
+        del self._unstored[:-_KEPT]
+        if self._unstored:
+            self.store.add_observations([Observation(o.call, o.decision, o.answer) for o in self._unstored])
+            self._unstored.clear()
+        if self._placed:
+            self.store.assign(self._placed)
+            self._placed.clear()
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -108,34 +135,40 @@ class Background:
         if not self._missing[task_id]:
             self.attempt(task_id)
 
-    def _learn(self, batch: list[Observed]) -> tuple[Counter[str], list[tuple[str, Match]]]:
-        """Identify what the hot path could not: calls by task, and earlier calls that are placed now."""
+    def _learn(self, batch: list[Observed]) -> Counter[str]:
+        """Identify what the hot path could not; returns the number of new calls of each task."""
         touched: Counter[str] = Counter()
-        placed: list[tuple[str, Match]] = []
-        late: list[str] = []
+        late: Counter[str] = Counter()
         for observed in batch:
-            decision = observed.decision
-            if decision.match is None:
-                # The template may have been found since the call was decided.
-                decision.match = self.identifier.match(observed.call)
-                if decision.match is not None:
-                    late.append(decision.match.task)
-            if decision.match is None:
-                learned = self.identifier.learn(observed.call)
-                decision.match = learned.match
-                placed += learned.placed
-                self._adopt(learned)
-                late += [match.task for _, match in learned.placed]
-                if decision.match is not None:
-                    late.append(decision.match.task)
-            if decision.match is not None:
-                touched[decision.match.task] += 1
-                if observed.answer is not None:
-                    match = decision.match
-                    self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots))
-        for task, calls in Counter(late).items():
+            was_known = observed.decision.match is not None
+            try:
+                placed = self._identify(observed)
+            except Exception as error:
+                self.fault("identify", error)
+                continue
+            self._placed += placed
+            match = observed.decision.match
+            found = [earlier.task for _, earlier in placed] + ([match.task] if match else [])
+            touched.update(found)
+            late.update(found[:-1] if was_known else found)
+        for task, calls in late.items():
             self.emit({"kind": "placed", "task": task, "calls": calls})
-        return touched + Counter(match.task for _, match in placed), placed
+        return touched
+
+    def _identify(self, observed: Observed) -> list[tuple[str, Match]]:
+        """Place a call, and tell the identifier its answer; returns earlier calls that are placed now."""
+        decision, placed = observed.decision, []
+        if decision.match is None:
+            # The template may have been found since the call was decided.
+            decision.match = self.identifier.match(observed.call)
+        if decision.match is None:
+            learned = self.identifier.learn(observed.call)
+            decision.match, placed = learned.match, learned.placed
+            self._adopt(learned)
+        if decision.match is not None and observed.answer is not None:
+            match = decision.match
+            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots))
+        return placed
 
     def _adopt(self, learned: Learned) -> None:
         """Store new templates, the task of each if it is new, and which tasks turned out to be one."""
@@ -151,51 +184,48 @@ class Background:
             self.store.save_templates(learned.created)
 
     def _audit(self, batch: list[Observed]) -> None:
-        """Count answered calls, compare audited answers, and roll back what they contradict."""
+        """Count answered calls, and roll back what audited answers contradict."""
+        audited: set[tuple[str, str]] = set()
         for observed in batch:
-            decision, answer = observed.decision, observed.answer
-            watched = self._watched.get(decision.release or "")
-            if watched is None or decision.kind != "replacement":
-                continue
-            watched.answered += 1
-            if answer is None or decision.answer is None:
-                continue
-            watched.changed = True
-            if watched.monitor.update(equivalent(decision.answer, answer.text)) == "rollback":
-                self._rollback(decision, watched.monitor)
-        for release, watched in self._watched.items():
-            if watched.changed:
-                self.store.save_monitor(release, watched.monitor.state())
-                watched.changed = False
+            decision = observed.decision
+            if decision.kind == "replacement" and decision.task and decision.release:
+                self._answered[decision.release] += 1
+                if observed.answer is not None:
+                    audited.add((decision.task, decision.release))
+        for task, release in sorted(audited):
+            # The store has the audits of all processes, in one order; the monitor is what they add up to.
+            monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
+            for audit in self.store.audited(task, release):
+                monitor.update(equivalent(audit.replacement, audit.teacher))
+            if monitor.verdict == "rollback":
+                self._rollback(task, release, monitor)
 
-    def _rollback(self, decision: Decision, monitor: AuditMonitor) -> None:
-        task, release = decision.task, decision.release
-        active = self.store.active_release(task) if task else None
-        if task is None or active is None or active.id != release:
-            return
+    def _rollback(self, task: str, release: str, monitor: AuditMonitor) -> None:
         reason = f"rolled back: {monitor.errors} of {monitor.audits} audited answers differed from the teacher's"
         self.router.drop(task)
-        self.store.activate(task, None, reason)
-        seen = self.store.counts(task)
-        start = {"calls": seen.calls, "attempts": self.store.attempts(task)}
-        self.store.record("rollback", task, {"release": release, "reason": reason, "start": start})
-        self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
+        if self.store.withdraw(task, release, reason):
+            self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
 
     def refresh(self) -> None:
-        """Take over what changed in the store: templates, releases, pauses; a no-op if nothing did."""
+        """Take over what changed in the store: templates, releases, pauses, purges; a no-op if nothing did."""
         version = self.store.version()
         if version == self._version:
             return
-        self.identifier.adopt(self.store.templates())
+        templates = self.store.templates()
+        kept = {template.task for template in templates}
+        for task in {template.task for template in self.identifier.templates()} - kept:
+            self.identifier.forget(task)
+        self.identifier.adopt(templates)
         table: dict[str, LoadedRelease] = {}
-        for task in self.store.tasks():
-            release = self.store.active_release(task.id) if task.state == "active" else None
-            if release is not None:
-                loaded = self.router.loaded().get(task.id)
-                if loaded is None or loaded.release.id != release.id:
-                    loaded = self._load(release)
-                if loaded is not None:
-                    table[task.id] = loaded
+        for each in self.store.tasks():
+            release = self.store.active_release(each.id) if each.state == "active" else None
+            if release is None:
+                continue
+            loaded = self.router.loaded().get(each.id)
+            if loaded is None or loaded.release.id != release.id:
+                loaded = self._load(release)
+            if loaded is not None:
+                table[each.id] = replace(loaded, templates=_answerable(release, templates))
         self.router.load(table)
         self._version = version
 
@@ -204,29 +234,31 @@ class Background:
 
         try:
             student = load_student(release.path, self.pipeline.base_models)
-        except JITRError as error:
-            # Logged once: refresh looks again only when something changes.
+        except Exception as error:
+            # Logged once: refresh looks again only when something changes. The other tasks are served.
             _log.error("release %s of task %s cannot be served: %s", release.id, release.task, error)
             self.emit({"kind": "fault", "task": release.task, "where": "load", "error": str(error)})
             return None
-        watched = self._watched.setdefault(release.id, self._watch(release))
-        share = functools.partial(_share, watched, self.policy)
+        self._answered[release.id] = self.store.counts(release.task, release.id).answered
         nth = len(self.store.releases(release.task))
         coin = random.Random(None if self.seed is None else f"{self.seed}:{release.task}:{nth}")
-        return LoadedRelease(release, student, share, coin)
+        return LoadedRelease(release, student, functools.partial(self._share, release.id), frozenset(), coin)
 
-    def _watch(self, release: Release) -> _Watched:
-        state = self.store.monitor(release.id)
-        if state is None:
-            return _Watched(AuditMonitor(target=release.certificate.target, audit_delta=self.policy.audit_delta))
-        return _Watched(AuditMonitor.from_state(state), self.store.counts(release.task).answered)
+    def _share(self, release: str) -> float:
+        return audit_share(self._answered[release], self.policy)
+
+
+def _answerable(release: Release, templates: list[Template]) -> frozenset[str]:
+    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits."""
+    certified = [t for t in templates if t.id in release.templates]
+    return frozenset(release.templates) | {
+        wide.id
+        for wide in templates
+        if wide.task == release.task and any(supersedes(wide, narrow) for narrow in certified)
+    }
 
 
 def _name(template: Template) -> str:
     """What to call a task: its step, or the first words of its template."""
     words = re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f", " ", " … ".join(template.literals)))
     return template.step or " ".join(words[:8]) or template.task
-
-
-def _share(watched: _Watched, policy: Policy) -> float:
-    return audit_share(watched.answered, policy)

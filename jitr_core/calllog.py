@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ from .types import Call
 __all__ = ["CallRecord", "call_of", "count_calls", "read_calls"]
 
 _CONTRACT = ("tools", "tool_choice", "response_format", "functions", "stop")
+
+_MAX_DEPTH = 100
+"""How deeply JSON may be nested; beyond some hundred levels Python gives up, here or in a library further down."""
 
 _HINT = "Every line must be one JSON object with `messages` and `answer`; see the README for the format."
 
@@ -75,11 +79,25 @@ def _typed(line: dict[str, Any], key: str, kinds: type | tuple[type, ...], defau
     return value
 
 
-def _record(text: str, index: int) -> CallRecord:
+def _parsed(text: str) -> Any:
     try:
-        line = json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep") from error
+    level, depth = [value], 0
+    while level and text.count("[") + text.count("{") > _MAX_DEPTH:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [child for children in inner for child in children]
+    return value
+
+
+def _record(text: str, index: int) -> CallRecord:
+    line = _parsed(text)
     if not isinstance(line, dict):
         raise ValueError("not a JSON object")
     if "answer" not in line and line.get("tool_calls"):
@@ -121,7 +139,10 @@ def read_calls(paths: Sequence[str | Path]) -> Iterator[CallRecord]:
         except ValueError as error:  # UnicodeDecodeError is one
             where = number + 1 if isinstance(error, UnicodeDecodeError) else number
             raise CallLogError(f"{path}, line {where}: {error}.", hint=_HINT) from error
-        except (OSError, EOFError) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            hint = "Give .jsonl or .jsonl.gz files; this one may be cut off or damaged."
+            raise CallLogError(f"{path}, line {number + 1}: cannot be unpacked ({error}).", hint=hint) from error
+        except OSError as error:
             raise CallLogError(f"{path} cannot be read: {error}.", hint="Give .jsonl or .jsonl.gz files.") from error
 
 

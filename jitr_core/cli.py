@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -27,6 +28,10 @@ app = typer.Typer(
 
 Calls = Annotated[list[Path], typer.Argument(help="Call logs, .jsonl or .jsonl.gz, read as one stream.")]
 Url = Annotated[str, typer.Option("--url", envvar="JITR_URL", help="The database with the state.")]
+PriceModel = Annotated[str | None, typer.Option("--price-model", help="Price the calls as this model's.")]
+ComputePrice = Annotated[
+    float, typer.Option("--compute-usd-per-hour", min=0.0, help="Price of one core, in US dollars an hour.")
+]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Id or name of a task, see `jitr tasks`.")]
 Seed = Annotated[int, typer.Option(help="Seed of splits, training and audits.")]
 
@@ -49,8 +54,8 @@ def replay(
     state: Annotated[Path | None, typer.Option(help="Keep the state in this folder.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
     decisions: Annotated[Path | None, typer.Option(help="Write one line a call here.")] = None,
-    price_model: Annotated[str | None, typer.Option(help="Price the calls as this model's.")] = None,
-    compute_usd_per_hour: Annotated[float, typer.Option(help="Price of one core.")] = 0.05,
+    price_model: PriceModel = None,
+    compute_usd_per_hour: ComputePrice = 0.05,
     calls_per_day: Annotated[float | None, typer.Option(help="Traffic, to date the break-even.")] = None,
     families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
 ) -> None:
@@ -105,7 +110,7 @@ def identify(
     with written(out) as file:
         for call_id, each in zip(ids, identify_stream(stream, answers=answers), strict=True):
             line = {"id": call_id, "task": each.task, "final_task": each.final_task}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line) + "\n")
             found |= {each.final_task} if each.final_task else set()
     typer.echo(f"{len(ids):,} calls, {len(found):,} recurring tasks: {out}")
 
@@ -117,6 +122,21 @@ def tasks(url: Url = DEFAULT_URL) -> None:
 
     with _open(url) as store:
         show_tasks(store)
+
+
+@app.command()
+def savings(
+    url: Url = DEFAULT_URL,
+    price_model: PriceModel = None,
+    compute_usd_per_hour: ComputePrice = 0.05,
+) -> None:
+    """What a running app has saved so far: money and energy, each task and all."""
+    from .report.savings import show_savings
+    from .savings import Rates, checked_prices
+
+    prices = checked_prices(price_model)
+    with _open(url) as store:
+        show_savings(store, prices, Rates(compute_usd_per_hour=compute_usd_per_hour))
 
 
 @app.command()
@@ -206,6 +226,9 @@ def exit_code(error: BaseException) -> int:
 
 def main() -> None:
     """Entry point: exits with 0 even if nothing was replaced."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # prompts may hold what the terminal's encoding does not have
+            stream.reconfigure(errors="replace")
     try:
         app()
     except JITRError as error:

@@ -69,7 +69,8 @@ def fold_of(group: str, k: int) -> int:
         >>> fold_of("a", 5) == fold_of("a", 5)
         True
     """
-    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8, person=b"jitr-fold").digest(), "big") % k
+    data = group.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=b"jitr-fold").digest(), "big") % k
 
 
 def build_dataset(examples: Sequence[Example], max_examples: int) -> Dataset:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "state_folder"]
+__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "state_folder"]
 
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
@@ -97,3 +97,14 @@ def state_folder(url: str) -> Path:
     """
     prefix, _, path = url.partition(":///")
     return Path(path).parent if prefix.startswith("sqlite") and path else Path(".jitr")
+
+
+def absolute(url: str) -> str:
+    """The URL with the path of an SQLite file made absolute.
+
+    Example:
+        >>> absolute("sqlite:////var/lib/shop/jitr.db")
+        'sqlite:////var/lib/shop/jitr.db'
+    """
+    prefix, _, path = url.partition(":///")
+    return f"{prefix}:///{Path(path).absolute()}" if prefix.startswith("sqlite") and path else url

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
+import contextlib
 import dataclasses
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from .config import DEFAULT_URL, Policy, state_folder
+from .config import DEFAULT_URL, Policy, absolute, state_folder
 from .errors import ConfigError
 from .identify import Identifier
 from .jobs import TrainingChild
@@ -49,6 +52,23 @@ def disabled() -> bool:
     return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
+def _close_all() -> None:
+    for engine in list(_engines):
+        engine._close()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine._after_fork()
+    if "multiprocessing.util" in sys.modules:  # its workers leave without running what is registered for exit
+        sys.modules["multiprocessing.util"].Finalize(None, _close_all, exitpriority=100)
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _same(*settings: Any) -> JITR:
     """The engine of this process with these settings, see `JITR.__reduce__`."""
     url, policy, app, tenant, redact, training, seed = settings
@@ -60,32 +80,50 @@ def _same(*settings: Any) -> JITR:
 
 
 class _Auditor:
-    """Runs audits one after the other, at most `limit` waiting: an audit too many is one not made, and counted."""
+    """Runs audits one after the other in a thread, at most `limit` waiting: one too many is given up.
 
-    def __init__(self, fault: Callable[[str, BaseException], None], *, threaded: bool, limit: int = 1000) -> None:
-        self._fault, self._threaded = fault, threaded
-        self._queue: queue.Queue[Callable[[], None]] = queue.Queue(limit)
+    Args:
+        threaded: False runs them in the thread that puts them.
+        limit: most audits that wait.
+    """
+
+    def __init__(self, *, threaded: bool, limit: int = 1000) -> None:
+        self._threaded, self._limit = threaded, limit
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what waits: it is a forked child's parent that makes those audits."""
+        self._queue: queue.Queue[tuple[Callable[[], None], Callable[[], None]]] = queue.Queue(self._limit)
         self._thread: threading.Thread | None = None
 
-    def put(self, audit: Callable[[], None]) -> None:
+    def put(self, audit: Callable[[], None], give_up: Callable[[], None]) -> None:
+        """Make an audit when its turn comes, or give it up."""
         if not self._threaded:
             audit()
             return
         try:
-            self._queue.put_nowait(audit)
-        except queue.Full as error:
-            self._fault("audit queue", error)
+            self._queue.put_nowait((audit, give_up))
+        except queue.Full:
+            give_up()
             return
-        if self._thread is None or not self._thread.is_alive():  # a forked child has no threads
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="jitr-audit", daemon=True)
             self._thread.start()
 
     def join(self) -> None:
+        """Wait until all audits are made."""
         self._queue.join()
+
+    def give_up(self) -> None:
+        """Give up what waits."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()[1]()
+                self._queue.task_done()
 
     def _run(self) -> None:
         while True:
-            audit = self._queue.get()
+            audit, _ = self._queue.get()
             try:
                 audit()
             finally:
@@ -130,7 +168,8 @@ class JITR:
             raise ConfigError(f"training must be process, inline or off, got {training!r}.")
         if "://" not in url:
             raise ConfigError(f"not a database URL: {url!r}.", hint="Write for example sqlite:///.jitr/jitr.db")
-        self.url, self.policy, self.app, self.tenant = url, policy or Policy(), app, tenant
+        self.url = absolute(url)  # the app may change its working folder
+        self.policy, self.app, self.tenant = policy or Policy(), app, tenant
         self.faults: collections.Counter[str] = collections.Counter()
         self._redact, self._training, self._seed, self._listener = redact, training, seed, listener
         self._identifier = Identifier(min_calls=self.policy.min_calls)
@@ -141,7 +180,7 @@ class JITR:
         self._recorder: Recorder[Observed] = Recorder(
             self._process, self.fault, batch=16 if inline else 256, threaded=not inline
         )
-        self._audits = _Auditor(self.fault, threaded=not inline)
+        self._audits = _Auditor(threaded=not inline)
         self._opening = threading.Lock()
         _engines.add(self)
         if not inline and self._state_exists():
@@ -207,13 +246,16 @@ class JITR:
             try:
                 answer = ask()
             except Exception as error:
-                # The coin fell, but there is no label: the call counts as answered and not audited.
                 self.fault("audit", error)
-                self._record(call, decision, None)
+                give_up()
             else:
                 self._record(call, decision, answer)
 
-        self._audits.put(compare)
+        def give_up() -> None:
+            # The coin fell, but there is no label: the call counts as answered and not audited.
+            self._record(call, decision, None)
+
+        self._audits.put(compare, give_up)
 
     def _record(self, call: Call, decision: Decision, answer: Answer | None) -> None:
         from .background import Observed
@@ -228,10 +270,12 @@ class JITR:
             self.fault("observe", error)
 
     def fault(self, where: str, error: BaseException) -> None:
-        """Count a fault of JITR's own, and log the first ones of each kind."""
+        """Count a fault of JITR's own, and log the first one of each kind."""
         self.faults[where] += 1
         if self.faults[where] <= 1:
-            _log.error("JITR steps aside in %s, the teacher serves: %r", where, error)
+            # An error may quote the text that a redaction was to hide.
+            told = type(error).__name__ if self._redact is not None else repr(error)
+            _log.error("JITR steps aside in %s, the teacher serves: %s", where, told)
         elif self.faults[where] == _FAULTS_LOGGED:
             _log.error("JITR: %d faults in %s so far, see JITR.faults", _FAULTS_LOGGED, where)
 
@@ -246,7 +290,11 @@ class JITR:
             self._aside = True  # a state that cannot be opened now is not tried again in this process
             self.fault("store", error)
             return
-        background.process(batch)
+        try:
+            background.process(batch)
+        except Exception:
+            background.stand_down()
+            raise
 
     def _open(self) -> Background:
         with self._opening:
@@ -261,16 +309,21 @@ class JITR:
 
         store = Store(self.url)
         pipeline = manage.pipeline(store, self.policy, self.url, seed=self._seed or 0)
-        return Background(
+        background = Background(
             store=store,
             policy=self.policy,
+            app=self.app,
             identifier=self._identifier,
             router=self._router,
             pipeline=pipeline,
             attempt=self._attempter(pipeline),
             emit=self._emit,
+            fault=self.fault,
             seed=self._seed,
         )
+        background.recall()
+        background.refresh()
+        return background
 
     def _attempter(self, pipeline: Pipeline) -> Callable[[str], None]:
         if self._training == "inline":
@@ -303,11 +356,24 @@ class JITR:
         self._recorder.flush(force=True)
 
     def close(self) -> None:
-        """Store what is queued and stop observing; calls go on to the teacher. Called by itself at exit."""
-        self.flush()
+        """Store what is queued and stop observing; calls go on to the teacher.
+
+        At exit it is called by itself, without waiting for audits: those not made yet are given up.
+        """
+        self._audits.join()
+        self._close()
+
+    def _close(self) -> None:
+        self._audits.give_up()
         self._recorder.close()
         if self._background is not None:
             self._background.store.close()
+
+    def _after_fork(self) -> None:
+        """New locks and threads for a forked child: the parent's may be held, and its work is the parent's."""
+        self._opening = threading.Lock()
+        self._audits.reset()
+        self._router.after_fork()
 
     def inference_seconds(self) -> float:
         """Seconds this process has spent asking students, deferred calls included."""

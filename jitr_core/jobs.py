@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingChild", "policy_from_json", "policy_to_json"]
 
+_PAUSE_S = 30.0  # between two children
 _log = logging.getLogger("jitr")
 
 
@@ -46,11 +48,14 @@ class TrainingChild:
         self._command = [sys.executable, "-m", "jitr_core.cli", "train", "--url", url]
         self._command += ["--policy", policy_to_json(policy), "--seed", str(seed or 0)]
         self._child: subprocess.Popen[bytes] | None = None
+        self._started_s = float("-inf")
 
     def start(self) -> None:
-        """Start the child unless one is still running."""
-        if self._child is not None and self._child.poll() is None:
+        """Start the child unless one is still running or was just started: another process may be at the same task."""
+        now = time.monotonic()
+        if (self._child is not None and self._child.poll() is None) or now < self._started_s + _PAUSE_S:
             return
+        self._started_s = now
         # One thread: training must not take the app's cores. A user's own setting wins.
         env = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
         self._child = subprocess.Popen(

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,9 @@ def resume(store: Store, task: Task) -> None:
 
 
 def rollback(store: Store, task: Task) -> str:
-    """Withdraw the active release: the one before it serves again, or the teacher if there was none.
+    """Take the active release out of service: the one before it serves again, or the teacher if there was none.
+
+    A release that audits contradicted never serves again.
 
     Returns:
         What serves the task now, in words.
@@ -63,7 +66,8 @@ def rollback(store: Store, task: Task) -> str:
     if active is None:
         raise ConfigError(f"task {task.name!r} has no active replacement to roll back.")
     older = [r for r in store.releases(task.id) if r.created < active.created]
-    previous = max(older, key=lambda r: r.created, default=None)
+    sound = [r for r in older if store.release_state(r.id) != "withdrawn"]
+    previous = max(sound, key=lambda r: r.created, default=None)
     store.activate(task.id, previous.id if previous else None, "rolled back by hand")
     return f"release {previous.id}" if previous else "the teacher"
 
@@ -75,10 +79,15 @@ def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, 
         pipeline: the cold path.
         task: attempt this one now, due or not; it spends its share of delta all the same.
 
+    Raises:
+        ConfigError: the task is paused.
+
     Yields:
         Each task attempted with its report; None if another process was at it.
     """
     if task is not None:
+        if task.state == "paused":
+            raise ConfigError(f"task {task.name!r} is paused.", hint=f"`jitr resume {task.id}` ends that.")
         yield task, pipeline.run(task.id, force=True)
         return
     for each in pipeline.store.tasks():
@@ -101,7 +110,7 @@ def pipeline(
     from .pipeline import Pipeline
     from .students import BaseModels
 
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     folder = state_folder(url) / "artifacts"
     return Pipeline(store, policy, folder, base_models or BaseModels(policy.cache_dir), seed, owner)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .certify import Refusal, better, certify, next_attempt
 from .collect import build_dataset
-from .errors import JITRError
+from .equivalence import canonical
+from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
 from .promote import package
 from .types import Certificate, Example, Release, SearchReport, Task
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
+_log = logging.getLogger("jitr")
 Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
 _NEW_LABELS = 0.25  # growth of the labels below which a task that is served is not searched again
@@ -35,8 +39,9 @@ _COMPARED = 2_000  # latest calls on which a new student is compared with the ac
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a task had seen when its present began."""
+    """What a task had seen when its present began: its last row in the store, its calls, its attempts."""
 
+    row: int = 0
     calls: int = 0
     attempts: int = 0
 
@@ -66,7 +71,7 @@ class Pipeline:
     def missing(self, task: Task) -> int:
         """Calls the task still has to see before its next attempt; 0 if it is due."""
         start = self._start(task.id)
-        needed = next_attempt(self.store.attempts(task.id) - start.attempts, self.policy).calls
+        needed = next_attempt(max(self.store.attempts(task.id) - start.attempts, 0), self.policy).calls
         return max(needed - (self.store.call_count(task.id) - start.calls), 0)
 
     def due(self, task: Task) -> bool:
@@ -78,8 +83,10 @@ class Pipeline:
 
         Calls are counted from there anew; delta is not, it is spent once for the task's life.
         """
-        entry = self.store.last_entry("rollback", task_id)
-        return _Start(**entry.details["start"]) if entry else _Start()
+        rollback, purge = (self.store.last_entry(kind, task_id) for kind in ("rollback", "purge"))
+        if rollback is None or (purge is not None and purge.time >= rollback.time):
+            return _Start()
+        return _Start(**rollback.details["start"])
 
     def run(self, task_id: str, *, force: bool = False) -> SearchReport | None:
         """Make the next attempt for a task, unless another process is at it or it is not due.
@@ -91,13 +98,16 @@ class Pipeline:
         Returns:
             What the search found; None if there was nothing to do.
         """
-        lease = f"train:{task_id}"
+        task = self.store.task(task_id)
+        if task is None:
+            return None
+        lease = _lease(task)
         if not self.store.acquire(lease, self.owner, _LEASE_S):
             return None
         try:
-            task = self.store.task(task_id)
             # Looked at again under the lease: another process may just have made this attempt.
-            if task is None or not (force or self.due(task)):
+            task = self.store.task(task.id)
+            if task is None or task.state == "paused" or not (force or self.due(task)):
                 return None
             return self._attempt(task, force)
         finally:
@@ -106,26 +116,37 @@ class Pipeline:
     def _attempt(self, task: Task, force: bool) -> SearchReport | None:
         began = time.perf_counter()
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
+        active = self.store.active_release(task.id)
         start = self._start(task.id)
-        examples = [e for e in self.store.examples(task.id) if e.seq >= start.calls]
+        examples = self.store.examples(task.id, self.policy.max_examples, after=start.row)
         report = SearchReport(task.id, at_label=len(examples))
-        if not force and self._too_soon(task, examples):
+        if not force and active is not None and self._too_soon(task, examples):
             report.refusal = "not searched: hardly any new labels since the last search"
             self.store.add_search(report, 0.0)
             return None
+        release: Release | None = None
         try:
             space = answer_space(Counter(e.answer for e in examples), max_labels=self.policy.max_labels)
-            if space.kind == "labels":
+            if not examples:
+                report.refusal = (
+                    "none of its calls can be answered by a student: they ask for tools, a format or the like"
+                )
+            elif space.kind == "labels":
                 dataset = build_dataset(examples, self.policy.max_examples)
-                self._search(task, dataset, delta, report)
+                release = self._search(task, dataset, delta, report, active)
             else:
                 report.refusal = space.reason
         except JITRError as error:
             report.refusal = str(error)
+        except Exception as error:
+            # Recorded like any other outcome: an attempt that fails for good must not be made again and again.
+            _log.exception("the search for task %s failed", task.id)
+            report.refusal = f"the search failed: {error!r}"
+        if release is not None:
+            release = replace(release, templates=self.store.examples_templates(task.id, start.row))
         report.seconds = time.perf_counter() - began
-        self.store.add_search(report, delta)
-        if report.refusal and self.store.active_release(task.id) is None:
-            self.store.set_state(task.id, "refused", report.refusal)
+        if not self.store.conclude(report, delta, release, active.id if active else None) and release is not None:
+            shutil.rmtree(release.path, ignore_errors=True)
         return report
 
     def _too_soon(self, task: Task, examples: list[Example]) -> bool:
@@ -133,13 +154,14 @@ class Pipeline:
 
         The attempt is forfeited, not put off: when attempts are made may not depend on what the labels say.
         """
-        if self.store.active_release(task.id) is None:
-            return False
         searched = [s.at_label for s in self.store.searches(task.id) if s.candidates]
         known = max((n for n in searched if n <= len(examples)), default=0)
         return len(examples) < (1 + _NEW_LABELS) * known
 
-    def _search(self, task: Task, dataset: Dataset, delta: float, report: SearchReport) -> None:
+    def _search(
+        self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None
+    ) -> Release | None:
+        """Search and certify; the packaged release, or None with the reason in the report."""
         from .search import search
 
         result = search(
@@ -148,7 +170,7 @@ class Pipeline:
             base_models=self.base_models,
             seed=self.seed,
             coverage=lambda confidence, correct: self._coverage(confidence, correct, delta),
-            progress=self._renewing(task.id),
+            progress=self._renewing(task),
         )
         report.candidates, report.chosen = result.candidates, result.chosen
         group, sampled = dataset.group, dataset.sampled
@@ -157,38 +179,34 @@ class Pipeline:
         certificate = certify(confidence[sampled], correct[sampled], target=self.policy.target, delta=delta)
         if isinstance(certificate, Refusal):
             report.refusal = certificate.reason
-            return
+            return None
         report.certificate = certificate
-        self._promote(task, dataset, result, certificate, report)
+        student = result.fit()
+        if active is not None:
+            report.refusal = self._worse(active, student, certificate, result, dataset)
+        if report.refusal:
+            return None
+        candidate = next(c for c in result.candidates if c.name == result.chosen)
+        self._renew(task)
+        return package(student, task=task.id, candidate=candidate, certificate=certificate, folder=self.folder)
 
     def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float) -> float:
         certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
         return 0.0 if isinstance(certificate, Refusal) else certificate.coverage
 
-    def _renewing(self, task_id: str) -> Progress:
+    def _renewing(self, task: Task) -> Progress:
         """Progress that also keeps the lease: a search takes longer than a lease lives."""
 
         def tell(what: str, share: float) -> None:
-            self.store.renew(f"train:{task_id}", self.owner, _LEASE_S)
+            self._renew(task)
             if self.progress:
                 self.progress(what, share)
 
         return tell
 
-    def _promote(
-        self, task: Task, dataset: Dataset, result: SearchResult, certificate: Certificate, report: SearchReport
-    ) -> None:
-        student = result.fit()
-        active = self.store.active_release(task.id)
-        if active is not None:
-            report.refusal = self._worse(active, student, certificate, result, dataset)
-            if report.refusal:
-                return
-        candidate = next(c for c in result.candidates if c.name == result.chosen)
-        release = package(student, task=task.id, candidate=candidate, certificate=certificate, folder=self.folder)
-        self.store.add_release(release)
-        reason = f"certified on {certificate.calls} calls, {certificate.errors} errors"
-        self.store.activate(task.id, release.id, reason)
+    def _renew(self, task: Task) -> None:
+        if not self.store.renew(_lease(task), self.owner, _LEASE_S):
+            raise TrainingError("the attempt took too long and another process took it over.")
 
     def _worse(
         self, active: Release, student: Student, certificate: Certificate, result: SearchResult, dataset: Dataset
@@ -198,6 +216,12 @@ class Pipeline:
         Calls with a label were learnt from: there the cross-fitted confidence speaks. The others the student has not
         seen.
         """
+        from .students.files import verify_folder
+
+        try:
+            verify_folder(Path(active.path))
+        except ArtifactError:
+            return ""  # it serves nobody
         place = {group: i for i, group in enumerate(dataset.groups)}
         asked = self.store.asked(active.id, _COMPARED)
         if not asked:
@@ -217,5 +241,10 @@ def _agreement(result: SearchResult, dataset: Dataset) -> np.ndarray:
     """Whether the cross-fitted answer equals the teacher's, for each labelled call, shape (m,)."""
     import numpy as np
 
-    predicted = [p.strip() for p in result.predicted]
-    return np.array([predicted[g] == a.strip() for g, a in zip(dataset.group, dataset.answers, strict=True)])
+    form = {text: canonical(text) for text in {*result.predicted, *dataset.answers}}
+    pairs = zip(dataset.group, dataset.answers, strict=True)
+    return np.array([form[result.predicted[g]] == form[a] for g, a in pairs], dtype=bool)
+
+
+def _lease(task: Task) -> str:
+    return f"train:{task.id}"

@@ -28,12 +28,14 @@ class LoadedRelease:
         release: what was released.
         student: the loaded replacement.
         audit_share: gives the current audit share in (0, 1].
+        templates: ids of the templates it may answer: those it was certified on, and wider versions of them.
         coin: source of the audit coins.
     """
 
     release: Release
     student: Predictor
     audit_share: Callable[[], float]
+    templates: frozenset[str]
     coin: random.Random = field(default_factory=random.Random)
 
 
@@ -59,6 +61,10 @@ class Router:
         """The releases being served, by task id."""
         return self._table
 
+    def after_fork(self) -> None:
+        """A lock of the child's own: the parent's may have been held."""
+        self._lock = threading.Lock()
+
     def drop(self, task: str) -> None:
         """Stop serving a task at once."""
         self._table = {k: v for k, v in self._table.items() if k != task}
@@ -71,6 +77,9 @@ class Router:
         share = loaded.audit_share()
         # Drawn whatever the input, so that the labels it brings are a random sample of all calls.
         audit = loaded.coin.random() < share
+        if match.template not in loaded.templates:
+            # A changed prompt is another question, also under the same step.
+            return Decision("teacher", "deferral", match, loaded.release.id, None, None, audit, share)
         start = self._clock()
         answer, confidence, ood = loaded.student.predict_one(match.slots)
         spent = self._clock() - start

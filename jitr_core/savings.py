@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .errors import ConfigError
 from .prices import Price, Prices
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Traffic",
     "bill",
     "break_even_calls",
+    "checked_prices",
     "estimate_tokens",
     "rates_text",
     "settle",
@@ -222,6 +224,20 @@ def estimate_tokens(chars: int) -> int:
         3
     """
     return math.ceil(chars / CHARS_PER_TOKEN)
+
+
+def checked_prices(model: str | None) -> Prices:
+    """Prices that bill every call as `model`'s; each as its own with None.
+
+    Raises:
+        ConfigError: no price list knows the model.
+    """
+    prices = Prices(model=model)
+    if model is not None and prices.listed("") is None:
+        raise ConfigError(
+            f"no price is known for a model {model!r}.", hint="Give its provider's name for it, such as gpt-4.1-mini."
+        )
+    return prices
 
 
 def bill(traffic: Iterable[Traffic], prices: Prices, rates: Rates | None = None) -> Bill:

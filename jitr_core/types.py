@@ -266,6 +266,7 @@ class Release:
         size_bytes: bytes on disk, shared base models not counted.
         certificate: what was proven before it was promoted.
         created: seconds since the epoch.
+        templates: ids of the templates whose calls it was certified on; it answers no others.
     """
 
     id: str
@@ -276,6 +277,7 @@ class Release:
     size_bytes: int
     certificate: Certificate
     created: float
+    templates: tuple[str, ...] = ()
 
 
 def text_of(messages: Sequence[tuple[str, str]]) -> str:

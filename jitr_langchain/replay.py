@@ -6,6 +6,7 @@ the teacher decides and on audited ones.
 
 from __future__ import annotations
 
+import inspect
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from jitr_core.config import Policy
 from jitr_core.engine import JITR
 from jitr_core.types import Decision
 
+from ._stand_in import CONTEXT
 from .chat_model import JITRChatModel
 
 __all__ = ["RecordedTeacher", "Replayed", "replay"]
@@ -69,7 +71,14 @@ class RecordedTeacher(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-_RESERVED = frozenset(("input", "config", "messages", "run_manager", "self"))
+def _reserved() -> frozenset[str]:
+    """Names that LangChain takes for itself: recorded under `params`, they would not reach a model but collide."""
+    layers = (BaseChatModel.invoke, BaseChatModel.generate_prompt, BaseChatModel.generate)
+    own = {name for layer in (*layers, BaseChatModel._generate) for name in inspect.signature(layer).parameters}
+    return frozenset((own - {"stop"}) | {CONTEXT, "ls_structured_output_format", "structured_output_format"})
+
+
+_RESERVED = _reserved()
 
 
 def _messages(record: CallRecord) -> list[BaseMessage]:
@@ -124,9 +133,10 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Ear:
-    """Keeps the latest decision and hands every other event on."""
+    """Keeps the latest decision and hands every other event on, with the index of the call being processed."""
 
     tell: Callable[[dict[str, Any]], None]
+    at_call: int = 0
     decision: Decision | None = None
     task: str | None = None
 
@@ -135,7 +145,7 @@ class _Ear:
             self.decision = event["decision"]
             self.task = self.decision.task  # the background may place the call later
         else:
-            self.tell(event)
+            self.tell({**event, "at_call": self.at_call})
 
 
 @contextmanager
@@ -176,7 +186,8 @@ def replay(
         shuffle: replay in an order permuted by the seed.
         state: folder to keep the state in; None uses a fresh temporary one.
         tell: told of every event: task, search, released, refused, rollback and, at the end, `end` with the engine's
-            figures: `teacher_calls`, `audits`, `compute_s` (CPU seconds of searching and answering), `store`.
+            figures: `teacher_calls` and `jitr`. Each has `at_call`, the index of the call being processed, 0-based in
+            the order of the replay.
 
     Yields:
         (position in the files, the replayed call), in the order of the replay.
@@ -192,16 +203,16 @@ def replay(
         )
         teacher = RecordedTeacher()
         llm = JITRChatModel(llm=teacher, jitr=jitr)
-        tell({"kind": "start", "calls": total})
+        ear({"kind": "start", "calls": total})
         try:
             for index, (position, record) in enumerate(_order(paths, shuffle=shuffle, seed=seed)):
-                ear.decision = ear.task = None
+                ear.at_call, ear.decision, ear.task = index, None, None
                 teacher.load(record)
                 config: Any = {"metadata": {"jitr_step": record.step}} if record.step else None
                 options = {k: v for k, v in record.options.items() if k not in _RESERVED}
                 answer = llm.invoke(_messages(record), config, **options)
                 yield position, Replayed(index, record, ear.decision, ear.task, str(answer.text))
             jitr.flush()
-            tell({"kind": "end", "teacher_calls": teacher.asked, "jitr": jitr})
+            ear({"kind": "end", "teacher_calls": teacher.asked, "jitr": jitr})
         finally:
             jitr.close()

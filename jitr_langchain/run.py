@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jitr_core.files import written
-from jitr_core.prices import Prices
 from jitr_core.report.tally import Tally
-from jitr_core.savings import Rates, Savings, Traffic, bill, estimate_tokens, rates_text, settle
+from jitr_core.savings import Rates, Savings, Traffic, bill, checked_prices, estimate_tokens, rates_text, settle
 
 from .replay import Replayed, replay
 
 if TYPE_CHECKING:
     from jitr_core.calllog import CallRecord
     from jitr_core.config import Policy
+    from jitr_core.prices import Prices
     from jitr_core.report import ReplayView
 
 __all__ = ["run_replay"]
@@ -83,12 +83,12 @@ class _Run:
         elif kind == "merged":
             self.tally.merged(event["gone"], event["task"])
         elif kind == "search":
-            self.tally.search(event["task"], event["report"])
+            self.tally.search(event["task"], event["report"], event["at_call"])
             self.training_s += event["report"].seconds
         elif kind == "end":
             self.teacher_calls = event["teacher_calls"]
             self._collect(event["jitr"])
-        self.view.event({**event, "at_call": max(self.tally.calls - 1, 0)})
+        self.view.event(event)
 
     def call(self, replayed: Replayed) -> None:
         """Count a call."""
@@ -106,6 +106,9 @@ class _Run:
     def _collect(self, jitr: Any) -> None:
         """What the state knows at the end."""
         store = jitr.open_store()
+        deferred: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for task_id, shown in self.deferred.items():
+            deferred[self.tally.survivor(task_id)] += shown
         self.inference_s = jitr.inference_seconds()
         for task in store.tasks():
             release = store.active_release(task.id)
@@ -123,7 +126,7 @@ class _Run:
                         "threshold": release.certificate.threshold,
                         "size_bytes": release.size_bytes,
                     },
-                    "deferred_examples": self.deferred[task.id],
+                    "deferred_examples": deferred[task.id][:_DEFERRED_SHOWN],
                 }
             )
 
@@ -210,23 +213,26 @@ def run_replay(
 
     Raises:
         CallLogError: a log is malformed; nothing has been written then.
+        ConfigError: no price list knows `price_model`.
     """
     from jitr_core.report import ReplayView
 
+    prices = checked_prices(price_model)
     began = time.perf_counter()
     lines: dict[int, dict[str, Any]] = {}
     with ReplayView() as view:
-        run = _Run(view, Prices(model=price_model), Rates(compute_usd_per_hour=compute_usd_per_hour))
+        run = _Run(view, prices, Rates(compute_usd_per_hour=compute_usd_per_hour))
         for position, replayed in replay(calls, policy=policy, seed=seed, shuffle=shuffle, state=state, tell=run.hear):
             run.call(replayed)
             if decisions_out is not None:
                 lines[position] = _decision_line(replayed)
         summary = run.summary(policy, time.perf_counter() - began, calls_per_day)
         view.summary(summary)
+    # Escaped, as a lone surrogate, which a log may hold, cannot be written in UTF-8.
     if decisions_out is not None:
         with written(decisions_out) as file:
-            file.writelines(json.dumps(lines[i], ensure_ascii=False) + "\n" for i in sorted(lines))
+            file.writelines(json.dumps(lines[i]) + "\n" for i in sorted(lines))
     if json_out is not None:
         with written(json_out) as file:
-            json.dump(summary, file, ensure_ascii=False, indent=2)
+            json.dump(summary, file, indent=2)
     return summary

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import easy_calls, write_log
+from easy import easy_calls, write_log
 from test_engine import POLICY, serve, trained, url
 from test_replay import run
 
-from jitr_core import JITR, Policy
+from jitr_core import JITR, Answer, Call, Policy
 from jitr_core.jobs import policy_to_json
+from jitr_core.report.savings import task_savings
+from jitr_core.savings import Prices, Rates
 from jitr_core.store import Store
+from jitr_core.types import Task
 
 
 @pytest.fixture
@@ -30,6 +35,71 @@ def task_state(state: str) -> str:
 def test_tasks_says_what_was_found_and_what_serves_it(state: str) -> None:
     code, output = run("tasks", "--url", state)
     assert code == 0 and "active" in output and "lexical" in output
+
+
+def test_tasks_says_whose_replacement_is_damaged_and_what_to_do(state: str, tmp_path: Path) -> None:
+    assert "rollback" not in run("tasks", "--url", state)[1]
+    (arrays,) = (tmp_path / "artifacts").rglob("arrays.safetensors")
+    arrays.write_bytes(arrays.read_bytes()[:-1] + b"?")
+    code, output = run("tasks", "--url", state)
+    with Store(state) as store:
+        (task,) = store.tasks()
+    assert code == 0 and "was changed" in output and f"`jitr rollback {task.id}`" in output
+    shutil.rmtree(arrays.parent)
+    code, output = run("tasks", "--url", state)
+    assert code == 0 and output.count(str(arrays.parent)) == 1 and f"`jitr rollback {task.id}`" in output
+    assert run("rollback", task.id, "--url", state)[0] == 0
+    assert "rollback" not in run("tasks", "--url", state)[1]
+
+
+def test_tasks_says_what_is_inconsistent(state: str, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "jitr.db") as connection:
+        connection.execute("update tasks set active_release = null")
+    code, output = run("tasks", "--url", state)
+    assert code == 0 and "active without a release" in output
+
+
+def test_savings_sets_what_was_spent_against_the_teacher_alone(state: str) -> None:
+    jitr = JITR(state, policy=POLICY, training="off", seed=1)
+    jitr.refresh()
+    reasons = serve(jitr, easy_calls(100, seed=9), "later")
+    jitr.close()
+    assert "unnamed model: price unknown" in run("savings", "--url", state)[1]  # as the calls do not say
+    code, output = run("savings", "--url", state, "--price-model", "gpt-4.1")
+    shown = " ".join(output.split())
+    assert code == 0 and "gpt-4.1: $2 in, $8 out" in shown and "energy saved (estimate)" in shown
+    assert "of the tokens estimated" in shown and "Not yet" not in shown
+    with Store(state) as store:
+        (task,) = store.tasks()
+        saved = task_savings(store, Prices(model="gpt-4.1"), Rates())[task.id]
+        searched = sum(report.seconds for report in store.searches(task.id))
+    assert saved.calls == 350 and saved.replaced >= reasons.count("answered") > 40
+    assert saved.teacher_calls == saved.calls - saved.replaced + saved.audits
+    assert saved.fixed_usd == pytest.approx(searched / 3600 * 0.05) and searched > 0
+    assert saved.cost_teacher_only_usd is not None and saved.cost_usd is not None
+    assert saved.cost_teacher_only_usd > saved.cost_usd and "-$" not in output
+    dear = ("--price-model", "gpt-4.1", "--compute-usd-per-hour", "5000")
+    assert "-$" in run("savings", "--url", state, *dear)[1]
+    assert run("savings", "--url", state, "--price-model", "no-such-model")[0] == 2
+
+
+def test_savings_are_unknown_with_an_unknown_price_and_not_yet_without_replacements(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    call = Call("1", (("user", "Who wrote Hamlet?"),))
+    jitr.observe(call, jitr.decide(call), Answer("S.", "my-own-model"))
+    jitr.close()
+    code, output = run("savings", "--url", url(tmp_path))
+    assert code == 0 and "Not yet" in output and "unknown price" in output and "one-off calls" in output
+    assert "$0.00" not in output and "$0 " not in output
+
+
+def test_the_searches_of_a_task_that_was_merged_are_billed_to_the_survivor(state: str) -> None:
+    with Store(state) as store:
+        (task,) = store.tasks()
+        before = task_savings(store, Prices(), Rates())[task.id].fixed_usd
+        store.save_task(Task("older", "default", "", "older"))
+        store.merge_tasks(task.id, "older")
+        assert task_savings(store, Prices(), Rates())["older"].fixed_usd == before > 0
 
 
 def test_pause_resume_and_rollback_by_name(state: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import easy_calls
+from easy import easy_calls
 
 from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
 from jitr_core.jobs import policy_to_json
@@ -31,7 +31,8 @@ def serve(jitr: JITR, calls: list[dict], tag: str = "") -> list[str]:
     """Runs calls through an engine as an integration would; returns the reasons."""
     reasons = []
     for recorded in calls:
-        call = Call(f"{tag}{recorded['id']}", tuple((m["role"], m["content"]) for m in recorded["messages"]))
+        messages = tuple((m["role"], m["content"]) for m in recorded["messages"])
+        call = Call(f"{tag}{recorded['id']}", messages, step=recorded.get("step", ""))
         decision = jitr.decide(call)
         reasons.append(decision.reason)
         answer = Answer(recorded["answer"], "gpt-4.1")
@@ -225,3 +226,115 @@ def test_a_kill_in_the_cold_path_corrupts_nothing_and_the_next_start_goes_on(due
         list(manage.train(manage.pipeline(store, POLICY, due)))
         assert store.active_release(task.id) is not None
         assert not store.verify()
+
+
+def test_a_changed_prompt_under_the_same_step_is_not_answered_by_the_old_replacement(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1)
+    serve(jitr, [dict(c, step="triage") for c in easy_calls(250)])
+    turned = easy_calls(40, seed=9)  # the next attempt comes at 300 calls
+    for call in turned:
+        call["messages"][0]["content"] = "Translate the message of the customer into German, and nothing else."
+    reasons = serve(jitr, [dict(c, step="triage") for c in turned], "later")
+    assert "answered" not in reasons
+    assert "answered" in serve(jitr, [dict(c, step="triage") for c in easy_calls(9, seed=8)], "same")
+    jitr.close()
+
+
+def test_what_cannot_be_stored_is_not_answered_and_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jitr = trained(tmp_path)
+    store = jitr.open_store()
+    known = sum(1 for _ in store.observations())
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "add_observations", lambda self, rows: 1 / 0)
+        reasons = serve(jitr, easy_calls(64, seed=9), "later")
+        assert "answered" not in reasons[20:] and jitr.faults["background"] >= 1
+    jitr.refresh()
+    assert sum(1 for _ in store.observations()) == known + 64
+    assert "answered" in serve(jitr, easy_calls(20, seed=8), "again")
+    jitr.close()
+
+
+def test_a_search_that_fails_is_recorded_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jitr_core import search
+
+    def fails(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(search, "search", fails)
+    jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1)
+    serve(jitr, easy_calls(280))
+    (task,) = jitr.open_store().tasks()
+    assert jitr.open_store().attempts(task.id) == 1
+    assert task.state == "refused" and "MemoryError" in task.reason
+    jitr.close()
+
+
+def test_a_rolled_back_release_never_serves_again(tmp_path: Path) -> None:
+    jitr = trained(tmp_path)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    first = store.active_release(task.id)
+    assert first is not None and store.withdraw(task.id, first.id, "audits")
+    list(manage.train(manage.pipeline(store, POLICY, url(tmp_path)), task))  # on what came after: nothing
+    assert store.active_release(task.id) is None
+    with pytest.raises(ConfigError, match="no active replacement"):
+        manage.rollback(store, task)
+    jitr.close()
+
+
+def test_purging_a_task_of_a_running_app_lets_it_be_found_again(tmp_path: Path) -> None:
+    jitr = trained(tmp_path)
+    store = jitr.open_store()
+    manage.purge(store, task=store.tasks()[0])
+    jitr.refresh()
+    assert set(serve(jitr, easy_calls(40, seed=9), "later")) <= {"no_task", "no_release"}
+    jitr.flush()
+    assert len(store.tasks()) == 1 and not store.verify()
+    jitr.close()
+
+
+def test_a_task_shows_over_many_short_runs(tmp_path: Path) -> None:
+    for i in range(4):
+        jitr = JITR(url(tmp_path), policy=POLICY, training="inline")
+        serve(jitr, easy_calls(3, seed=i), f"{i}-")
+        jitr.close()
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        assert store.counts(task.id).calls >= 9
+
+
+def test_pending_audits_at_exit_count_as_answered(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    program = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from test_engine import *\n"
+        "policy = Policy(families=('lexical',), audit_share_start=1.0)\n"
+        "jitr = JITR(sys.argv[2], policy=policy, training='off', seed=1)\n"
+        "jitr.refresh()\n"
+        "for i, c in enumerate(easy_calls(20, seed=9)):\n"
+        "    call = Call(f'x{i}', tuple((m['role'], m['content']) for m in c['messages']))\n"
+        "    decision = jitr.decide(call)\n"
+        "    assert decision.kind == 'replacement' and decision.audit\n"
+        "    jitr.audit(call, decision, lambda: time.sleep(60))\n"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), url(tmp_path)]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    with Store(url(tmp_path)) as store:
+        stored = [o for o in store.observations() if o.call.id.startswith("x")]
+        assert len(stored) >= 19 and all(o.answer is None for o in stored)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_serves_and_leaves(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_engine import *\n"
+        "jitr = JITR(sys.argv[2], policy=POLICY, training='off', seed=1)\n"
+        "child = os.fork()\n"
+        "serve(jitr, easy_calls(30, seed=os.getpid() % 1000), str(os.getpid())); jitr.close()\n"
+        "if child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(Path(__file__).parent), url(tmp_path)]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    with Store(url(tmp_path)) as store:
+        assert sum(1 for _ in store.observations()) == 60

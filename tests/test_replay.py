@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import easy_calls, write_log
+from easy import easy_calls, write_log
 from typer.testing import CliRunner
 
-from jitr_core import cli
+from jitr_core import Policy, cli
 from jitr_core.calllog import read_calls
+from jitr_langchain.replay import replay
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -44,11 +49,32 @@ def test_an_easy_step_is_replaced_and_agrees(easy_log: Path, tmp_path: Path) -> 
     assert summary["cost_usd"] < summary["cost_teacher_only_usd"]
 
 
-def test_two_runs_decide_alike(easy_log: Path, tmp_path: Path) -> None:
-    first = replayed(easy_log, tmp_path / "a", "--shuffle", "--seed", 3)
-    second = replayed(easy_log, tmp_path / "b", "--shuffle", "--seed", 3)
-    assert first[1] == second[1]
-    assert first[0]["replaced"] == second[0]["replaced"]
+def test_two_processes_decide_alike_whatever_the_order_of_their_sets(tmp_path: Path) -> None:
+    log, found = write_log(tmp_path / "easy.jsonl", easy_calls(350)), []
+    for hash_seed in ("1", "2"):
+        out = tmp_path / f"{hash_seed}.jsonl"
+        command = [sys.executable, "-m", "jitr_core.cli", "replay", log, "--families", "lexical", "--decisions", out]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [*command, "--shuffle", "--seed", "3"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(out.read_text())
+    assert '"replacement"' in found[0]
+    assert found[0] == found[1]
+
+
+def test_a_search_is_placed_at_the_call_that_was_processed(tmp_path: Path) -> None:
+    log, events, done = write_log(tmp_path / "l.jsonl", easy_calls(250)), [], []
+
+    def hear(event: dict[str, Any]) -> None:
+        events.append((event["kind"], event["at_call"], len(done)))
+
+    for _, call in replay([log], policy=Policy(families=("lexical",)), tell=hear):
+        done.append(call)
+    searches = [(at_call, before) for kind, at_call, before in events if kind == "search"]
+    assert searches and all(at_call == before for at_call, before in searches)
+    assert events[-1] == ("end", 249, 250)
 
 
 def test_decisions_come_in_input_order_with_the_teachers_answers_unchanged(tmp_path: Path) -> None:
@@ -114,6 +140,26 @@ def test_a_malformed_line_names_file_and_line_and_writes_nothing(tmp_path: Path,
     assert not out.exists() and not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("depth", [150, 100_000])
+def test_json_nested_too_deeply_names_file_and_line(tmp_path: Path, depth: int) -> None:
+    log = write_log(tmp_path / "deep.jsonl", easy_calls(1))
+    with log.open("a") as file:
+        file.write('{"messages": [{"role": "user", "content": "x"}], "answer": "a", "params": {"x": ')
+        file.write("[" * depth + "]" * depth + "}}\n")
+    code, output = run("replay", log)
+    assert code == 2 and "deep.jsonl, line 2: nested" in output
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["cut off", "corrupt"])
+def test_a_damaged_gzip_file_names_file_and_line(tmp_path: Path, cut: bool) -> None:
+    packed = bytearray(gzip.compress(b"".join(json.dumps(c).encode() + b"\n" for c in easy_calls(400))))
+    middle = len(packed) // 2
+    packed[middle:] = b"" if cut else b"\xff" * (len(packed) - middle)
+    (tmp_path / "bad.jsonl.gz").write_bytes(packed)
+    code, output = run("replay", tmp_path / "bad.jsonl.gz")
+    assert code == 2 and "bad.jsonl.gz, line " in output and "unpacked" in output
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"\x1f\x8b broken"])
 def test_an_empty_or_unreadable_log_is_bad_input(tmp_path: Path, name: str, content: bytes) -> None:
@@ -127,6 +173,41 @@ def test_bad_usage_is_exit_code_2(easy_log: Path) -> None:
     assert run("replay", easy_log, "--families", "magic")[0] == 2
     assert run("replay", "missing.jsonl")[0] == 2
     assert run("replay", easy_log, "--no-such-option")[0] == 2
+
+
+def test_a_price_model_that_nobody_knows_is_bad_usage(easy_log: Path, tmp_path: Path) -> None:
+    code, output = run("replay", easy_log, "--price-model", "no-such-model", "--state", tmp_path / "state")
+    assert code == 2 and "no-such-model" in output and "gpt-4.1-mini" in output
+    assert not (tmp_path / "state").exists()
+
+
+def test_recorded_parameters_that_langchain_takes_for_itself_do_no_harm(tmp_path: Path) -> None:
+    names = "metadata tags callbacks run_name run_id config input messages prompts kwargs self run_manager stop stream"
+    names += " ls_structured_output_format __jitr__"
+    calls = [
+        {"messages": [{"role": "user", "content": "hi"}], "answer": f"{name} {value}", "params": {name: value}}
+        for name in names.split()
+        for value in ("x", None, {"a": 1})
+    ]
+    _, decisions = replayed(write_log(tmp_path / "l.jsonl", calls), tmp_path / "a")
+    assert [d["answer"] for d in decisions] == [c["answer"] for c in calls]
+
+
+def test_a_lone_surrogate_anywhere_is_written_and_shown(tmp_path: Path) -> None:
+    calls = easy_calls(40)
+    for call in calls:
+        call["messages"][0]["content"] += " \ud83d"
+        call["messages"][1]["content"] += " \udc00"
+        call.update(answer="yes \ud800", model="m \ud800", step="s \ud800")
+    log, out = write_log(tmp_path / "l.jsonl", calls), tmp_path / "d.jsonl"
+    more = ["--families", "lexical", "--decisions", str(out), "--json", str(tmp_path / "s.json")]
+    for command in (["replay", str(log), *more], ["identify", str(log), "--out", str(tmp_path / "i.jsonl")]):
+        done = subprocess.run(
+            [sys.executable, "-m", "jitr_core.cli", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert {json.loads(line)["answer"] for line in out.read_text().splitlines()} == {"yes \ud800"}
+    assert len(json.loads((tmp_path / "s.json").read_text())["tasks"]) == 1
 
 
 def test_odd_calls_are_replayed_like_any_other(tmp_path: Path) -> None:

@@ -188,6 +188,25 @@ def test_the_live_view_ends_with_the_exception_that_ended_the_replay():
     assert "\x1b[?25h" in console.file.getvalue()  # the cursor is back
 
 
+def test_what_comes_late_for_a_merged_task_counts_for_the_survivor():
+    tally = Tally()
+    match = Match("t3", "p", ("hello",))
+    tally.call(Decision("replacement", "answered", match), "t3", "a", "a")
+    tally.search("t3", certified(), 0)
+    tally.merged("t3", "t2")
+    tally.merged("t2", "t1")
+    tally.merged("t3", "t1")  # known already
+    tally.call(Decision("replacement", "answered", match), "t3", "a", "b")
+    tally.placed("t2", 5)
+    tally.search("t3", certified(), 1)
+    assert list(tally.tasks) == ["t1"]
+    for task in ("t1", "t2", "t3"):
+        found = tally.task(task)
+        assert (found["calls"], found["replaced"], found["agreement"], found["first_replaced_at"]) == (7, 2, 0.5, 0)
+        assert [search["at_call"] for search in found["searches"]] == [0, 1]
+    assert list(tally.tasks) == ["t1"] and tally.total()["replaced"] == 2
+
+
 def test_an_attempt_is_told_in_one_line():
     console = a_console()
     refusal = SearchReport("t1", 10, refusal="10 labels are too few")

@@ -64,7 +64,7 @@ def placed(call, text="an input", answer="yes", *, of="t", at=0.0, tenant="", to
 
 
 def unplaced(call, text="hello", at=0.0):
-    request = Call(call, (("system", "be kind"), ("user", text)), "shop", "", "triage", "c", "gpt-4.1", at, False)
+    request = Call(call, (("system", "be kind"), ("user", text)), "shop", "", "triage", "c", "gpt-4.1", at)
     return Observation(request, Decision("teacher", "no_task"), Answer("hi", "gpt-4.1"))
 
 
@@ -469,3 +469,54 @@ def test_contradictions_are_found(store):
     problems = "\n".join(store.verify())
     assert "Release gone is missing, but it is active" in problems
     assert "version counter" in problems
+
+
+def test_what_no_student_can_honour_is_no_label(store):
+    with_task(store)
+    request = Call("1", (("user", "hello"),), "shop", "", "triage", "c", replaceable=False)
+    store.add_observations(
+        [Observation(request, Decision("teacher", "no_release", Match("t", "T", ("x",))), Answer("a"))]
+    )
+    assert store.examples("t") == [] and store.counts("t").calls == 1
+
+
+def test_what_fell_back_is_no_fair_sample(store):
+    with_task(store)
+    store.add_observations([served("1", teacher="no", reason="fallback"), placed("2")])
+    assert [e.sampled for e in store.examples("t")] == [False, True]
+
+
+def concluded(store, task="t", expected="r1", release="r9"):
+    report = SearchReport(task, 10)
+    certificate = Certificate(0.95, 0.01, 0.9, 0.5, 100, 1, 0.96)
+    found = Release(release, task, "lexical", None, "/nowhere", 1, certificate, 1.0, ("T",))
+    return store.conclude(report, 0.01, found, expected), report
+
+
+def test_an_attempt_is_concluded_as_a_whole(store):
+    with_task(store)
+    promoted, _ = concluded(store)
+    assert promoted and store.active_release("t").templates == ("T",)
+    assert store.attempts("t") == 1 and store.delta_spent("t") == 0.01
+
+
+def test_a_pause_outlasts_an_attempt_and_a_rollback(store):
+    with_task(store)
+    store.set_state("t", "paused")
+    promoted, report = concluded(store)
+    assert not promoted and "paused" in report.refusal
+    assert store.task("t").state == "paused" and store.attempts("t") == 1
+    store.set_state("t", "observing")
+    assert concluded(store, release="r8")[0] and store.release_state("r1") == "retired"
+    store.set_state("t", "paused")
+    store.activate("t", None, "by hand")
+    assert store.task("t").state == "paused"
+
+
+def test_a_release_is_not_promoted_on_what_was_contradicted_meanwhile(store):
+    with_task(store)
+    assert concluded(store)[0]
+    assert store.withdraw("t", "r9", "audits") and not store.withdraw("t", "r9", "again")
+    assert store.release_state("r9") == "withdrawn" and store.last_entry("rollback", "t") is not None
+    promoted, report = concluded(store, expected="r9", release="r10")
+    assert not promoted and "meanwhile" in report.refusal and store.active_release("t") is None

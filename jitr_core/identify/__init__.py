@@ -2,6 +2,7 @@
 
 from .answers import AnswerSpace, answer_space
 from .identifier import Identifier, Learned
+from .refine import supersedes
 from .stream import Assignment, identify_stream
 from .text import content_hash, join_prompt, normalise, prompt_text
 
@@ -16,4 +17,5 @@ __all__ = [
     "join_prompt",
     "normalise",
     "prompt_text",
+    "supersedes",
 ]

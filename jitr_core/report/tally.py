@@ -44,6 +44,17 @@ class Tally:
     calls: int = 0
     audits: int = 0
     tasks: dict[str, _TaskTally] = field(default_factory=lambda: defaultdict(_TaskTally))
+    _merged: dict[str, str] = field(default_factory=dict)
+
+    def survivor(self, task: str) -> str:
+        """The task that this one was merged into, itself if it was not."""
+        while task in self._merged:
+            task = self._merged[task]
+        return task
+
+    def _of(self, task: str) -> _TaskTally:
+        """The counts of a task. What comes late for a merged one is the survivor's."""
+        return self.tasks[self.survivor(task)]
 
     def call(self, decision: Decision | None, task: str | None, answer: str, recorded: str) -> None:
         """Count a call.
@@ -55,7 +66,7 @@ class Tally:
             recorded: what the teacher answered.
         """
         index, self.calls = self.calls, self.calls + 1
-        tally = self.tasks[task] if task is not None else None
+        tally = self._of(task) if task is not None else None
         if tally is not None:
             tally.calls += 1
         if decision is None or decision.kind != "replacement" or tally is None:
@@ -68,17 +79,20 @@ class Tally:
 
     def placed(self, task: str, calls: int) -> None:
         """Count calls that were found to belong to a task after they were decided."""
-        self.tasks[task].calls += calls
+        self._of(task).calls += calls
 
     def merged(self, gone: str, survivor: str) -> None:
-        """Count the calls of a task as those of the one it was merged into."""
-        self.tasks[survivor].add(self.tasks.pop(gone, _TaskTally()))
+        """Count the calls of a task as those of the one it was merged into, from now on too."""
+        gone, survivor = self.survivor(gone), self.survivor(survivor)
+        if gone != survivor:
+            self.tasks[survivor].add(self.tasks.pop(gone, _TaskTally()))
+            self._merged[gone] = survivor
 
-    def search(self, task: str, report: SearchReport) -> None:
-        """Note a search, at the call the stream had come to."""
-        self.tasks[task].searches.append(
+    def search(self, task: str, report: SearchReport, at_call: int) -> None:
+        """Note a search, at the call that was processed: its 0-based index in the whole stream."""
+        self._of(task).searches.append(
             {
-                "at_call": max(self.calls - 1, 0),
+                "at_call": at_call,
                 "candidates": [
                     {"name": c.name, "score": c.score, "seconds": round(c.seconds, 3), "note": c.note}
                     for c in report.candidates
@@ -101,7 +115,7 @@ class Tally:
 
     def task(self, task: str) -> dict[str, Any]:
         """The same for one task, with `first_replaced_at` and `searches`."""
-        tally = self.tasks[task]
+        tally = self._of(task)
         return {
             "calls": tally.calls,
             **_shares(tally.calls, tally.replaced, tally.agreed),

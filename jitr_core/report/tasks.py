@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import ArtifactError
 from .summary import STATE_STYLES
 from .wording import quoted, search_outcome, share, size
 
@@ -58,6 +61,30 @@ def show_tasks(store: Store, console: Console | None = None) -> None:
     for task in tasks:
         if task.reason:
             console.print(Text(f"{task.id} {task.state}: {task.reason}"), soft_wrap=True)
+    for line in _damage(store, tasks):
+        console.print(Text(line, style="bold red"), soft_wrap=True)
+
+
+def _damage(store: Store, tasks: list[Task]) -> Iterator[str]:
+    """What is wrong with the replacements' files and with the state, a line each."""
+    reported = []
+    for task in tasks:
+        release = store.active_release(task.id)
+        if release is None:
+            continue
+        from ..students.files import verify_folder
+
+        try:
+            verify_folder(Path(release.path))
+        except (ArtifactError, OSError) as error:
+            reported.append(release.id)
+            yield (
+                f"{task.id} {quoted(task.name, 40)} has a damaged replacement; apps that start now ask the teacher: "
+                f"{error} `jitr rollback {task.id}` withdraws it."
+            )
+    for problem in store.verify():
+        if not any(release in problem for release in reported):  # said above
+            yield f"The state is inconsistent: {problem}"
 
 
 def show_attempt(task: Task, report: SearchReport | None, console: Console | None = None) -> None:

@@ -103,7 +103,7 @@ def event_line(event: dict[str, Any], names: dict[str, str]) -> str:
     """An event of the engine as one line; "" for one that says nothing to a reader.
 
     Args:
-        event: `kind`, `at_call` (0-based index of the latest call) and what belongs to the kind.
+        event: `kind`, `at_call` (0-based index of the call being processed) and what belongs to the kind.
         names: names of tasks by id.
     """
     task = str(event.get("task", ""))

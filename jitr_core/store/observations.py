@@ -82,23 +82,35 @@ class Observations:
                 regrouped(connection)
         return moved
 
-    def examples(self, task: str, limit: int | None = None) -> list[Example]:
+    def examples(self, task: str, limit: int | None = None, after: int = 0) -> list[Example]:
         """The labelled calls of a task, in the order of the stream.
 
         Args:
             task: id of the task.
             limit: if given, only the latest so many.
+            after: only calls stored after this row, see `last_row`.
         """
         # Positions come from an index alone: the texts of unlabelled calls are never read.
         position = (func.row_number().over(order_by=o.c.n) - 1).label("seq")
         numbered = select(o.c.n, o.c.labelled, position).where(o.c.task == task).subquery()
-        labelled = select(numbered.c.n, numbered.c.seq).where(numbered.c.labelled)
+        labelled = select(numbered.c.n, numbered.c.seq).where(numbered.c.labelled, numbered.c.n > after)
         latest = labelled.order_by(numbered.c.n.desc()).limit(limit).subquery()
         columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit_share, o.c.audit]
         columns += [o.c.release, o.c.kind, o.c.reason, latest.c.seq]
         query = select(*columns).join(latest, latest.c.n == o.c.n).order_by(latest.c.n)
         with self._database.read() as connection:
             return [rows.example_of(row) for row in connection.execute(query)]
+
+    def examples_templates(self, task: str, after: int = 0) -> tuple[str, ...]:
+        """Ids of the templates of the labelled calls of a task, ascending.
+
+        Args:
+            task: id of the task.
+            after: only calls stored after this row.
+        """
+        query = select(o.c.template).where(o.c.task == task, o.c.labelled, o.c.n > after).distinct()
+        with self._database.read() as connection:
+            return tuple(sorted(t for t in connection.execute(query).scalars() if t is not None))
 
     def label_count(self, task: str) -> int:
         """Number of labelled calls of a task; costs no more than counting those that are new since the last time."""

@@ -9,8 +9,8 @@ from ..types import Slots
 
 __all__ = ["Asked", "Audited", "LedgerEntry", "Purged", "ReleaseState", "TaskCounts", "Usage"]
 
-ReleaseState = Literal["new", "shadow", "canary", "active", "retired"]
-"""`new`: packaged and certified, not yet put to any use."""
+ReleaseState = Literal["new", "shadow", "canary", "active", "retired", "withdrawn"]
+"""`new`: packaged and certified, not yet put to any use. `withdrawn`: contradicted by audits, never to serve again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from . import rows
 from .database import Database
 from .parts import entry
 from .records import ReleaseState
-from .schema import monitors, releases, searches, tasks
+from .schema import monitors, observations, releases, searches, tasks
 
 __all__ = ["Releases"]
 
@@ -58,7 +58,8 @@ class Releases:
             task: id of the task.
             release: the release that serves from now on; None for none. The one before is retired.
             reason: why; kept with the task and in the ledger.
-            state: the task's new state; by default "active" with a release and "observing" without.
+            state: the task's new state; by default "active" with a release and "observing" without, or "paused" as
+                before.
 
         Raises:
             StoreError: there is no such task, or the release is not one of its own; nothing is changed.
@@ -67,15 +68,93 @@ class Releases:
             row = connection.execute(select(tasks).where(tasks.c.id == task)).first()
             found = None if release is None else _row(connection, release)
             if row is None or (release is not None and (found is None or found.task != task)):
-                raise StoreError(f"Task {task!r} has no release {release!r}.", hint="`jitr status` lists both.")
+                raise StoreError(f"Task {task!r} has no release {release!r}.", hint="`jitr tasks` lists both.")
             self._set_state(connection, row.active_release, "retired")
             self._set_state(connection, release, "active")
             new = state or ("active" if release else "observing")
-            connection.execute(
-                tasks.update().where(tasks.c.id == task).values(active_release=release, state=new, reason=reason)
-            )
-            details = {"release": release, "before": row.active_release, "state": new, "reason": reason}
-            entry(connection, self._database.clock(), "activate", task, details)
+            if state is None and row.state == "paused":
+                new = "paused"  # a veto stands until it is taken back
+            self._point(connection, task, release, new, reason, before=row.active_release)
+
+    def conclude(
+        self, report: SearchReport, delta_spent: float, release: Release | None = None, expected: str | None = None
+    ) -> bool:
+        """Stores what came of an attempt, in one transaction: the search, what it spent, and its release, active.
+
+        The release is refused if the task was paused or its active release changed while the attempt was made. A
+        task that is not served is `refused` with the report's reason, unless it is paused.
+
+        Args:
+            report: what was found; its `refusal` is completed.
+            delta_spent: error probability the attempt spent.
+            release: what is to serve from now on.
+            expected: the release that was active when the attempt began.
+
+        Returns:
+            Whether the release serves now.
+        """
+        with self._database.write(notify=True) as connection:
+            task = connection.execute(select(tasks).where(tasks.c.id == report.task)).first()
+            if release is not None and (task is None or task.state == "paused"):
+                report.refusal = "the task was paused meanwhile"
+            elif release is not None and task is not None and task.active_release != expected:
+                report.refusal = "the active release was withdrawn or replaced meanwhile"
+            promoted = release is not None and not report.refusal
+            row = {"task": report.task, "at_label": report.at_label, "delta_spent": delta_spent}
+            text = rows.report_text(report)
+            connection.execute(searches.insert(), {**row, "time": self._database.clock(), "report": text})
+            if promoted and release is not None:
+                self._set_state(connection, expected, "retired")
+                connection.execute(releases.insert(), {**rows.release_row(release), "state": "active"})
+                reason = "certified"
+                if release.certificate:
+                    reason = f"certified on {release.certificate.calls} calls, {release.certificate.errors} errors"
+                self._point(connection, report.task, release.id, "active", reason, before=expected)
+            elif task is not None and task.active_release is None and task.state != "paused" and report.refusal:
+                self._point(connection, report.task, None, "refused", report.refusal, before=None)
+        return promoted
+
+    def withdraw(self, task: str, release: str, reason: str) -> bool:
+        """Takes a release out of service for good because audits contradict it, in one transaction.
+
+        What the task had seen by then is noted: later attempts start from there.
+
+        Args:
+            task: id of the task.
+            release: the release.
+            reason: why.
+
+        Returns:
+            False if it was not active.
+        """
+        with self._database.write(notify=True) as connection:
+            row = connection.execute(select(tasks).where(tasks.c.id == task)).first()
+            if row is None or row.active_release != release:
+                return False
+            self._set_state(connection, release, "withdrawn")
+            state = "paused" if row.state == "paused" else "observing"
+            self._point(connection, task, None, state, reason, before=release)
+            mine = observations.c.task == task
+            last = select(func.coalesce(func.max(observations.c.n), 0)).where(mine)
+            calls = select(func.count()).select_from(observations).where(mine)
+            made = select(func.count()).select_from(searches).where(searches.c.task == task)
+            start = {
+                "row": connection.execute(last).scalar_one(),
+                "calls": connection.execute(calls).scalar_one(),
+                "attempts": connection.execute(made).scalar_one(),
+            }
+            entry(connection, self._database.clock(), "rollback", task, {"release": release, "start": start})
+        return True
+
+    def _point(
+        self, connection: Connection, task: str, release: str | None, state: str, reason: str, before: str | None
+    ) -> None:
+        """Moves the active pointer, with the task's state and a line in the ledger."""
+        reason = rows.storable(reason)
+        values = {"active_release": release, "state": state, "reason": reason}
+        connection.execute(tasks.update().where(tasks.c.id == task).values(values))
+        details = {"release": release, "before": before, "state": state, "reason": reason}
+        entry(connection, self._database.clock(), "activate", task, details)
 
     def retire(self, release: str, reason: str) -> None:
         """Withdraws a release; if it was serving, its task is observed again.
@@ -86,7 +165,7 @@ class Releases:
         with self._database.write(notify=True) as connection:
             row = _row(connection, release)
             if row is None:
-                raise StoreError(f"There is no release {release!r}.", hint="`jitr status` lists them.")
+                raise StoreError(f"There is no release {release!r}.", hint="`jitr tasks` lists them.")
             self._set_state(connection, release, "retired")
             connection.execute(
                 tasks.update()

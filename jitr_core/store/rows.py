@@ -119,7 +119,8 @@ def observation_row(
         "audit_share": decision.audit_share,
         "replacement_answer": replacement,
         "asked": answer is not None,
-        "labelled": answer is not None,
+        # What no student can honour is nothing to learn from either.
+        "labelled": answer is not None and call.replaceable,
         "answer": teacher,
         "input_tokens": answer.input_tokens if answer is not None else None,
         "output_tokens": answer.output_tokens if answer is not None else None,
@@ -161,7 +162,8 @@ def example_of(row: Row[Any]) -> Example:
     """The example of a labelled call's row.
 
     A label counts as sampled where no release was asked, or where the coin of the call says so; the coin does not
-    depend on the input. What a release handed over was labelled whatever the coin said.
+    depend on the input. What a release handed over was labelled whatever the coin said, and what fell back is no
+    fair sample: the input may be why.
     """
     handed_over = row.release is not None and row.kind == "teacher" and row.reason in _HANDED_OVER
     return Example(
@@ -170,7 +172,7 @@ def example_of(row: Row[Any]) -> Example:
         group=row.input_hash,
         seq=row.seq,
         audit_share=row.audit_share if row.release is not None else 1.0,
-        sampled=row.audit if row.release is not None else True,
+        sampled=row.reason != "fallback" and (row.audit if row.release is not None else True),
         deferred_by=row.release if handed_over else None,
     )
 
@@ -195,14 +197,15 @@ def template_of(row: Row[Any]) -> Template:
 def release_row(release: Release) -> dict[str, Any]:
     """The row of a release, without its state."""
     row = asdict(release)
-    row["certificate"] = dumps(row["certificate"])
+    row["certificate"], row["templates"] = dumps(row["certificate"]), dumps(row["templates"])
     return row
 
 
 def release_of(row: Row[Any]) -> Release:
     """The release of a row."""
     certificate = Certificate(**json.loads(row.certificate))
-    return Release(row.id, row.task, row.family, row.base_model, row.path, row.size_bytes, certificate, row.created)
+    fixed = (row.id, row.task, row.family, row.base_model, row.path, row.size_bytes, certificate, row.created)
+    return Release(*fixed, templates=tuple(json.loads(row.templates)))
 
 
 def report_text(report: SearchReport) -> str:

@@ -112,6 +112,7 @@ releases = Table(
     Column("size_bytes", Integer, nullable=False),
     Column("certificate", Text, nullable=False),
     Column("created", Double, nullable=False),
+    Column("templates", Text, nullable=False),
 )
 
 searches = Table(

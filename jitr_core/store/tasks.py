@@ -96,30 +96,32 @@ class Tasks:
     def merge_tasks(self, gone: str, survivor: str) -> None:
         """Moves the calls and templates of a task to another one that does the same job.
 
-        The releases of the task that goes are retired: their certificates say nothing about the merged stream. Its
+        The releases of the task that goes are retired; the survivor's go on with the templates they were certified
+        on. Its
         searches stay its own, since the survivor's budget of error probability has not paid for them.
 
         Args:
-            gone: the task that goes; nothing happens if it is merged into `survivor` already.
+            gone: the task that goes; nothing happens if the two are one already.
             survivor: the older task, which stays.
 
         Raises:
-            StoreError: one of the two does not exist, or they are the same.
+            StoreError: one of the two does not exist.
         """
         with self._database.write(notify=True) as connection:
             merged = survivors(connection)
             survivor = merged.get(survivor, survivor)
-            if merged.get(gone) == survivor:
-                return
             gone = merged.get(gone, gone)
-            if gone == survivor or _row(connection, gone) is None or _row(connection, survivor) is None:
+            if gone == survivor:
+                return  # done already, perhaps the other way round by another process
+            if _row(connection, gone) is None or _row(connection, survivor) is None:
                 raise StoreError(
                     f"Tasks {gone!r} and {survivor!r} cannot be merged.", hint="Both must exist and differ."
                 )
             for table in (o, templates):
                 connection.execute(table.update().where(table.c.task == gone).values(task=survivor))
             regrouped(connection)
-            connection.execute(releases.update().where(releases.c.task == gone).values(state="retired"))
+            mine = releases.c.task == gone, releases.c.state != "withdrawn"
+            connection.execute(releases.update().where(*mine).values(state="retired"))
             values: dict[str, Any] = {"merged_into": survivor, "active_release": None, "state": "observing"}
             connection.execute(
                 tasks.update().where(tasks.c.id == gone).values(**values, reason=f"merged into {survivor}")
@@ -135,4 +137,4 @@ def _row(connection: Connection, task: str) -> Row[Any] | None:
 
 
 def _unknown(task: str) -> StoreError:
-    return StoreError(f"There is no task {task!r}.", hint="`jitr status` lists the tasks.")
+    return StoreError(f"There is no task {task!r}.", hint="`jitr tasks` lists the tasks.")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArtifactError
 from .embedding_cache import EmbeddingCache
-from .files import folder_hash, verify_folder
+from .files import verify_folder
 
 __all__ = ["BaseModel", "BaseModels", "HashingModel", "OnnxEncoder", "TokenTable", "default_cache_dir"]
 
@@ -283,12 +283,6 @@ class BaseModels:
             vectors[i] = known[text]
         return vectors
 
-    def uncached(self, kind: str, texts: Sequence[str]) -> int:
-        """How many of these texts would have to be embedded."""
-        model = self.get(kind)
-        distinct = list(dict.fromkeys(texts))
-        return len(distinct) - (len(self._cache.get(model.hash, distinct)) if model and kind == "encoder" else 0)
-
 
 _NEEDS_EXTRA = 'needs pip install "jitr[offline]"'
 
@@ -328,8 +322,3 @@ def _run_prepare(folder: Path) -> str:
     said = done.stderr.strip().splitlines() or ["no message"]
     _log.warning("preparing the base models failed: %s", done.stderr.strip())
     return f"preparing the base models failed: {said[-1]}"
-
-
-def read_hash(folder: Path, kind: str) -> str:
-    """Hash of a prepared model without loading it."""
-    return folder_hash(folder / "base_models" / kind)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ArtifactError
 
-__all__ = ["MANIFEST", "folder_hash", "verify_folder", "write_folder"]
+__all__ = ["MANIFEST", "verify_folder", "write_folder"]
 
 MANIFEST = "manifest.json"
 
@@ -65,16 +65,7 @@ def verify_folder(path: Path) -> str:
             raise ArtifactError(f"{file} is missing.", hint="Train the task again, or restore the file.")
         if _sha256(file) != digest:
             raise ArtifactError(f"{file} was changed.", hint="Train the task again, or restore the file.")
-    return folder_hash(path)
-
-
-def folder_hash(path: Path) -> str:
-    """The hash of a folder according to its manifest, 64 hexadecimal digits; files are not read.
-
-    Raises:
-        ArtifactError: there is no readable manifest.
-    """
-    return hashlib.sha256(json.dumps(_manifest(path)["files"], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -71,6 +71,16 @@ class Vocabulary:
         norm = float(np.sqrt(weight @ weight))
         return place, weight / np.float32(norm) if norm else weight
 
+    def rarity(self, hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Inverse document frequency of features, shape (k,); unknown ones are as rare as the rarest."""
+        if not len(self.hashes):
+            return np.ones(len(hashes), np.float32)
+        place = np.searchsorted(self.hashes, hashes)
+        place[place == len(self.hashes)] = 0
+        known = self.hashes[place] == hashes
+        found: NDArray[np.float32] = np.where(known, self.idf[place], self.idf.max()).astype(np.float32)
+        return found
+
     def matrix(self, bags: Sequence[Bag]) -> csr_matrix:
         """TF-IDF weights of many inputs, shape (n, p), sparse."""
         from scipy.sparse import csr_matrix

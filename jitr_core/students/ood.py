@@ -32,30 +32,31 @@ class Gate:
     empty: bool
 
     @classmethod
-    def fit(cls, shares: Sequence[float], lengths: Sequence[int]) -> Gate:
+    def fit(cls, shares: Sequence[float | None], lengths: Sequence[int]) -> Gate:
         """A gate that defers well under 1% of inputs like these.
 
         Args:
-            shares: for each training input, the share of its n-grams that another training input has as well.
-            lengths: in characters.
+            shares: for each training input, the share of its n-grams that another training input has as well; None if
+                it has no n-gram.
+            lengths: in characters, as the inputs came.
         """
         ordered = np.sort(np.asarray(lengths))
         usual = ordered[min(int(0.995 * len(ordered)), len(ordered) - 1)]
         most = max(int(ordered[-1] * 1.5), int(usual * _LONGER)) + 50
-        filled = [s for s, n in zip(shares, lengths, strict=True) if n]
+        filled = [share for share in shares if share is not None]
         least = 0.5 * float(np.quantile(filled, _QUANTILE)) if filled else 0.0
-        return cls(least, most, bool(ordered[0] == 0))
+        return cls(least, most, len(filled) < len(shares))
 
-    def closed(self, length: int, share: float) -> bool:
+    def closed(self, length: int, share: float | None) -> bool:
         """True if the input is out of distribution.
 
         Args:
-            length: in characters, all slots together.
+            length: in characters, all slots together, as the input came.
             share: see `known_share`.
         """
-        if not length:
-            return not self.empty
-        return length > self.most_chars or share < self.least_known
+        if length > self.most_chars:
+            return True
+        return not self.empty if share is None else share < self.least_known
 
     def state(self) -> dict[str, Any]:
         """Settings to store."""
@@ -67,10 +68,10 @@ class Gate:
         return cls(float(settings["least_known"]), int(settings["most_chars"]), bool(settings["empty"]))
 
 
-def known_share(found: Bag, hashes: NDArray[np.uint64]) -> float:
-    """Share of an input's different features that are among `hashes` (ascending), in [0, 1]; 1 if it has none."""
+def known_share(found: Bag, hashes: NDArray[np.uint64]) -> float | None:
+    """Share of an input's different features that are among `hashes` (ascending), in [0, 1]; None if it has none."""
     if not len(found.hashes):
-        return 1.0
+        return None
     if not len(hashes):
         return 0.0
     place = np.searchsorted(hashes, found.hashes)

@@ -76,7 +76,8 @@ def _longest_code(a: set[str], b: set[str]) -> float:
 
 def _cosine(a: str, b: str, vocabulary: Vocabulary) -> float:
     # Both texts stand in the first slot's place, so that equal features have equal hashes.
-    place_a, weight_a = vocabulary.weigh(vocabulary.bag((a,)))
-    place_b, weight_b = vocabulary.weigh(vocabulary.bag((b,)))
-    _, in_a, in_b = np.intersect1d(place_a, place_b, assume_unique=True, return_indices=True)
-    return float(weight_a[in_a] @ weight_b[in_b])
+    bags = vocabulary.bag((a,)), vocabulary.bag((b,))
+    weights = [(1 + np.log(found.counts)) * vocabulary.rarity(found.hashes) for found in bags]
+    norm = float(np.sqrt((weights[0] @ weights[0]) * (weights[1] @ weights[1])))
+    _, in_a, in_b = np.intersect1d(bags[0].hashes, bags[1].hashes, assume_unique=True, return_indices=True)
+    return float(weights[0][in_a] @ weights[1][in_b]) / norm if norm else 0.0

@@ -68,6 +68,21 @@ class Head:
     bias: NDArray[np.float32]
     names: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        linear: dict[str, NDArray[np.float32]],
+        blocks: dict[str, dict[str, float]],
+        dual: dict[str, NDArray[np.float32]],
+        bias: NDArray[np.float32],
+        names: str | None = None,
+    ) -> Head:
+        """A head whose arrays lie in memory and are summed as after loading: both round alike to the last bit."""
+        return cls(
+            name, _settled(linear), dict(sorted(blocks.items())), _settled(dual), _settled({"": bias})[""], names
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LinearStudent:
@@ -104,14 +119,12 @@ class LinearStudent:
 
     def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
         """See `Student.predict_one`."""
-        # Lengths are those of the input as it came: far beyond what is looked at, it is not looked at.
         length = sum(map(len, slots))
-        if length > self.gate.most_chars:
+        if length > self.gate.most_chars:  # no need to read it
             return self.answers[0], 0.0, True
         texts = arrange([normalise(slot) for slot in slots], self.slots)
         chars = self.vocabularies["char"]
         char_bag = chars.bag(texts)
-        length = sum(map(len, texts))
         if self.gate.closed(length, known_share(char_bag, chars.hashes)):
             return self.answers[0], 0.0, True
         if self.combination is None:
@@ -200,6 +213,10 @@ class LinearStudent:
         (folder / "student.json").write_text(text, encoding="utf-8")
 
 
+def _settled(arrays: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    return {key: np.ascontiguousarray(value, np.float32) for key, value in sorted(arrays.items())}
+
+
 def _product(row: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """The product of a row and a matrix on one thread, whatever BLAS is set to; see `Landmarks`."""
     found: NDArray[np.float32] = row @ matrix if matrix.size < _SMALL else np.einsum("m,mc->c", row, matrix)
@@ -239,7 +256,7 @@ def _restore(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_mod
         return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
     heads = [
-        Head(
+        Head.of(
             each["name"],
             under(f"head.{i}.linear."),
             each["blocks"],

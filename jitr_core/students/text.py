@@ -50,7 +50,8 @@ def normalise(text: str) -> str:
     """
     text = text[:MAX_CHARS]
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        # Lone surrogates, which no tokenizer takes, become question marks.
+        text = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode())
     return " ".join(text.casefold().split())[:MAX_CHARS]
 
 

@@ -27,6 +27,7 @@ from .views import Landmarks, Names, arrange, embedding_blocks, embedding_vector
 __all__ = ["Bench", "Classes", "Crossed"]
 
 _Array = NDArray[np.float32]
+_MIN_INPUTS = 10
 _EXACT = 2_500  # most inputs for which a kernel is solved exactly
 _LANDMARKS = 2_048  # beyond that
 _CHARS = 5_000  # of each slot, for character n-grams
@@ -82,9 +83,6 @@ class Classes:
         )
 
 
-_MIN_INPUTS = 10
-
-
 @dataclass(frozen=True, slots=True)
 class Crossed:
     """What a candidate did on inputs it had not seen, all of shape (n,).
@@ -123,6 +121,7 @@ class Bench:
         self.classes, self.folds = classes, folds
         self.n = len(inputs)
         self.slots = Counter(map(len, inputs)).most_common(1)[0][0]
+        self._lengths = [sum(map(len, slots)) for slots in inputs]
         self.texts = [arrange([normalise(slot) for slot in slots], self.slots) for slots in inputs]
         self._models = base_models
         self._progress = progress
@@ -168,18 +167,17 @@ class Bench:
     @cached_property
     def gate(self) -> Gate:
         """The out-of-distribution gate of these inputs."""
-        return Gate.fit(self._known, [sum(map(len, texts)) for texts in self.texts])
+        return Gate.fit(self._known, self._lengths)
 
     @cached_property
-    def _known(self) -> list[float]:
+    def _known(self) -> list[float | None]:
         # The vocabulary holds what occurs in two inputs or more, so each input's share is as if it had been left out.
         return [known_share(b, self.vocabularies["char"].hashes) for b in self._bags["char"]]
 
     @cached_property
     def closed(self) -> NDArray[np.bool_]:
         """Inputs the gate leaves to the teacher, shape (n,)."""
-        lengths = [sum(map(len, texts)) for texts in self.texts]
-        return np.array([self.gate.closed(n, s) for n, s in zip(lengths, self._known, strict=True)])
+        return np.array([self.gate.closed(n, s) for n, s in zip(self._lengths, self._known, strict=True)])
 
     @cached_property
     def _chosen(self) -> NDArray[np.intp]:
@@ -301,7 +299,7 @@ class Bench:
     def _train(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
         if recipe.names:
             scores = self._names(recipe.names).scores(self._view(recipe.names)[0])
-            return scores, Head(recipe.name, {}, {}, {}, np.zeros(scores.shape[1], np.float32), recipe.names)
+            return scores, Head.of(recipe.name, {}, {}, {}, np.zeros(scores.shape[1], np.float32), recipe.names)
         solver = self._solver(recipe)
         if solver == "sparse":
             return self._train_sparse(recipe)
@@ -319,7 +317,7 @@ class Bench:
             else:
                 duals[part] = own
         blocks = {view: self._block_weights(view, recipe) for view in recipe.kernels}
-        return cross, Head(recipe.name, linear, blocks, duals, dual.sum(axis=0).astype(np.float32))
+        return cross, Head.of(recipe.name, linear, blocks, duals, dual.sum(axis=0).astype(np.float32))
 
     def _kernel(self, recipe: HeadRecipe, chosen: NDArray[np.intp]) -> tuple[_Array, dict[str, float]]:
         """The mean of a head's kernels, each scaled to spread 1, shape (n, m), and the factor of each."""
@@ -377,4 +375,4 @@ class Bench:
             kind: np.asarray(part.T @ dual * share, np.float32)
             for kind, part in zip(recipe.lexical, parts, strict=True)
         }
-        return cross, Head(recipe.name, linear, {}, {}, bias.astype(np.float32))
+        return cross, Head.of(recipe.name, linear, {}, {}, bias.astype(np.float32))

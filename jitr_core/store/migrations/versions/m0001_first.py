@@ -106,6 +106,7 @@ def _releases() -> None:
         sa.Column("size_bytes", sa.Integer(), nullable=False),
         sa.Column("certificate", sa.Text(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("templates", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("n"),
         sa.UniqueConstraint("id"),
     )

@@ -1,0 +1,112 @@
+"""The table of `jitr savings`: what a live state has cost and saved so far."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..savings import Prices, Rates, Savings, Traffic, bill, rates_text, settle, total
+from .wording import kwh, quoted, usd
+
+if TYPE_CHECKING:
+    from ..store import Store, Usage
+
+__all__ = ["show_savings", "task_savings"]
+
+_NO_TASK = "no task (one-off calls)"
+_NOT_COUNTED = (
+    "Searches and training are billed, failed ones included. Not counted: the app's own time in asking replacements "
+    "(`jitr replay` measures it), and calls that were purged."
+)
+
+
+def task_savings(store: Store, prices: Prices, rates: Rates) -> dict[str | None, Savings]:
+    """What each task has cost, against what the teacher alone would have cost.
+
+    Args:
+        store: the opened state.
+        prices: looks the models up.
+        rates: what own computing is billed at.
+
+    Returns:
+        By the task's id; None stands for the calls of no task. The time of searches counts as seconds of one core.
+    """
+    usage: dict[str | None, list[Usage]] = defaultdict(list)
+    for part in store.usage():
+        usage[part.task].append(part)
+    found: dict[str | None, Savings] = {}
+    for task in [task.id for task in store.tasks()]:
+        found[task] = _settled(usage.pop(task, []), prices, rates, _training_s(store, task))
+    rest = [part for parts in usage.values() for part in parts]
+    if rest:
+        found[None] = _settled(rest, prices, rates, 0.0)
+    return found
+
+
+def _settled(usage: Iterable[Usage], prices: Prices, rates: Rates, training_s: float) -> Savings:
+    usage = list(usage)
+    asked = [part for part in usage if part.asked]
+    return settle(
+        bill(map(_traffic, usage), prices, rates),
+        bill(map(_traffic, asked), prices, rates),
+        replaced=sum(part.answered for part in usage),
+        audits=sum(part.answered for part in asked),
+        training_cpu_s=training_s,
+        rates=rates,
+    )
+
+
+def _traffic(part: Usage) -> Traffic:
+    return Traffic.measured(
+        part.model, part.calls, part.input_tokens, part.output_tokens, part.input_chars, part.output_chars
+    )
+
+
+def _training_s(store: Store, task: str) -> float:
+    """Seconds of all searches for a task and for those that were merged into it, which keep theirs."""
+    merged = [str(entry.details["gone"]) for entry in store.ledger(task) if entry.kind == "merge"]
+    own = sum(report.seconds for report in store.searches(task))
+    return own + sum(_training_s(store, gone) for gone in merged if gone != task)
+
+
+def show_savings(store: Store, prices: Prices, rates: Rates, console: Console | None = None) -> None:
+    """Print money and energy, a row per task and one for all.
+
+    Args:
+        store: the opened state.
+        prices: looks the models up.
+        rates: what own computing is billed at.
+        console: where to; None is the standard output.
+    """
+    if console is None:
+        console = Console(highlight=False)
+        console = console if console.is_terminal else Console(highlight=False, width=160)
+    found = task_savings(store, prices, rates)
+    everything = total(found.values())
+    if not everything.calls:
+        console.print("No calls yet: nothing was observed.", markup=False)
+        return
+    names = {task.id: quoted(task.name, 40) for task in store.tasks()}
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("task", overflow="fold")
+    for column in ("calls", "replaced", "audits", "teacher alone", "with JITR", "saved", "energy saved (estimate)"):
+        table.add_column(column, justify="right")
+    for task, each in found.items():
+        table.add_row(Text(names[task]) if task else Text(_NO_TASK, style="dim"), *_cells(each))
+    table.add_row(Text("all", style="bold"), *_cells(everything))
+    console.print(table)
+    if not everything.replaced:
+        spent = f", and {usd(everything.fixed_usd)} went into searches" if everything.fixed_usd else ""
+        console.print(f"Not yet: no call was replaced so far{spent}. `jitr tasks` says why.", markup=False)
+    for note in (rates_text(prices, rates, everything.estimated_share), _NOT_COUNTED):
+        console.print(Text(note, style="dim"), soft_wrap=True)
+
+
+def _cells(each: Savings) -> list[str]:
+    money = [usd(each.cost_teacher_only_usd), usd(each.cost_usd), usd(each.saved_usd)]
+    return [f"{each.calls:,}", f"{each.replaced:,}", f"{each.audits:,}", *money, kwh(each.saved_kwh)]
