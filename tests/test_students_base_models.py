@@ -8,7 +8,7 @@ import pytest
 
 from jitr_core.errors import ArtifactError, MissingExtraError
 from jitr_core.students import BaseModels, HashingModel, TokenTable
-from jitr_core.students.base_models import OnnxEncoder, default_cache_dir
+from jitr_core.students.base_models import OnnxEncoder, default_cache_dir, prepared_folder
 from jitr_core.students.embedding_cache import EmbeddingCache
 
 
@@ -99,19 +99,27 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.filterwarnings("default")
 def test_a_prepared_encoder_embeds_each_text_alike_whatever_else_is_embedded(prepared):
-    encoder = OnnxEncoder(prepared / "base_models" / "encoder")
+    encoder = OnnxEncoder(prepared_folder(prepared) / "encoder")
     alone = encoder.embed("a b c")
     assert np.array_equal(BaseModels(prepared).embed("encoder", ["j" * 50, "a b c"])[1], alone)
     assert [name for name, _ in encoder.blocks] == ["final", "layer3", "layer2"]
     for block in range(3):
         assert np.linalg.norm(alone[32 * block : 32 * block + 32]) == pytest.approx(1, abs=1e-3)
-    # Cut after max_tokens: what follows plays no part.
-    assert np.array_equal(encoder.embed("a " * 20), encoder.embed("a " * 30))
+
+
+@pytest.mark.filterwarnings("default")
+def test_of_a_long_text_its_beginning_and_its_end_count(prepared):
+    encoder = OnnxEncoder(prepared_folder(prepared) / "encoder")
+    start, end = "a b c ", "e f g h i j a b c d e"
+    cut = encoder.embed(start + "d " * 3 + end)
+    assert np.array_equal(cut, encoder.embed(start + "j " * 5000 + end))
+    assert not np.array_equal(cut, encoder.embed("j " + start + "d " * 3 + end))
+    assert not np.array_equal(cut, encoder.embed(start + "d " * 3 + end + " j"))
 
 
 @pytest.mark.filterwarnings("default")
 def test_a_distilled_token_table_is_the_mean_of_its_tokens(prepared):
-    table = TokenTable(prepared / "base_models" / "static")
+    table = TokenTable(prepared_folder(prepared) / "static")
     assert np.linalg.norm(table.embed("a b")) == pytest.approx(1, abs=1e-3)
     assert np.allclose(table.embed("a b"), table.embed("b a"))
     assert not table.embed("").any()
@@ -122,7 +130,7 @@ def test_a_changed_base_model_is_refused(prepared, tmp_path):
     import shutil
 
     copy = tmp_path / "encoder"
-    shutil.copytree(prepared / "base_models" / "encoder", copy)
+    shutil.copytree(prepared_folder(prepared) / "encoder", copy)
     with (copy / "model.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ArtifactError, match="was changed"):

@@ -26,10 +26,19 @@ from ..errors import ArtifactError
 from .embedding_cache import EmbeddingCache
 from .files import verify_folder
 
-__all__ = ["BaseModel", "BaseModels", "HashingModel", "OnnxEncoder", "TokenTable", "default_cache_dir"]
+__all__ = [
+    "BaseModel",
+    "BaseModels",
+    "HashingModel",
+    "OnnxEncoder",
+    "TokenTable",
+    "default_cache_dir",
+    "prepared_folder",
+]
 
 _log = logging.getLogger(__name__)
 _PREPARE_TIMEOUT_S = 1800.0
+_CHARS_PER_TOKEN = 24  # far more than any text has at the median
 
 
 class BaseModel(Protocol):
@@ -58,7 +67,8 @@ class OnnxEncoder:
         name: name of the pretrained model.
         hash: hash of its prepared files.
         blocks: name and width of each part of an embedding: mean-pooled layers of the network, the last one first.
-        max_tokens: a text is cut after so many tokens.
+        max_tokens: of a longer text the first quarter of so many tokens counts, and the last three quarters: what a
+            text comes to tends to stand at its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +87,7 @@ class OnnxEncoder:
         self.max_tokens: int = config["max_tokens"]
         self._tokenizer: Any = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.max_tokens)
+        self._tokenizer.no_truncation()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -87,7 +97,14 @@ class OnnxEncoder:
 
     def embed(self, text: str) -> NDArray[np.float32]:
         """See `BaseModel.embed`."""
-        ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)
+        near = _CHARS_PER_TOKEN * self.max_tokens
+        if len(text) > 2 * near:  # what is cut out anyway need not be read
+            text = f"{text[:near]} {text[-near:]}"
+        tokens = self._tokenizer.encode(text).ids
+        if len(tokens) > self.max_tokens:
+            start = self.max_tokens // 4
+            tokens = tokens[:start] + tokens[start - self.max_tokens :]
+        ids = np.array([tokens], dtype=np.int64)
         found: NDArray[np.float32] = self._session.run(None, {"ids": ids, "mask": np.ones_like(ids)})[0][0]
         return found
 
@@ -206,7 +223,7 @@ class BaseModels:
             return self._given[kind]
         with self._lock:
             if kind not in self._loaded:
-                path = self.folder / "base_models" / kind
+                path = prepared_folder(self.folder) / kind
                 if not path.exists() or not _installed("tokenizers", "onnxruntime"):
                     return None
                 self._loaded[kind] = OnnxEncoder(path) if kind == "encoder" else TokenTable(path)
@@ -239,7 +256,7 @@ class BaseModels:
         if self._fixed:
             return ""
         with self._lock:
-            if all((self.folder / "base_models" / kind).exists() for kind in ("encoder", "static")):
+            if all((prepared_folder(self.folder) / kind).exists() for kind in ("encoder", "static")):
                 return "" if _installed("tokenizers", "onnxruntime") else _NEEDS_EXTRA
             if self._failed:
                 return self._failed
@@ -291,6 +308,11 @@ def default_cache_dir() -> Path:
     """`$JITR_CACHE`, or `~/.cache/jitr`."""
     given = os.environ.get("JITR_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "jitr"
+
+
+def prepared_folder(cache: Path) -> Path:
+    """Where prepared models are; its name changes whenever they would be prepared or read differently."""
+    return cache / "base_models" / "2"
 
 
 def _installed(*modules: str) -> bool:

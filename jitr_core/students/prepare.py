@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArtifactError, JITRError, MissingExtraError
-from .base_models import default_cache_dir
+from .base_models import default_cache_dir, prepared_folder
 from .files import write_folder
 
 __all__ = ["HUB_ID", "find_source", "main", "prepare"]
@@ -68,7 +68,7 @@ def prepare(cache: Path, source: str | None = None, *, max_tokens: int = _MAX_TO
     Args:
         cache: the cache folder.
         source: see `find_source`.
-        max_tokens: the encoder cuts a text after so many tokens, ≥ 8.
+        max_tokens: tokens of a text that the encoder reads, ≥ 8.
 
     Raises:
         MissingExtraError: torch, transformers or onnx is not installed.
@@ -86,7 +86,7 @@ def prepare(cache: Path, source: str | None = None, *, max_tokens: int = _MAX_TO
     name = HUB_ID.split("/")[-1] if _PACKAGE in where else Path(where).name
     tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
     model = AutoModel.from_pretrained(where, local_files_only=local, attn_implementation="eager").eval()
-    folder = cache / "base_models"
+    folder = prepared_folder(cache)
     if not (folder / "encoder").exists():
         write_folder(
             folder / "encoder",
