@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .certify import Refusal, better, certify, next_attempt
+from .certify import Refusal, better, calibration_mask, certify, next_attempt
 from .collect import build_dataset
 from .equivalence import canonical
 from .errors import ArtifactError, JITRError, TrainingError
@@ -173,8 +173,8 @@ class Pipeline:
             progress=self._renewing(task),
         )
         report.candidates, report.chosen = result.candidates, result.chosen
-        group, sampled = dataset.group, dataset.sampled
-        confidence = result.confidence[group]
+        sampled = calibration_mask(dataset.sampled)
+        confidence = result.confidence[dataset.group]
         correct = _agreement(result, dataset)
         certificate = certify(confidence[sampled], correct[sampled], target=self.policy.target, delta=delta)
         if isinstance(certificate, Refusal):
