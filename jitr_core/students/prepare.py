@@ -85,7 +85,9 @@ def prepare(cache: Path, source: str | None = None, *, max_tokens: int = _MAX_TO
     local = Path(where).is_dir()
     name = HUB_ID.split("/")[-1] if _PACKAGE in where else Path(where).name
     tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
-    model = AutoModel.from_pretrained(where, local_files_only=local, attn_implementation="eager").eval()
+    model = AutoModel.from_pretrained(
+        where, local_files_only=local, attn_implementation="eager", use_safetensors=True
+    ).eval()
     folder = prepared_folder(cache)
     if not (folder / "encoder").exists():
         write_folder(
