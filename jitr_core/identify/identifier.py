@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..types import Call, Match, Slots, Template
 from .merge import TaskAnswers, same_job, wording
@@ -12,6 +13,9 @@ from .pool import Pool, pooled
 from .refine import Refiner, core, supersedes, widened_template
 from .template import Key, Shape, TemplateIndex, fit, key_of, make_template, roles_of, to_match
 from .text import prompt_text
+
+if TYPE_CHECKING:
+    from .meaning import Found, Meaning
 
 __all__ = ["Identifier", "Learned"]
 
@@ -28,12 +32,14 @@ class Learned:
         created: templates that are new, or new versions of templates of the same task.
         placed: earlier calls that belong to a task now, as (call id, match).
         merged: tasks that turned out to be one, as (id that is gone, id that survives).
+        found: freely worded tasks that are new; their templates are in `created` as well.
     """
 
     match: Match | None = None
     created: list[Template] = field(default_factory=list)
     placed: list[tuple[str, Match]] = field(default_factory=list)
     merged: list[tuple[str, str]] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
 
 
 class Identifier:
@@ -46,6 +52,9 @@ class Identifier:
         min_calls: calls that must share a template before it is a task, ≥ 2.
         max_pool: most calls kept while they belong to no task, ≥ min_calls.
         max_pool_chars: most characters of prompts kept for them.
+
+    Attributes:
+        meaning: finds and recognises freely worded tasks; None leaves them alone.
     """
 
     def __init__(
@@ -63,12 +72,15 @@ class Identifier:
         self._pool = Pool(max(max_pool, min_calls), max_pool_chars)
         self._miner = Miner(self._pool, min_calls)
         self._min_calls = min_calls
+        self.meaning: Meaning | None = None
         self.adopt(templates)
 
     def match(self, call: Call) -> Match | None:
         """The task and input of a call, None if it fits no known template. Takes microseconds, keeps nothing."""
         found = self._index.find(call)
-        return to_match(*found) if found is not None else None
+        if found is not None:
+            return to_match(*found)
+        return self.meaning.match(call) if self.meaning is not None else None
 
     def templates(self) -> list[Template]:
         """All known templates, oldest first."""
@@ -127,6 +139,26 @@ class Identifier:
         learned.match = self.match(call)
         return learned
 
+    def note_unplaced(self, call: Call, answer: str) -> Learned:
+        """Take in what the teacher answered to a call that `learn` did not place: it may be worded freely.
+
+        Returns:
+            What is new, and in force already.
+        """
+        learned = Learned()
+        if self.meaning is None:
+            return learned
+        learned.found = self.meaning.note(call, answer)
+        for found in learned.found:
+            self._keep(found.template)
+            learned.created.append(found.template)
+            learned.placed += found.placed
+        places = dict(learned.placed)
+        for number in [number for number, pooled in self._pool.calls.items() if pooled.id in places] if places else ():
+            self._pool.remove(number)
+        learned.match = places.get(call.id)
+        return learned
+
     def _widen(self, shape: Shape, prompt: str, learned: Learned) -> Template | None:
         """The known template that fits the prompt after a few of its words became input, if there is one."""
         template_id = self._refiner.find(shape, prompt)
@@ -179,6 +211,8 @@ class Identifier:
             `merged`, and in `created` the templates under their new task; mostly nothing.
         """
         learned = Learned()
+        if self.meaning is not None and self.meaning.knows(task):
+            return learned  # what its wordings have in common was judged already
         answers = self._answers.get(task)
         if answers is None:
             answers = self._answers[task] = TaskAnswers(len(slots))

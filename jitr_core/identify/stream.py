@@ -58,6 +58,10 @@ def identify_stream(
             match, placed = learned.match, learned.placed
             survivor.update(learned.merged)
         place.update((call_id, earlier.task) for call_id, earlier in placed)
+        if match is None and answer is not None:
+            learned = identifier.note_unplaced(call, answer)
+            match, placed = learned.match, learned.placed
+            place.update((call_id, earlier.task) for call_id, earlier in placed)
         online.append(match.task if match else None)
         if answer is None:
             continue
