@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
 from .equivalence import equivalent
+from .freely import Freely
 from .identify import supersedes
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
@@ -58,6 +59,7 @@ class Background:
         emit: told of every event.
         fault: told of faults that leave the rest of the work standing.
         seed: seeds the audit coins; None draws them from the system's entropy.
+        freely: what finding freely worded tasks needs of this process.
     """
 
     store: Store
@@ -70,6 +72,7 @@ class Background:
     emit: Callable[[Event], None]
     fault: Callable[[str, BaseException], None]
     seed: int | None = None
+    freely: Freely = field(init=False)
     _version: int = -1
     _answered: Counter[str] = field(default_factory=Counter)
     _missing: dict[str, int] = field(default_factory=dict)
@@ -77,12 +80,16 @@ class Background:
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _expire_at: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.freely = Freely(self.store, self.pipeline)
+
     def process(self, batch: list[Observed]) -> None:
         """Take in a batch of decided calls, possibly empty, and do what is due.
 
         Raises:
             StoreError: the store fails; what could not be stored is kept for the next time, within bounds.
         """
+        self.freely.renew()
         touched = self._learn(batch)
         self._unstored += batch
         self._store()
@@ -94,16 +101,19 @@ class Background:
 
     def recall(self, limit: int = 5_000) -> None:
         """Learn from calls of earlier processes that belong to no task yet: a task may take many short runs to show."""
+        self.freely.start(self.identifier)
+        answers = self.store.unplaced_answers(limit, app=self.app)
         for call in self.store.unplaced(limit, app=self.app):
-            match = self.identifier.match(call)
-            if match is None:
-                learned = self.identifier.learn(call)
-                match = learned.match
-                self._placed += learned.placed
-                self._adopt(learned)
+            match, placed = self._place(call, answers.get(call.id))
+            self._placed += placed
             if match is not None:
                 self._placed.append((call.id, match))
         self._store()
+
+    def close(self) -> None:
+        """Give back what this process alone may hold, and close the store."""
+        self.freely.close()
+        self.store.close()
 
     def stand_down(self) -> None:
         """Serve no release until a batch goes well again: what cannot be audited must not be answered."""
@@ -123,7 +133,8 @@ class Background:
         now = time.monotonic()
         if self.policy.retention_days is not None and now >= self._expire_at:
             self._expire_at = now + _EXPIRE_S
-            self.store.expire(self.policy.retention_days)
+            if self.store.expire(self.policy.retention_days):
+                self.freely.forget()
 
     def _attempt_if_due(self, task_id: str, calls: int) -> None:
         # The store is asked only when this process alone has seen enough calls, not after every batch.
@@ -157,24 +168,36 @@ class Background:
 
     def _identify(self, observed: Observed) -> list[tuple[str, Match]]:
         """Place a call, and tell the identifier its answer; returns earlier calls that are placed now."""
-        decision, placed = observed.decision, []
+        decision = observed.decision
+        placed: list[tuple[str, Match]] = []
         if decision.match is None:
-            # The template may have been found since the call was decided.
-            decision.match = self.identifier.match(observed.call)
-        if decision.match is None:
-            learned = self.identifier.learn(observed.call)
-            decision.match, placed = learned.match, learned.placed
-            self._adopt(learned)
+            told = observed.answer.text if observed.answer is not None and observed.call.replaceable else None
+            decision.match, placed = self._place(observed.call, told)
         if decision.match is not None and observed.answer is not None:
             match = decision.match
             self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots))
         return placed
 
+    def _place(self, call: Call, answer: str | None) -> tuple[Match | None, list[tuple[str, Match]]]:
+        """The task of a call that the hot path did not place, and earlier calls that are placed now."""
+        # The template may have been found since the call was decided.
+        match = self.identifier.match(call)
+        if match is not None:
+            return match, []
+        learned = self.identifier.learn(call)
+        self._adopt(learned)
+        if learned.match is None and answer is not None:
+            learned = self.identifier.note_unplaced(call, answer)
+            self._adopt(learned)
+        return learned.match, [place for place in learned.placed if place[0] != call.id]
+
     def _adopt(self, learned: Learned) -> None:
         """Store new templates, the task of each if it is new, and which tasks turned out to be one."""
+        names = {found.template.id: found.name for found in learned.found}
         for template in learned.created:
             if self.store.task(template.task) is None:
-                task = Task(template.task, template.app, template.tenant, _name(template))
+                name = names.get(template.id) or _name(template)
+                task = Task(template.task, template.app, template.tenant, name)
                 self.store.save_task(task)
                 self.emit({"kind": "task", "task": task.id, "name": task.name, "template": template})
         for gone, survivor in learned.merged:
@@ -182,6 +205,8 @@ class Background:
             self.emit({"kind": "merged", "task": survivor, "gone": gone})
         if learned.created:
             self.store.save_templates(learned.created)
+        for found in learned.found:
+            self.store.save_pattern(found.template.id, found.pattern.to_json())
 
     def _audit(self, batch: list[Observed]) -> None:
         """Count answered calls, and roll back what audited answers contradict."""
@@ -216,6 +241,7 @@ class Background:
         for task in {template.task for template in self.identifier.templates()} - kept:
             self.identifier.forget(task)
         self.identifier.adopt(templates)
+        self.freely.refresh(templates)
         table: dict[str, LoadedRelease] = {}
         for each in self.store.tasks():
             release = self.store.active_release(each.id) if each.state == "active" else None

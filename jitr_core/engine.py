@@ -367,13 +367,15 @@ class JITR:
         self._audits.give_up()
         self._recorder.close()
         if self._background is not None:
-            self._background.store.close()
+            self._background.close()
 
     def _after_fork(self) -> None:
         """New locks and threads for a forked child: the parent's may be held, and its work is the parent's."""
         self._opening = threading.Lock()
         self._audits.reset()
         self._router.after_fork()
+        if self._identifier.meaning is not None:
+            self._identifier.meaning.after_fork()
 
     def inference_seconds(self) -> float:
         """Seconds this process has spent asking students, deferred calls included."""

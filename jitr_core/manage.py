@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .config import state_folder
 from .errors import ConfigError
+from .freely import forget
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -133,6 +134,7 @@ def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, 
         purged = [store.purge(task=each.id) for each in store.tasks()] + [store.purge(before=math.inf)]
     else:
         purged = [store.purge(task=task.id if task else None, tenant=tenant, before=before)]
+    forget(store)
     for path in (path for part in purged for path in part.paths):
         shutil.rmtree(Path(path), ignore_errors=True)
     return sum(part.observations for part in purged)

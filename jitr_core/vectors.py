@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ChromaIndex", "MemoryIndex", "open_index"]
+__all__ = ["ChromaIndex", "MemoryIndex", "delete_index", "open_index"]
 
 _log = logging.getLogger("jitr")
 _BATCH = 1_000
+_SEARCH = 1_024  # calls looked at for a query: as good as all of them, and never fewer than are asked for
 _NAME = "unplaced-calls"
 _told: set[str] = set()
 
@@ -44,6 +45,11 @@ def open_index(folder: Path | None) -> MemoryIndex | ChromaIndex:
         _told.add("chroma")
         _log.info('calls without a task are compared in memory only; for more of them: pip install "jitr[chroma]"')
     return MemoryIndex()
+
+
+def delete_index(folder: Path) -> None:
+    """Delete an index that no process uses."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class MemoryIndex:
@@ -93,16 +99,24 @@ class ChromaIndex:
     """
 
     def __init__(self, folder: Path, limit: int = 20_000) -> None:
+        self._folder, self._limit = folder, limit
+        latest = max((int(each.name) for each in folder.glob("*") if each.name.isdigit()), default=0)
+        self._open(latest)
+
+    def _open(self, generation: int) -> None:
         import chromadb
         from chromadb.config import Settings
 
-        folder.mkdir(parents=True, exist_ok=True)
-        client = chromadb.PersistentClient(str(folder), Settings(anonymized_telemetry=False))
+        self._generation = generation
+        place = self._folder / str(generation)
+        place.mkdir(parents=True, exist_ok=True)
+        self._client: Any = chromadb.PersistentClient(str(place), Settings(anonymized_telemetry=False))
         # Without an embedding function: the default one would download a model.
-        self._calls: Any = client.get_or_create_collection(
-            _NAME, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+        self._calls: Any = self._client.get_or_create_collection(
+            _NAME,
+            embedding_function=None,
+            configuration={"hnsw": {"space": "cosine", "ef_search": _SEARCH, "num_threads": 1}},
         )
-        self._limit = limit
 
     def add(self, items: Sequence[Item]) -> None:
         """See `MemoryIndex.add`."""
@@ -130,8 +144,20 @@ class ChromaIndex:
         return [(name, vector, text, str(note["answer"])) for name, vector, text, note in rest]
 
     def keep(self, ids: set[str]) -> None:
-        """See `MemoryIndex.keep`."""
-        self.drop([name for name in self._calls.get(include=[])["ids"] if name not in ids])
+        """See `MemoryIndex.keep`. Chroma only marks what is deleted, so what stays moves to files of its own."""
+        if ids.issuperset(self._calls.get(include=[])["ids"]):
+            return
+        held = self._calls.get(include=["embeddings", "documents", "metadatas"])
+        rows = zip(held["ids"], held["embeddings"], held["documents"], held["metadatas"], strict=True)
+        stay = [
+            (i, str(note["frame"]), np.asarray(v), text, str(note["answer"])) for i, v, text, note in rows if i in ids
+        ]
+        self._client.close()
+        self._open(self._generation + 1)
+        self.add(stay)
+        for old in self._folder.iterdir():
+            if old.name != str(self._generation):
+                shutil.rmtree(old, ignore_errors=True)
 
     def drop(self, ids: Sequence[str]) -> None:
         """See `MemoryIndex.drop`."""

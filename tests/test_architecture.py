@@ -33,10 +33,11 @@ STAGES = {
     "audit",
     "savings",
     "store",
+    "vectors",
 }
 """Parts of the loop; they meet in the hubs."""
 
-HUBS = {"pipeline", "background", "engine", "manage", "jobs", "cli", "report", "demo"}
+HUBS = {"pipeline", "background", "freely", "engine", "manage", "jobs", "cli", "report", "demo"}
 """Where the stages meet, and what is above."""
 
 ALLOWED = {

@@ -54,13 +54,17 @@ def check_first_rows(store: Store) -> None:
 
 
 def later_revision(folder: Path, monkeypatch, body: str) -> None:
-    """Adds a revision 0002 to a copy of the migrations."""
+    """Adds a revision to a copy of the migrations."""
     copy = folder / "migrations"
     shutil.copytree(migrations.FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    head = 'from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = "0002", "0001"\n'
-    (copy / "versions" / "m0002_next.py").write_text(f"{head}def upgrade():\n{body}")
+    head = (
+        'from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = "next", "'
+        + schema.REVISIONS[-1]
+        + '"\n'
+    )
+    (copy / "versions" / "next.py").write_text(f"{head}def upgrade():\n{body}")
     monkeypatch.setattr(migrations, "FOLDER", copy)
-    monkeypatch.setattr(database, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(database, "REVISIONS", (*schema.REVISIONS, "next"))
 
 
 def test_an_empty_file_becomes_a_store(tmp_path):
@@ -94,7 +98,7 @@ def test_an_older_schema_is_migrated_on_opening(tmp_path, monkeypatch):
         check_first_rows(store)
         with store._database.read() as connection:
             assert connection.exec_driver_sql("SELECT colour FROM tasks").scalar() is None
-            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0002"
+            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "next"
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
@@ -143,7 +147,7 @@ def test_a_file_that_is_no_database_is_refused_with_a_hint(tmp_path):
 
 def test_damage_within_the_file_becomes_a_store_error_or_a_problem_found(tmp_path):
     with Store(url_of(tmp_path)) as store:
-        for number in range(200):
+        for number in range(2_000):
             store.record("note", None, {"number": number, "text": "x" * 200})
         store._database.checkpoint()
     file = tmp_path / "jitr.db"

@@ -154,7 +154,7 @@ class Identifier:
             learned.created.append(found.template)
             learned.placed += found.placed
         places = dict(learned.placed)
-        for number in [number for number, pooled in self._pool.calls.items() if pooled.id in places] if places else ():
+        for number in [n for n, waiting in self._pool.calls.items() if waiting.id in places] if places else ():
             self._pool.remove(number)
         learned.match = places.get(call.id)
         return learned

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..types import Call, Match, Template
 from .onejob import MIN_GROUP, Pieces, fit_gate, groups
+from .pattern import Pattern, pieces, said
 from .template import Key, key_of, make_template
-from .text import prompt_text, words
+from .text import prompt_text
 
 __all__ = ["Found", "Meaning", "Model", "Neighbours", "Pattern"]
 
@@ -34,6 +32,9 @@ MAX_NEAREST = 512
 MAX_RECENT = 1_000
 """Unplaced calls kept in memory: what a question is told from."""
 
+MAX_FRAMES = 256
+"""Frames whose label-like calls are kept."""
+
 GROWTH = 1.25
 """Factor by which the label-like calls must have grown for another look."""
 
@@ -45,15 +46,6 @@ FAR = 0.02
 
 MAX_TEXT = 1_000
 """Characters of a message that its vector is made of."""
-
-EDGE = 2_000
-"""Characters at the start and the end of a message that are searched for the question."""
-
-MAX_PIECE = 160
-"""Characters of a piece; a question is at an edge of a message, so of four pieces, two at each."""
-
-_CUT = re.compile(r"(?<=[.?!:;…])\s+|\n+|[\"“”«»]|\s+[-–—]+\s+|\s+\.\.\.\s+|(?<=[。？！：；])")
-_SAYS = re.compile(r"\w\W+\w|\w{4}|[^\W\d_a-zA-Z]{2}")
 
 Vector = NDArray[np.float32]
 Frame = tuple[Key, tuple[tuple[str, str], ...]]
@@ -68,7 +60,7 @@ class Model(Protocol):
         """Hash of everything its vectors depend on."""
 
     def embed(self, text: str) -> Vector:
-        """The vector of a text, of length 1, or 0 where the text says nothing."""
+        """The vector of a text, of any length."""
 
 
 class Neighbours(Protocol):
@@ -85,44 +77,6 @@ class Neighbours(Protocol):
 
     def drop(self, ids: Sequence[str]) -> None:
         """Drop these calls; unknown ids are ignored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """What a freely worded task's calls are told by. It holds figures and single words, no call's text.
-
-    Attributes:
-        model: hash of the model its vectors are of.
-        messages: all messages of its calls but the last, (role, text).
-        role: role of the last one.
-        words: words its questions are made of; a piece with any other word is no question of this task. One word
-            turns a question round, and vectors do not show it.
-        gate, bound: see `Gate`.
-        middle: mean of the calls' vectors, of length 1.
-        reach: smallest cosine to the middle at which a call is still near.
-    """
-
-    model: str
-    messages: tuple[tuple[str, str], ...]
-    role: str
-    words: frozenset[str]
-    gate: tuple[float, ...]
-    bound: float
-    middle: tuple[float, ...]
-    reach: float
-
-    def to_json(self) -> str:
-        """The pattern as text."""
-        return json.dumps({**asdict(self), "words": sorted(self.words)}, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Pattern:
-        """The pattern of a text that `to_json` gave."""
-        values = json.loads(text)
-        values["messages"] = tuple((role, said) for role, said in values["messages"])
-        values["words"] = frozenset(values["words"])
-        values["gate"], values["middle"] = tuple(values["gate"]), tuple(values["middle"])
-        return cls(**values)
 
 
 class _Known(NamedTuple):
@@ -172,6 +126,15 @@ class Meaning:
         self._known: dict[Frame, tuple[_Known, ...]] = {}
         self._patterns: list[tuple[Template, Pattern]] = []
 
+    @property
+    def patterns(self) -> list[tuple[Template, Pattern]]:
+        """The known patterns with their templates."""
+        return self._patterns
+
+    def after_fork(self) -> None:
+        """Leave the index to the parent process."""
+        self._index = None
+
     def knows(self, task: str) -> bool:
         """Whether a task is told by one of the known patterns."""
         return any(template.task == task for template, _ in self._patterns)
@@ -198,7 +161,8 @@ class Meaning:
 
     def _embed(self, text: str) -> Vector:
         assert self._model is not None  # nothing is embedded before the model is at hand
-        return self._model.embed(text)
+        vector = self._model.embed(text)
+        return vector / np.float32(max(float(vector @ vector) ** 0.5, 1e-9))
 
     def match(self, call: Call) -> Match | None:
         """The freely worded task of a call that fits no template, its whole prompt being the input; mostly None."""
@@ -215,10 +179,10 @@ class Meaning:
         best: Template | None = None
         clearest = 0.0
         whole: Vector | None = None
-        for piece in _pieces(text):
-            said = _folded(piece)
+        for piece in pieces(text):
+            spoken = said(piece)
             for one in known:
-                if not one.words.issuperset(said):
+                if not one.words.issuperset(spoken):
                     continue
                 score = float(self._embed(piece) @ one.gate[:-1] + one.gate[-1]) - one.bound
                 if score < 0 or (best is not None and score <= clearest):
@@ -244,35 +208,32 @@ class Meaning:
         if not 0 < len(one.answer) <= MAX_ANSWER:
             return []
         self._fresh.setdefault(frame, {})[call.id] = one
-        counts = self._answers.setdefault(frame, Counter())
+        counts = self._answers[frame] = self._answers.pop(frame, Counter())
         counts[one.answer] += 1
-        self._forget_some()
+        self._forget_some(frame)
         if counts[one.answer] < MIN_REPEATS:
             return []
         alike = sum(count for count in counts.values() if count >= MIN_REPEATS)
         if alike < self._due.get(frame, 2 * MIN_GROUP):
             return []
         self._due[frame] = alike * GROWTH
-        return self._look(one)
+        return self._look(one) if self._ready() is not None else []
 
-    def _forget_some(self) -> None:
-        """Bound what is kept for calls that no label is known for."""
-        while sum(map(len, self._fresh.values())) > MAX_RECENT:
-            frame = max(self._fresh, key=lambda f: len(self._fresh[f]))
-            del self._fresh[frame][next(iter(self._fresh[frame]))]
-        while len(self._answers) > MAX_RECENT:
+    def _forget_some(self, frame: Frame) -> None:
+        """Bound what is kept: of a frame, and in the number of frames."""
+        counts, fresh = self._answers[frame], self._fresh[frame]
+        if len(counts) > MAX_RECENT:
+            for answer in [answer for answer, count in counts.items() if count < MIN_REPEATS]:
+                del counts[answer]
+        if len(fresh) > MAX_RECENT:
+            del fresh[next(iter(fresh))]
+        if len(self._answers) > MAX_FRAMES:
             gone = next(iter(self._answers))
             for kept in (self._answers, self._fresh, self._due):
                 kept.pop(gone, None)
-        for counts in self._answers.values():
-            if len(counts) > MAX_RECENT:
-                for answer in [a for a, count in counts.items() if count < MIN_REPEATS]:
-                    del counts[answer]
 
     def _look(self, seed: _Unplaced) -> list[Found]:
         """Look for tasks among the label-like neighbours of a call."""
-        if self._ready() is None:
-            return []
         index = self._index = self._index or self._open()
         place = repr(seed.frame)
         fresh = [one for one in self._fresh.pop(seed.frame, {}).values() if not self._caught(one)]
@@ -291,9 +252,9 @@ class Meaning:
         whole = np.stack([vector for _, vector in members])
         inside = {one.id for one, _ in members}
         others = [one.text for one in self._recent if one.id not in inside and one.frame == seed.frame]
-        pieces = self._embedded([one.text for one, _ in members])
+        texts = [one.text for one, _ in members]
         found = []
-        for group in groups(whole, pieces, self._embedded(others), [one.answer for one, _ in members]):
+        for group in groups(whole, self._embedded(texts), self._embedded(others), [one.answer for one, _ in members]):
             made = self._pattern([members[i][0] for i in group], whole[group])
             if made is not None:
                 found.append(self._task(*made, [one for one, _ in members]))
@@ -317,9 +278,7 @@ class Meaning:
                 placed.append((one.id, Match(template.task, template.id, (prompt,))))
         return Found(template, pattern, tuple(placed), name)
 
-    def _pattern(
-        self, group: Sequence[_Unplaced], whole: NDArray[np.float32]
-    ) -> tuple[Template, Pattern, str] | None:
+    def _pattern(self, group: Sequence[_Unplaced], whole: NDArray[np.float32]) -> tuple[Template, Pattern, str] | None:
         """What calls that are one job are told by, if their question can be told from other text."""
         middle = whole.mean(0)
         middle /= np.linalg.norm(middle)
@@ -335,35 +294,43 @@ class Meaning:
         ]
         texts = [one.text for one in group]
         gate = fit_gate(self._embedded(texts), self._embedded([one.text for one in others]), QUANTILE)
-        flat = [_folded(piece) for text in texts for piece in _pieces(text)]
+        flat = [said(piece) for text in texts for piece in pieces(text)]
         asks = [flat[place] for place, sure in zip(gate.asks, gate.sure, strict=True) if sure]
-        common = Counter(word for said in asks for word in said)
+        common = Counter(word for ask in asks for word in ask)
         known = frozenset(word for word, count in common.items() if count > 1)
-        asks = [said for said in asks if known.issuperset(said)]
+        asks = [ask for ask in asks if known.issuperset(ask)]
         if len(asks) < MIN_GROUP // 2:
             return None
         key, before = group[0].frame
         template = make_template(key, ("", ""), _task_of(key, [one.id for one in group]))
         assert self._model is not None
         pattern = Pattern(
-            self._model.hash, before[:-1], group[0].role, known, _rounded(gate.weights), gate.bound, _rounded(middle), reach
+            self._model.hash,
+            before[:-1],
+            group[0].role,
+            known,
+            _rounded(gate.weights),
+            gate.bound,
+            _rounded(middle),
+            reach,
         )
         typical = " ".join([word for word, count in common.most_common(6) if count >= 0.1 * len(asks)])
         return template, pattern, f"{typical} ({', '.join(sorted(labels)[:3])})"
 
     def _embedded(self, texts: Sequence[str]) -> Pieces:
-        pieces = [(i, piece) for i, text in enumerate(texts) for piece in _pieces(text)]
-        vectors = [self._embed(piece) for _, piece in pieces]
+        found = [(i, piece) for i, text in enumerate(texts) for piece in pieces(text)]
+        vectors = [self._embed(piece) for _, piece in found]
         width = len(self._embed(""))
-        return Pieces(np.array(vectors, np.float32).reshape(-1, width), np.array([i for i, _ in pieces], np.intp))
+        return Pieces(np.array(vectors, np.float32).reshape(-1, width), np.array([i for i, _ in found], np.intp))
 
-    def keep(self, ids: set[str]) -> None:
-        """Forget all unplaced calls but these."""
+    def keep(self, ids: set[str]) -> bool:
+        """Forget all unplaced calls but these; False if the index was not opened yet, so that it forgot nothing."""
         self._recent = deque((one for one in self._recent if one.id in ids), MAX_RECENT)
         for frame, fresh in self._fresh.items():
             self._fresh[frame] = {name: one for name, one in fresh.items() if name in ids}
         if self._index is not None:
             self._index.keep(ids)
+        return self._index is not None
 
 
 def _frame(call: Call) -> Frame:
@@ -372,19 +339,6 @@ def _frame(call: Call) -> Frame:
 
 def _task_of(key: Key, ids: Sequence[str]) -> str:
     return make_template(key, ("meaning", *ids)).task
-
-
-def _pieces(text: str) -> list[str]:
-    """Parts of a message that may be its question: up to two at its start and two at its end, one at least."""
-    if len(text) > 2 * EDGE:
-        text = f"{text[:EDGE]}\n{text[-EDGE:]}"
-    parts = [part for part in map(str.strip, _CUT.split(text)) if _SAYS.search(part)]
-    parts = parts if len(parts) <= 4 else [*parts[:2], *parts[-2:]]
-    return [part[:MAX_PIECE] for part in parts] or [text[:MAX_PIECE]]
-
-
-def _folded(piece: str) -> set[str]:
-    return {word.casefold() for word in words(piece)}
 
 
 def _rounded(values: Iterable[float]) -> tuple[float, ...]:

@@ -201,9 +201,7 @@ def _foretold(x: Vectors, truth: NDArray[np.intp], labels: int) -> tuple[NDArray
     return _judged(_held_out(x, spread, RIDGE).argmax(1), truth, labels)
 
 
-def _judged(
-    guess: NDArray[np.intp], truth: NDArray[np.intp], labels: int
-) -> tuple[NDArray[np.float64], float, float]:
+def _judged(guess: NDArray[np.intp], truth: NDArray[np.intp], labels: int) -> tuple[NDArray[np.float64], float, float]:
     right = (guess == truth).astype(np.float64)
     chance = float(np.bincount(guess, minlength=labels) @ np.bincount(truth, minlength=labels)) / len(truth) ** 2
     if not 0 < chance < 1:
@@ -244,13 +242,11 @@ def _ridge(
     weighted = rows * share[:, None]
     penalty = ridge * np.eye(rows.shape[1])
     penalty[-1, -1] = 1e-6
-    solved: NDArray[np.float64] = np.linalg.solve(weighted.T @ rows + penalty, weighted.T @ y)
-    return solved
+    return np.asarray(np.linalg.solve(weighted.T @ rows + penalty, weighted.T @ y), np.float64)
 
 
 def _scores(x: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    scored: NDArray[np.float64] = x @ weights[:-1] + weights[-1]
-    return scored
+    return np.asarray(x @ weights[:-1] + weights[-1], np.float64)
 
 
 def fit_gate(job: Pieces, others: Pieces, quantile: float) -> Gate:

@@ -17,13 +17,14 @@ __all__ = [
     "metadata",
     "monitors",
     "observations",
+    "patterns",
     "releases",
     "searches",
     "tasks",
     "templates",
 ]
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision in order, the last one being what this code reads and writes."""
 
 metadata = MetaData()
@@ -98,6 +99,14 @@ templates = Table(
     Column("contract", String, nullable=False),
     Column("literals", Text, nullable=False),
 )
+
+patterns = Table(
+    "patterns",
+    metadata,
+    Column("template", String, primary_key=True),
+    Column("pattern", Text, nullable=False),
+)
+"""What the calls of a freely worded task are told by."""
 
 releases = Table(
     "releases",
