@@ -70,6 +70,8 @@ class Freely:
 
     def close(self) -> None:
         """Give the index back."""
+        if self._meaning is not None:
+            self._meaning.close()
         if self._renew_at is not None:
             self._renew_at = None
             self._store.free(_LEASE, _owner())

@@ -84,6 +84,9 @@ class MemoryIndex:
         """Drop all calls but these."""
         self._items = {name: item for name, item in self._items.items() if name in ids}
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
     def drop(self, ids: Sequence[str]) -> None:
         """Drop these calls; unknown ids are ignored."""
         for name in ids:
@@ -143,6 +146,10 @@ class ChromaIndex:
         rest = zip(found["ids"][0], vectors, found["documents"][0], found["metadatas"][0], strict=True)
         return [(name, vector, text, str(note["answer"])) for name, vector, text, note in rest]
 
+    def close(self) -> None:
+        """Let go of the files; they may be deleted or used by another process now."""
+        self._client.close()
+
     def keep(self, ids: set[str]) -> None:
         """See `MemoryIndex.keep`. Chroma only marks what is deleted, so what stays moves to files of its own."""
         if ids.issuperset(self._calls.get(include=[])["ids"]):
@@ -152,7 +159,7 @@ class ChromaIndex:
         stay = [
             (i, str(note["frame"]), np.asarray(v), text, str(note["answer"])) for i, v, text, note in rows if i in ids
         ]
-        self._client.close()
+        self.close()
         self._open(self._generation + 1)
         self.add(stay)
         for old in self._folder.iterdir():

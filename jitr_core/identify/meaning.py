@@ -41,7 +41,7 @@ GROWTH = 1.25
 QUANTILE = 0.995
 """Share of the other calls, in (0, 1), that must score below a pattern's bound."""
 
-FAR = 0.02
+FAR = 0.05
 """Share of the members, in [0, 1), that may lie farther from their middle than a call that is still caught."""
 
 MAX_TEXT = 1_000
@@ -77,6 +77,9 @@ class Neighbours(Protocol):
 
     def drop(self, ids: Sequence[str]) -> None:
         """Drop these calls; unknown ids are ignored."""
+
+    def close(self) -> None:
+        """Let go of the files, if there are any."""
 
 
 class _Known(NamedTuple):
@@ -130,6 +133,12 @@ class Meaning:
     def patterns(self) -> list[tuple[Template, Pattern]]:
         """The known patterns with their templates."""
         return self._patterns
+
+    def close(self) -> None:
+        """Let go of the index."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
 
     def after_fork(self) -> None:
         """Leave the index to the parent process."""

@@ -13,6 +13,9 @@ __all__ = ["MIN_GROUP", "Gate", "Pieces", "fit_gate", "groups"]
 MIN_GROUP = 64
 """Calls below which nothing is taken for a job."""
 
+MAX_BRANCHES = 32
+"""Sets of calls that are judged in one look."""
+
 MIN_Z = 4.0
 """Standard errors by which answers must be foretold better than by chance, held-out. With opposite questions mixed half
 and half they are not foretold at all, however alike the wordings."""
@@ -25,16 +28,20 @@ MAX_WORDING_Z = 2.5
 are answered the other way round."""
 
 CUTS = (2, 3, 4)
-"""Numbers of kinds that wordings are cut into."""
+"""Numbers of kinds that calls are cut into, by wording and by text."""
 
 MIN_KIND = 16
-"""Calls that a kind of wording needs to be judged."""
+"""Calls that a kind needs to be judged."""
 
 MIN_SHARED = 0.5
-"""Share of answers, in [0, 1], that a kind must have in common with the others: what is answered hangs on the text."""
+"""Share of answers, in [0, 1], that a kind of wording must have in common with the others: what is answered hangs on
+the text. Of a kind of text that gets other answers ("sports") nothing can be said."""
 
-MAX_GAP_Z = 2.5
+MAX_GAP_Z = 2.0
 """Standard errors by which the other calls may foretell a kind's answers worse than the kind itself does."""
+
+MIN_KEPT = 0.5
+"""Share of its own kappa that must be kept when the others foretell a kind's answers."""
 
 MIN_ACROSS_Z = 2.0
 """Standard errors by which the other calls must foretell a kind's answers better than by chance, where the kind has
@@ -153,20 +160,20 @@ def _label_sets(asks: Vectors, answers: Sequence[str]) -> list[set[str]]:
 
 
 def _one_jobs(members: list[int], whole: Vectors, asks: Vectors, answers: Sequence[str]) -> list[list[int]]:
-    """Parts of a tree of likeness, as large as they can be while they are one job."""
+    """Branches of two trees, of likeness by text and question and by question alone, that are one job; large first."""
     from scipy.cluster.hierarchy import linkage, to_tree
 
-    root = to_tree(linkage(np.hstack([whole, asks])[members], "ward"))
-    found, todo = [], [root]
-    while todo:
-        node = todo.pop()
-        if node.count < MIN_GROUP:
-            continue
-        here = sorted(members[i] for i in node.pre_order())
-        if _one_job(whole[here], asks[here], [answers[i] for i in here]):
-            found.append(here)
-        else:
-            todo += [node.left, node.right]
+    found: list[list[int]] = []
+    left = set(members)
+    branches: list[tuple[int, ...]] = []
+    for vectors in (np.hstack([whole, asks])[members], asks[members]):
+        _, nodes = to_tree(linkage(vectors, "ward"), rd=True)
+        large = [node for node in nodes if node.count >= MIN_GROUP]
+        branches += [tuple(sorted(members[i] for i in node.pre_order())) for node in large]
+    for branch in sorted(set(branches), key=lambda branch: (-len(branch), branch))[:MAX_BRANCHES]:
+        if left.issuperset(branch) and _one_job(whole[list(branch)], asks[list(branch)], [answers[i] for i in branch]):
+            found.append(list(branch))
+            left -= set(branch)
     return found
 
 
@@ -182,16 +189,19 @@ def _one_job(whole: Vectors, asks: Vectors, said: Sequence[str]) -> bool:
     if z < MIN_Z or kappa < MIN_KAPPA:
         return False
     surplus = (right - right.mean())[:, None]
-    if surplus.any():
+    if 0 < right.sum() < len(right):
         guess = _held_out(asks, surplus, GATE_RIDGE)[:, 0]
         if float(np.corrcoef(guess, surplus[:, 0])[0, 1]) * len(said) ** 0.5 > MAX_WORDING_Z:
             return False
-    tree = linkage(asks, "ward")
-    wordings = [fcluster(tree, cut, "maxclust") for cut in CUTS]
-    for kind in {tuple(part == k) for part in wordings for k in set(part)}:
-        some, rest = np.flatnonzero(kind), np.flatnonzero(~np.array(kind))
-        if min(len(some), len(rest)) >= MIN_KIND and not _alike(whole, truth, some, rest):
-            return False
+    for vectors, by_text in ((asks, False), (whole, True)):
+        tree = linkage(vectors, "ward")
+        parts = [fcluster(tree, cut, "maxclust") for cut in CUTS]
+        for kind in {tuple(part == k) for part in parts for k in set(part)}:
+            some, rest = np.flatnonzero(kind), np.flatnonzero(~np.array(kind))
+            if min(len(some), len(rest)) < MIN_KIND or (by_text and not _shared(truth, some, rest)):
+                continue
+            if not _shared(truth, some, rest) or not _alike(whole, truth, some, rest):
+                return False
     return True
 
 
@@ -220,18 +230,23 @@ def _held_out(x: NDArray[np.floating], y: NDArray[np.float64], ridge: float) -> 
     return held
 
 
+def _shared(truth: NDArray[np.intp], some: NDArray[np.intp], rest: NDArray[np.intp]) -> bool:
+    """Whether some calls get much the same answers as the rest."""
+    shares = [np.bincount(truth[part], minlength=int(truth.max()) + 1) / len(part) for part in (some, rest)]
+    return float(np.minimum(*shares).sum()) >= MIN_SHARED
+
+
 def _alike(x: Vectors, truth: NDArray[np.intp], some: NDArray[np.intp], rest: NDArray[np.intp]) -> bool:
     """Whether some calls are answered as the rest are, as far as can be told."""
     labels = int(truth.max()) + 1
-    shares = [np.bincount(truth[part], minlength=labels) / len(part) for part in (some, rest)]
-    if np.minimum(*shares).sum() < MIN_SHARED:
+    own_right, _, own_kappa = _foretold(x[some], truth[some], labels)
+    weights = _ridge(x[rest], np.eye(labels)[truth[rest]], np.ones(len(rest)), RIDGE)
+    right, z, kappa = _judged(_scores(x[some], weights).argmax(1), truth[some], labels)
+    both = (own_right.mean() + right.mean()) / 2
+    gap = float((own_right.mean() - right.mean()) / max(2 * both * (1 - both) / len(some), 1e-9) ** 0.5)
+    if gap > MAX_GAP_Z and kappa < MIN_KEPT * own_kappa:
         return False
-    within = _foretold(x[some], truth[some], labels)[0].mean()
-    weights = _ridge(x[rest], np.eye(labels)[truth[rest]] - shares[1], np.ones(len(rest)), RIDGE)
-    right, z, _ = _judged(_scores(x[some], weights).argmax(1), truth[some], labels)
-    both = (within + right.mean()) / 2
-    gap = float((within - right.mean()) / max(2 * both * (1 - both) / len(some), 1e-9) ** 0.5)
-    return gap <= MAX_GAP_Z and (z >= MIN_ACROSS_Z or len(some) < 2 * MIN_KIND)
+    return z >= MIN_ACROSS_Z or len(some) < 2 * MIN_KIND
 
 
 def _ridge(
