@@ -170,7 +170,8 @@ class Meaning:
 
     def _embed(self, text: str) -> Vector:
         assert self._model is not None  # nothing is embedded before the model is at hand
-        vector = self._model.embed(text)
+        # A lone surrogate is more than a tokenizer takes.
+        vector = self._model.embed(text if text.isascii() else text.encode("utf-8", "replace").decode())
         return vector / np.float32(max(float(vector @ vector) ** 0.5, 1e-9))
 
     def match(self, call: Call) -> Match | None:
