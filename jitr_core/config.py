@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ConfigError
@@ -81,11 +81,6 @@ class Policy:
         unknown = set(self.families) - set(FAMILIES)
         if unknown or not self.families:
             raise ConfigError(f"unknown families {sorted(unknown)}; choose from {', '.join(FAMILIES)}.")
-
-    @classmethod
-    def settings(cls) -> tuple[str, ...]:
-        """Names of all settings, in order."""
-        return tuple(f.name for f in fields(cls))
 
 
 def state_folder(url: str) -> Path:
