@@ -16,7 +16,7 @@ from ..types import Slots
 from .base_models import BaseModels
 from .combine import cross_combine, fit_combination
 from .lexical import Vocabulary
-from .ood import Gate, known_share
+from .ood import Gate
 from .pairs import MAX_SLOTS, pair_features, pair_width
 from .recipes import CandidateRecipe, HeadRecipe
 from .ridge import kernel_ridge, landmark_ridge, sparse_ridge
@@ -174,7 +174,7 @@ class Bench:
     @cached_property
     def _known(self) -> list[float | None]:
         # The vocabulary holds what occurs in two inputs or more, so each input's share is as if it had been left out.
-        return [known_share(b, self.vocabularies["char"].hashes) for b in self._bags["char"]]
+        return [self.vocabularies["char"].known(b).share for b in self._bags["char"]]
 
     @cached_property
     def closed(self) -> NDArray[np.bool_]:
