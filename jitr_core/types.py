@@ -103,6 +103,10 @@ class Task:
         name: what to call it in reports: the step, or a few words of the template.
         state: see `TaskState`.
         reason: why it is in that state; "" if it goes without saying.
+        decided: the user named, merged, split, declared or ignored it; the miner leaves it as it is.
+        ignored: the user wants nothing done about it; it is paused as long.
+        regroupings: how often templates were moved to it or away from it.
+        input_type, task_type: what the teacher says it is, "" as long as it was not asked.
     """
 
     id: str
@@ -111,6 +115,29 @@ class Task:
     name: str
     state: TaskState = "observing"
     reason: str = ""
+    decided: bool = False
+    ignored: bool = False
+    regroupings: int = 0
+    input_type: str = ""
+    task_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A task the user knew before its first call: all calls of a step, or all that fit a template.
+
+    Attributes:
+        task: id of the task.
+        app, tenant: whose calls.
+        step: only calls of this step; "" if it may be any.
+        literals: the template's constant parts as in `Template`; () takes every call of the step.
+    """
+
+    task: str
+    app: str
+    tenant: str
+    step: str = ""
+    literals: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..types import Call, Example, Match, Observation, Slots
 from . import rows
 from .database import Database
-from .parts import regrouped, survivors
+from .parts import owners, regrouped
 from .records import Asked, Audited, TaskCounts, Usage
 from .schema import counters, templates
 from .schema import observations as o
@@ -46,7 +46,7 @@ class Observations:
         """Stores calls; one whose id is known is left as it is.
 
         Args:
-            observations: in the order of the stream. A call of a merged task goes to the survivor.
+            observations: in the order of the stream. A call goes to the task that its template belongs to by now.
 
         Returns:
             How many were new.
@@ -55,9 +55,7 @@ class Observations:
             return 0
         new = [rows.observation_row(each, self._content_hash, self._chars) for each in observations]
         with self._database.write() as connection:
-            merged = survivors(connection)
-            for row in new if merged else ():
-                row["task"] = merged.get(row["task"], row["task"])
+            _place(connection, new)
             return int(connection.execute(_insert_new(connection), new).rowcount)
 
     def assign(self, placed: Sequence[tuple[str, Match]]) -> int:
@@ -73,9 +71,7 @@ class Observations:
             return 0
         changes = [{"call": rows.storable(call), **rows.placement(match, self._content_hash)} for call, match in placed]
         with self._database.write() as connection:
-            merged = survivors(connection)
-            for change in changes:
-                change["task"] = merged.get(change["task"], change["task"])
+            _place(connection, changes)
             update = o.update().where(o.c.id == bindparam("call"), *_UNPLACED_PROMPT)
             moved = int(connection.execute(update, changes).rowcount)
             if moved:
@@ -263,6 +259,13 @@ class Observations:
                 return 0
             self._literal_chars[template] = sum(map(len, rows.template_of(row).literals))
         return self._literal_chars[template]
+
+
+def _place(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:
+    """Corrects the tasks of calls recognised by a process that has not heard of a merge or split yet."""
+    current = owners(connection, ((row["task"], row["template"]) for row in changes))
+    for row in changes:
+        row["task"] = current.get((row["task"], row["template"]))
 
 
 def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
