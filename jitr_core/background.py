@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
 from .equivalence import equivalent
-from .identify import supersedes
+from .identify import Decisions, supersedes, task_name
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
 
@@ -174,12 +173,17 @@ class Background:
         """Store new templates, the task of each if it is new, and which tasks turned out to be one."""
         for template in learned.created:
             if self.store.task(template.task) is None:
-                task = Task(template.task, template.app, template.tenant, _name(template))
+                task = Task(template.task, template.app, template.tenant, task_name(template))
                 self.store.save_task(task)
                 self.emit({"kind": "task", "task": task.id, "name": task.name, "template": template})
         for gone, survivor in learned.merged:
-            self.store.merge_tasks(gone, survivor)
-            self.emit({"kind": "merged", "task": survivor, "gone": gone})
+            if self.store.merge_tasks(gone, survivor):
+                self.emit({"kind": "merged", "task": survivor, "gone": gone})
+                continue
+            # The user has just decided otherwise: what the store says is taken over anew.
+            self.identifier.forget(survivor)
+            self._version = -1
+            return
         if learned.created:
             self.store.save_templates(learned.created)
 
@@ -211,13 +215,14 @@ class Background:
         version = self.store.version()
         if version == self._version:
             return
-        templates = self.store.templates()
+        templates, tasks = self.store.templates(), self.store.tasks()
+        self.identifier.decide(Decisions.of(tasks, self.store.declarations()))
+        self.identifier.adopt(templates)
         kept = {template.task for template in templates}
         for task in {template.task for template in self.identifier.templates()} - kept:
             self.identifier.forget(task)
-        self.identifier.adopt(templates)
         table: dict[str, LoadedRelease] = {}
-        for each in self.store.tasks():
+        for each in tasks:
             release = self.store.active_release(each.id) if each.state == "active" else None
             if release is None:
                 continue
@@ -225,7 +230,8 @@ class Background:
             if loaded is None or loaded.release.id != release.id:
                 loaded = self._load(release)
             if loaded is not None:
-                table[each.id] = replace(loaded, templates=_answerable(release, templates))
+                foreign = self.store.joined_templates(each.id) - set(release.templates)
+                table[each.id] = replace(loaded, templates=_answerable(release, templates, foreign))
         self.router.load(table)
         self._version = version
 
@@ -248,17 +254,17 @@ class Background:
         return audit_share(self._answered[release], self.policy)
 
 
-def _answerable(release: Release, templates: list[Template]) -> frozenset[str]:
-    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits."""
-    certified = [t for t in templates if t.id in release.templates]
-    return frozenset(release.templates) | {
-        wide.id
-        for wide in templates
-        if wide.task == release.task and any(supersedes(wide, narrow) for narrow in certified)
-    }
+def _answerable(release: Release, templates: list[Template], foreign: frozenset[str]) -> frozenset[str]:
+    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits.
 
-
-def _name(template: Template) -> str:
-    """What to call a task: its step, or the first words of its template."""
-    words = re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f", " ", " … ".join(template.literals)))
-    return template.step or " ".join(words[:8]) or template.task
+    Args:
+        release: the release.
+        templates: all templates.
+        foreign: ids of templates that came to the task by merges and that it was not certified on; what is a wider
+            version of one of them is none of the release's either.
+    """
+    of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
+    certified = [t for t in of_task if t.id in release.templates]
+    barred = [t for t in templates if t.id in foreign]
+    wider = [t for t in of_task if any(supersedes(t, narrow) for narrow in certified)]
+    return frozenset(release.templates) | {t.id for t in wider if not any(supersedes(t, other) for other in barred)}

@@ -1,21 +1,27 @@
 """Identification: which recurring task a call belongs to, and what of its prompt is input."""
 
 from .answers import AnswerSpace, answer_space
+from .decisions import Decisions, pattern, task_name
 from .identifier import Identifier, Learned
 from .refine import supersedes
 from .stream import Assignment, identify_stream
+from .template import key_of
 from .text import content_hash, join_prompt, normalise, prompt_text
 
 __all__ = [
     "AnswerSpace",
     "Assignment",
+    "Decisions",
     "Identifier",
     "Learned",
     "answer_space",
     "content_hash",
     "identify_stream",
     "join_prompt",
+    "key_of",
     "normalise",
+    "pattern",
     "prompt_text",
     "supersedes",
+    "task_name",
 ]

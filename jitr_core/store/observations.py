@@ -232,6 +232,35 @@ class Observations:
         with self._database.read() as connection:
             return [rows.call_of(row) for row in connection.execute(query)][::-1]
 
+    def latest(self, task: str, limit: int) -> list[Observation]:
+        """The latest calls of a task whose texts are kept, oldest first.
+
+        Args:
+            task: id of the task.
+            limit: at most so many.
+        """
+        query = select(o).where(o.c.task == task, o.c.kept).order_by(o.c.n.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [rows.observation_of(row) for row in connection.execute(query)][::-1]
+
+    def template_counts(self, task: str) -> dict[str, int]:
+        """Number of calls of a task by the id of their template."""
+        query = select(o.c.template, func.count()).where(o.c.task == task).group_by(o.c.template)
+        with self._database.read() as connection:
+            return {template: count for template, count in connection.execute(query) if template is not None}
+
+    def answer_counts(self, task: str, limit: int) -> dict[str, int]:
+        """How often the teacher gave each answer in the latest labelled calls of a task.
+
+        Args:
+            task: id of the task.
+            limit: at most so many calls.
+        """
+        latest = select(o.c.answer).where(o.c.task == task, o.c.labelled).order_by(o.c.n.desc()).limit(limit).subquery()
+        query = select(latest.c.answer, func.count()).group_by(latest.c.answer)
+        with self._database.read() as connection:
+            return dict(connection.execute(query).tuples().all())
+
     def observations(self, task: str | None = None) -> Iterator[Observation]:
         """All stored calls in the order of the stream, read page by page.
 
