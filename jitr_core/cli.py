@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from click.core import ParameterSource
 
 from .config import DEFAULT_URL, state_folder
 from .errors import CallLogError, ConfigError, JITRError
@@ -128,7 +127,8 @@ def tasks(
 ) -> None:
     """List the tasks found, what serves them and why; or decide about them."""
     if context.invoked_subcommand is not None:
-        if context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
+        source = context.get_parameter_source("url")
+        if source is not None and source.name == "COMMANDLINE":
             raise ConfigError("--url stands before the command.", hint=f"Write it after {context.invoked_subcommand}.")
         return
     with _open(url) as store:

@@ -31,7 +31,7 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         task: only this one, with examples.
 
     Returns:
-        For each task: `task` (its id), `name`, `app`, `tenant`, `state`, `reason`, `why` (why it is or is not replaced),
+        For each task: `task` (its id), `name`, `app`, `tenant`, `state`, `reason`, `why` (it is or is not replaced),
         `decided` (by the user), `ignored`, `input_type` and `task_type` (as the teacher said), `templates` [{`id`,
         `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `answers` {`kind`, `labels`, `reason`},

@@ -260,7 +260,7 @@ class Observations:
         latest = select(o.c.answer).where(o.c.task == task, o.c.labelled).order_by(o.c.n.desc()).limit(limit).subquery()
         query = select(latest.c.answer, func.count()).group_by(latest.c.answer)
         with self._database.read() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {answer: count for answer, count in connection.execute(query)}
 
     def observations(self, task: str | None = None) -> Iterator[Observation]:
         """All stored calls in the order of the stream, read page by page.
