@@ -354,7 +354,7 @@ def test_a_release_answers_no_merged_template_not_even_one_that_looks_like_a_wid
     (task,) = store.tasks()
     (certified,) = store.templates()
     wide = (certified.literals[0].removesuffix("Message: "), "")
-    wider = (wide[0].removesuffix("\x1fuser"), "")
+    wider = (wide[0].removesuffix("\x1euser\x1f"), "")
 
     def answerable() -> set[str]:
         jitr.refresh()
