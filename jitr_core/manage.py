@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .config import state_folder
 from .errors import ConfigError
 from .identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
-from .types import Declaration, Task, Template
+from .types import GIVEN, Declaration, Task, Template
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -232,7 +232,7 @@ def _owner(store: Store, declaration: Declaration) -> Task | None:
         if same is not None and same.task == task.id:
             return task
         if not declaration.literals:
-            if any(t.step == declaration.step for t in mine):
+            if any(t.step.removeprefix(GIVEN) == declaration.step for t in mine):
                 return task
             continue
         inputs = [(t, ("x",) * (len(t.literals) - 1)) for t in mine]

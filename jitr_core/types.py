@@ -9,6 +9,10 @@ from typing import Literal
 Slots = tuple[str, ...]
 """The varying parts of one call's prompt, in order: the **input** a student sees."""
 
+GIVEN = "@"
+"""Opens the name of a step that the framework gave: a graph's node or the name of a run. All calls of a declared step
+are one task; those of a given one are in one place of the app, and their templates say which do the same job."""
+
 Reason = Literal["no_task", "no_release", "deferral", "ood", "fallback", "shadow", "canary", "audit_hold", "answered"]
 """Why a call was decided as it was; the values of `reason` in `jitr replay --decisions`."""
 
@@ -24,7 +28,7 @@ class Call:
         messages: (role, text) pairs in order.
         app: the application, so that several can share one state.
         tenant: a customer of the application; tasks never span tenants.
-        step: name of the step, declared by the user or given by the framework; "" if unknown.
+        step: name of the step, declared by the user, or given by the framework (see `GIVEN`); "" if unknown.
         contract: hash of tools, tool_choice, response_format, functions and stop; "" if none is set.
         model: the teacher's model name; "" if unknown.
         time: when the call was made, in seconds since the epoch.

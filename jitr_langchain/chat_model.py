@@ -45,8 +45,9 @@ class JITRChatModel(StandIn):
 
     Chains, agents and callbacks see the teacher: its name in traces, its parameters, its cache entries, its errors.
     Whatever goes wrong inside JITR, the teacher answers. `JITR_DISABLED=1` in the environment switches JITR off,
-    `metadata={"jitr": "off"}` in a request's config does so for this request. The step of a call is named by `step`,
-    `metadata["jitr_step"]`, a tag `jitr:<name>`, the LangGraph node, or the `run_name` bound to the model.
+    `metadata={"jitr": "off"}` in a request's config does so for this request. The step of a call is declared by `step`,
+    `metadata["jitr_step"]` or a tag `jitr:<name>`: all its calls are one task. Else agent, LangGraph node and the
+    `run_name` bound to the model tell places apart, and the prompts tell which calls do the same job.
 
     What differs: `repr()`, `isinstance(x, ChatOpenAI)`, and that `loads(dumps(x))` gives the teacher.
 

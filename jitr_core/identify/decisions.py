@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..types import Declaration, Match, Task, Template
+from ..types import GIVEN, Declaration, Match, Task, Template
 from .template import Key, fit, make_template, roles_of, to_match
 from .text import prompt_text, words
 
@@ -48,13 +48,19 @@ class Decisions:
         """The task that was declared for the step of this key, None if there is none."""
         return next((each.task for each in self._about(key) if not each.literals), None)
 
+    def trusts(self, key: Key) -> bool:
+        """Whether the user has said that all calls with this key do one job: by declaring their step."""
+        step = key[2]
+        return bool(step) and (not step.startswith(GIVEN) or self.step_task(key) is not None)
+
     def is_declared(self, template: Template) -> bool:
         """Whether a template stands as the user wrote it, so that no call may change it."""
         return any(each.task == template.task and each.literals == template.literals for each in self.declarations)
 
     def _about(self, key: Key) -> Iterable[Declaration]:
         app, tenant, step, _ = key
-        return (d for d in self.declarations if (d.app, d.tenant) == (app, tenant) and d.step in ("", step))
+        steps = ("", step, step.removeprefix(GIVEN))
+        return (d for d in self.declarations if (d.app, d.tenant) == (app, tenant) and d.step in steps)
 
 
 def pattern(messages: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -90,6 +96,9 @@ def _marked(text: str) -> str:
 
 
 def task_name(template: Template) -> str:
-    """What to call a task: its step, or the first words of its template."""
+    """What to call a task: its step if the user declared one, else where it is and the first words of its template."""
     found = re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f", " ", " … ".join(template.literals)))
-    return template.step or " ".join(found[:8]) or template.task
+    words_of = " ".join(found[:8]) or template.task
+    if not template.step.startswith(GIVEN):
+        return template.step or words_of
+    return f"{template.step.removeprefix(GIVEN)}: {words_of}"

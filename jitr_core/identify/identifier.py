@@ -130,10 +130,10 @@ class Identifier:
         number = self._pool.add(pooled(call.id, key, roles, prompt))
         if number not in self._pool.calls:
             return learned
-        proposal = self._miner.propose(number, trusted=bool(call.step))
+        proposal = self._miner.propose(number, trusted=self._decisions.trusts(key))
         if proposal is not None:
             self._create((key, roles), proposal, learned)
-        elif call.step:
+        elif self._decisions.trusts(key):
             self._catch_all(key, learned)
         learned.placed = [(call_id, match) for call_id, match in learned.placed if call_id != call.id]
         learned.match = self.match(call)

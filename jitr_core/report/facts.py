@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Policy
 from ..identify import answer_space
 from ..manage import pipeline, task_templates
+from ..types import GIVEN
 from .wording import share
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
     templates = [
         {
             "id": each.template.id,
-            "step": each.template.step,
+            "step": each.template.step.removeprefix(GIVEN),
             "text": marked(each.template.literals),
             "calls": each.calls,
         }
