@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
 from .equivalence import equivalent
-from .identify import Decisions, supersedes, task_name
+from .identify import Decisions, description, question, reading, supersedes, task_name
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .config import Policy
     from .identify import Identifier, Learned
     from .pipeline import Pipeline
-    from .store import Store
+    from .store import LedgerEntry, Store
 
 __all__ = ["Background", "Event", "Observed"]
 
@@ -40,6 +40,7 @@ class Observed:
     call: Call
     decision: Decision
     answer: Answer | None
+    ask: Callable[[str], Answer] | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ class Background:
         emit: told of every event.
         fault: told of faults that leave the rest of the work standing.
         seed: seeds the audit coins; None draws them from the system's entropy.
+        aside: runs a job that asks the teacher where it holds nobody up, or gives it up.
     """
 
     store: Store
@@ -69,9 +71,11 @@ class Background:
     emit: Callable[[Event], None]
     fault: Callable[[str, BaseException], None]
     seed: int | None = None
+    aside: Callable[[Callable[[], None], Callable[[], None]], None] | None = None
     _version: int = -1
     _answered: Counter[str] = field(default_factory=Counter)
     _missing: dict[str, int] = field(default_factory=dict)
+    _questions: Counter[str] = field(default_factory=Counter)
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _expire_at: float = 0.0
@@ -86,6 +90,8 @@ class Background:
         self._unstored += batch
         self._store()
         self._audit(batch)
+        if self.policy.ask_teacher:
+            self._wonder(batch)
         for task, calls in sorted(touched.items()):
             self._attempt_if_due(task, calls)
         self._expire()
@@ -209,6 +215,36 @@ class Background:
         self.router.drop(task)
         if self.store.withdraw(task, release, reason):
             self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
+
+    def _wonder(self, batch: list[Observed]) -> None:
+        """Have the teacher say what kind of tasks these calls are, each task as often as the policy allows."""
+        for observed in batch:
+            match, ask = observed.decision.match, observed.ask
+            if match is None or ask is None or self.aside is None:
+                continue
+            if match.task not in self._questions:
+                self._questions[match.task] = len(self._asked(match.task))
+            if self._questions[match.task] < self.policy.ask_teacher:
+                self._questions[match.task] += 1
+                self.aside(functools.partial(self._question, match.task, observed.call, ask), lambda: None)
+
+    def _question(self, task: str, call: Call, ask: Callable[[str], Answer]) -> None:
+        """Put one question about a task, note what it cost, and take over what all answers together say."""
+        try:
+            text = question(call.messages)
+            answer = ask(text)
+            usage = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
+            cost = {"model": answer.model or call.model, **usage, "latency_s": answer.latency_s}
+            size = {"input_chars": len(text), "output_chars": len(answer.text)}
+            self.store.record("question", task, {**cost, **size, "said": reading(answer.text)})
+            said = description(entry.details["said"] for entry in self._asked(task) if entry.details["said"])
+            if said is not None:
+                self.store.describe(task, *said)
+        except Exception as error:
+            self.fault("question", error)
+
+    def _asked(self, task: str) -> list[LedgerEntry]:
+        return [entry for entry in self.store.ledger(task) if entry.kind == "question"]
 
     def refresh(self) -> None:
         """Take over what changed in the store: templates, releases, pauses, purges; a no-op if nothing did."""

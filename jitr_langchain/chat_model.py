@@ -15,7 +15,7 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -109,7 +109,7 @@ class JITRChatModel(StandIn):
             message = None
             if decision.kind == "replacement":
                 message = replacement_message(decision, metadata.get("ls_provider", ""))
-            return Routed(engine, call, decision, message)
+            return Routed(engine, call, decision, message, self._ask_aside)
         except Exception as error:
             report_fault(engine, "decide", error)
             return None
@@ -151,6 +151,12 @@ class JITRChatModel(StandIn):
             return answer
 
         return ask
+
+    def _ask_aside(self, question: str) -> Answer:
+        """Asks the teacher a question that no call of the app asked, outside of every run."""
+        messages: list[BaseMessage] = [HumanMessage(question)]
+        name = str(self.llm._get_ls_params().get("ls_model_name") or "")
+        return self._asker(Call("", (), model=name), messages, None, {})()
 
     # LangChain's layers above the hooks: they remember what a hook needs to know.
 

@@ -1,6 +1,7 @@
 """Identification: which recurring task a call belongs to, and what of its prompt is input."""
 
 from .answers import AnswerSpace, answer_space
+from .ask import description, question, reading
 from .decisions import Decisions, pattern, task_name
 from .identifier import Identifier, Learned
 from .refine import supersedes
@@ -16,12 +17,15 @@ __all__ = [
     "Learned",
     "answer_space",
     "content_hash",
+    "description",
     "identify_stream",
     "join_prompt",
     "key_of",
     "normalise",
     "pattern",
     "prompt_text",
+    "question",
+    "reading",
     "supersedes",
     "task_name",
 ]

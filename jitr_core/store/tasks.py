@@ -104,13 +104,23 @@ class Tasks:
         self._decide(task, "unignore", {"ignored": False, "reason": "no longer ignored"}, state=state)
 
     def describe(self, task: str, input_type: str, task_type: str, name: str) -> None:
-        """Keeps what the teacher says a task is; it also names it, unless the user has decided about it."""
+        """Keeps what the teacher says a task is, and the name it gives unless the user has decided about the task.
+
+        A name that another task has is followed by a number.
+        """
         values = {"input_type": rows.storable(input_type), "task_type": rows.storable(task_type)}
-        mine = tasks.c.id == task
         with self._database.write(notify=True) as connection:
-            connection.execute(tasks.update().where(mine).values(values))
-            connection.execute(tasks.update().where(mine, ~tasks.c.decided).values(name=rows.storable(name)))
-            self._note(connection, "describe", task, **values, name=name)
+            task = survivors(connection).get(task, task)
+            connection.execute(tasks.update().where(tasks.c.id == task).values(values))
+            row = _row(connection, task)
+            if row is not None and name and not row.decided:
+                query = select(tasks.c.name).where(tasks.c.id != task, tasks.c.merged_into.is_(None))
+                taken, number, base = set(connection.execute(query).scalars()), 1, rows.storable(name)
+                name = base
+                while name in taken:
+                    number += 1
+                    name = f"{base} ({number})"
+                connection.execute(tasks.update().where(tasks.c.id == task).values(name=name))
 
     def _decide(self, task: str, kind: str, values: dict[str, Any], **computed: ColumnElement[Any]) -> None:
         """Changes a task because the user says so, which the miner must respect from then on."""

@@ -14,7 +14,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
-from langchain_fakes import FakeEngine, Teacher
+from langchain_fakes import FakeEngine, Recorder, Teacher
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Send
@@ -250,3 +250,28 @@ def test_an_engine_that_fails_changes_no_shape():
     for run in (lambda m: graph_of(m).invoke(SAY), lambda m: create_agent(m, []).invoke(SAY)):
         said, expected = ([each.content for each in run(model)["messages"]] for model in (llm, bare))
         assert said == expected
+
+
+def test_the_teacher_is_asked_aside_what_a_task_is_and_the_app_hears_nothing_of_it(tmp_path):
+    class Knows(Sorter):
+        def _reply(self, messages, stop, kwargs):
+            reply = super()._reply(messages, stop, kwargs)
+            if "what kind of task" not in messages[-1].text:
+                return reply
+            assert kwargs == {} and stop is None
+            return reply.model_copy(update={"content": '{"task_type": "classification", "name": "Sort messages"}'})
+
+    policy = Policy(families=("lexical",), ask_teacher=1)
+    jitr = JITR(f"sqlite:///{tmp_path}/jitr.db", policy=policy, training="off")
+    recorder = Recorder()
+    llm = JITRChatModel(llm=Knows(), jitr=jitr).bind(stop=["!"])
+    answers = {(SORT | llm).invoke({"message": message(i)}, {"callbacks": [recorder]}).content for i in range(20)}
+    jitr.flush()
+    (SORT | llm).invoke({"message": message(20)})
+    jitr.flush()
+    jitr.flush()
+    (found,) = jitr.open_store().tasks()
+    assert (found.name, found.task_type) == ("Sort messages", "classification")
+    assert answers == {"delivery", "payment"} and "what kind of task" not in str(recorder.events)
+    assert not jitr.faults
+    jitr.close()
