@@ -62,7 +62,7 @@ class TemplateCalls:
 
 
 def find_task(store: Store, name: str) -> Task:
-    """The task with this id, name or unambiguous beginning of either.
+    """The task with this id, name or unambiguous beginning of either, or the one it was merged into.
 
     Raises:
         ConfigError: there is none, or several.
@@ -73,6 +73,9 @@ def find_task(store: Store, name: str) -> Task:
     if len(found) == 1:
         return found[0]
     if not found:
+        merged = store.task(name)
+        if merged is not None:
+            return merged
         raise ConfigError(f"no task {name!r}.", hint="`jitr tasks` lists them.")
     raise ConfigError(f"{name!r} could be {', '.join(t.id for t in found)}.", hint="Give the id.")
 

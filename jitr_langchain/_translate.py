@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -126,7 +127,13 @@ def _step(tags: Sequence[str], metadata: Mapping[str, Any], run_name: str | None
         # "outer:uuid|1|inner:uuid": ids and counters change with every run, the path does not.
         place = "/".join(part.split(":", 1)[0] for part in namespace.split("|") if not part.isdigit())
     given = "/".join([str(part) for part in (metadata.get("lc_agent_name"), place, run_name) if part])
-    return GIVEN + _CHANGING.sub("", given) if given else ""
+    return _place(given) if given else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _place(given: str) -> str:
+    """The name of a step that the framework gave, without the ids in it."""
+    return GIVEN + _CHANGING.sub("", given)
 
 
 def _contract(settings: Mapping[str, Any]) -> str:

@@ -77,6 +77,23 @@ def test_what_is_split_off_is_a_task_of_its_own_that_the_miner_never_merges_agai
     jitr.close()
 
 
+def test_a_process_that_has_not_heard_of_a_decision_does_not_undo_it(two: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(two) as store:
+        older, younger = store.tasks()
+        manage.rename(store, younger, "notes")
+    jitr = JITR(two, policy=POLICY, training="off")
+    monkeypatch.setattr(jitr._identifier, "decide", lambda decisions: None)
+    for i in range(4):
+        serve(jitr, easy_calls(40, seed=20 + i), f"a{i}")
+        serve(jitr, worded(easy_calls(40, seed=20 + i), OTHER), f"b{i}")
+        jitr.flush()
+    store = jitr.open_store()
+    assert [store.counts(t.id).calls for t in (older, younger)] == [200, 184]
+    call = Call("x", tuple((m["role"], m["content"]) for m in worded(easy_calls(1, 9), OTHER)[0]["messages"]))
+    assert jitr.decide(call).task == younger.id and not store.verify() and not jitr.faults
+    jitr.close()
+
+
 def test_without_the_users_word_the_miner_does_merge_these_two(two: str) -> None:
     jitr = JITR(two, policy=POLICY, training="off")
     for i in range(4):
@@ -438,6 +455,15 @@ def test_a_task_is_declared_on_the_command_line_before_the_first_run(tmp_path: P
     assert code == 0 and "no calls yet" in listed and "step sort" in listed and "{input}" in listed
     assert run("tasks", "declare", "x", "--url", state)[0] == 2
     assert run("tasks", "declare", "x", "--system", "s", "--step", "t", "--url", state)[0] == 2
+
+
+def test_a_merged_task_is_still_found_by_its_id_and_purged_with_the_survivor(store: Store) -> None:
+    saved(store, "a", "b", "c")
+    manage.merge(store, [named(store, "b"), named(store, "c")])
+    manage.merge(store, [named(store, "a"), named(store, "b")])
+    assert manage.find_task(store, "c").id == "a"
+    manage.purge(store, task=named(store, "a"))
+    assert store.tasks() == [] and store.templates() == [] and store.verify() == []
 
 
 def test_a_purged_task_takes_its_declaration_along(store: Store) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from ..errors import ConfigError, StoreError
 from .database import Database
-from .parts import entry, regrouped
+from .parts import entry, regrouped, survivors
 from .records import LedgerEntry, Purged
 from .schema import counters, declarations, leases, ledger, monitors, releases, searches, tasks, templates
 from .schema import observations as o
@@ -150,7 +150,8 @@ class Upkeep:
             doomed = select(tasks.c.id)
             if task is not None:
                 conditions.append(o.c.task == task)
-                doomed = doomed.where(or_(tasks.c.id == task, tasks.c.merged_into == task))
+                merged = [gone for gone, into in survivors(connection).items() if into == task]
+                doomed = doomed.where(tasks.c.id.in_([task, *merged]))
             if tenant is not None:
                 conditions.append(o.c.tenant == tenant)
                 doomed = doomed.where(tasks.c.tenant == tenant)
