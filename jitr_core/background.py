@@ -257,6 +257,7 @@ class Background:
         kept = {template.task for template in templates}
         for task in {template.task for template in self.identifier.templates()} - kept:
             self.identifier.forget(task)
+        joined = self.store.joined_templates()
         table: dict[str, LoadedRelease] = {}
         for each in tasks:
             release = self.store.active_release(each.id) if each.state == "active" else None
@@ -266,8 +267,7 @@ class Background:
             if loaded is None or loaded.release.id != release.id:
                 loaded = self._load(release)
             if loaded is not None:
-                foreign = self.store.joined_templates(each.id) - set(release.templates)
-                table[each.id] = replace(loaded, templates=_answerable(release, templates, foreign))
+                table[each.id] = replace(loaded, templates=_answerable(release, templates, joined))
         self.router.load(table)
         self._version = version
 
@@ -290,15 +290,16 @@ class Background:
         return audit_share(self._answered[release], self.policy)
 
 
-def _answerable(release: Release, templates: list[Template], foreign: frozenset[str]) -> frozenset[str]:
+def _answerable(release: Release, templates: list[Template], joined: frozenset[str]) -> frozenset[str]:
     """The templates a release was certified on, and those that are wider versions of one: they fit all it fits.
 
     Args:
         release: the release.
         templates: all templates.
-        foreign: ids of templates that came to the task by merges and that it was not certified on; what is a wider
-            version of one of them is none of the release's either.
+        joined: ids of templates that came to their task by a merge. Unless it was certified on them, neither they
+            nor wider versions of them are the release's.
     """
+    foreign = joined - set(release.templates)
     of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
     certified = [t for t in of_task if t.id in release.templates]
     barred = [t for t in templates if t.id in foreign]

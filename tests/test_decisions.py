@@ -189,6 +189,22 @@ def test_calls_made_before_a_declaration_become_the_tasks_own(tmp_path: Path) ->
     jitr.close()
 
 
+def test_what_is_split_off_takes_its_declaration_along(tmp_path: Path) -> None:
+    with Store(url(tmp_path)) as store:
+        one = manage.declare(store, "one", messages=DECLARED)
+        other = manage.declare(store, "other", messages=[("user", "Which team? {input}")])
+        jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+        jitr.refresh()
+        serve(jitr, easy_calls(1))
+        serve(jitr, [{"id": "x", "messages": [{"role": "user", "content": "Which team? van"}], "answer": "delivery"}])
+        jitr.flush()
+        task = manage.merge(store, [one, other])
+        assert {d.task for d in store.declarations()} == {one.id}
+        new = manage.split(store, task, [manage.task_templates(store, task)[1].template.id])
+        assert [d.task for d in store.declarations()] == [one.id, new.id]
+        jitr.close()
+
+
 def test_a_declared_step_takes_all_its_calls_whatever_they_demand(tmp_path: Path) -> None:
     with Store(url(tmp_path)) as store:
         task = manage.declare(store, "triage", step="sort")
@@ -309,7 +325,7 @@ def test_a_merge_keeps_the_survivors_release_or_takes_over_the_others(store: Sto
     released(store, "c", "c1")
     manage.merge(store, [named(store, "c"), named(store, "a")])
     assert store.active_release("a").id == "r-b" and store.release_state("r-c") == "retired"
-    assert store.joined_templates("a") == {"b1", "b2", "c1", "c2"}
+    assert store.joined_templates() == {"b1", "b2", "c1", "c2"}
     assert [p for p in store.verify() if "artifact" not in p] == []
 
 

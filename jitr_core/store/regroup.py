@@ -108,6 +108,9 @@ class Regrouping:
             born = {"id": new.id, "name": rows.storable(new.name), "created": self._database.clock()}
             connection.execute(tasks.insert(), {**born, **kept, **values})
             connection.execute(templates.update().where(templates.c.id.in_(moved)).values(task=new.id))
+            written = select(templates.c.literals).where(templates.c.id.in_(moved))
+            declared = (declarations.c.task == task) & declarations.c.literals.in_(written)
+            connection.execute(declarations.update().where(declared).values(task=new.id))
             away = (o.c.task == task) & o.c.template.in_(moved)
             connection.execute(o.update().where(away).values(task=new.id))
             regrouped(connection)
@@ -134,9 +137,9 @@ class Regrouping:
             query = select(declarations).order_by(declarations.c.n)
             return [rows.declaration_of(row) for row in connection.execute(query)]
 
-    def joined_templates(self, task: str) -> frozenset[str]:
-        """Ids of the templates that came to a task by merges."""
-        query = select(ledger.c.details).where(ledger.c.kind == "merge", ledger.c.task == task)
+    def joined_templates(self) -> frozenset[str]:
+        """Ids of the templates that ever came to another task by a merge."""
+        query = select(ledger.c.details).where(ledger.c.kind == "merge")
         with self._database.read() as connection:
             return frozenset(
                 template
