@@ -114,6 +114,8 @@ def _serves(facts: dict[str, Any]) -> str:
 def _answers(facts: dict[str, Any], limit: int) -> str:
     """The answer space in a few words, e.g. `3 labels: billing, delivery, returns`."""
     answers = facts["answers"]
+    if not facts["labels"]:
+        return "–"
     if answers["kind"] != "labels":
         return str(answers["reason"] if limit > 3 else answers["kind"])
     labels = answers["labels"]
