@@ -223,7 +223,9 @@ class Background:
             if match is None or ask is None or self.aside is None:
                 continue
             if match.task not in self._questions:
-                self._questions[match.task] = len(self._asked(match.task))
+                task = self.store.task(match.task)
+                left_alone = task is None or task.state == "paused"
+                self._questions[match.task] = self.policy.ask_teacher if left_alone else len(self._asked(match.task))
             if self._questions[match.task] < self.policy.ask_teacher:
                 self._questions[match.task] += 1
                 self.aside(functools.partial(self._question, match.task, observed.call, ask), lambda: None)

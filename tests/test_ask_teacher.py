@@ -64,6 +64,14 @@ def test_it_names_and_types_the_task_and_is_billed(tmp_path: Path) -> None:
     jitr.close()
 
 
+def test_nothing_is_asked_about_a_task_that_is_to_be_left_alone(tmp_path: Path) -> None:
+    served(url(tmp_path), SAID, questions=0)
+    jitr = JITR(url(tmp_path), training="off")
+    manage.ignore(jitr.open_store(), jitr.open_store().tasks()[0])
+    jitr.close()
+    assert served(url(tmp_path), SAID, tag="b") == []
+
+
 def test_a_name_the_user_gave_stays(tmp_path: Path) -> None:
     served(url(tmp_path), SAID, questions=0)
     jitr = JITR(url(tmp_path), training="off")
