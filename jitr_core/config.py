@@ -36,6 +36,8 @@ class Policy:
         families: candidate families the search may use.
         max_labels: most different answers a task may have to be treated as `labels`, ≥ 2.
         max_examples: most examples a student is trained on, the latest are kept, ≥ 100.
+        ask_teacher: questions put to the teacher about each task, 0 to 100: what its input is, what kind of task it is
+            and what to call it. They are requests of their own, made in the background and billed. 0 asks nothing.
         retention_days: days after which stored inputs and answers are deleted; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
 
@@ -62,6 +64,7 @@ class Policy:
     families: tuple[str, ...] = FAMILIES
     max_labels: int = 300
     max_examples: int = 20_000
+    ask_teacher: int = 0
     retention_days: float | None = None
     cache_dir: str | None = None
 
@@ -77,6 +80,8 @@ class Policy:
         for name, low in (("min_calls", 2), ("first_attempt", 50), ("max_labels", 2), ("max_examples", 100)):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} must be ≥ {low}, got {getattr(self, name)}.")
+        if not 0 <= self.ask_teacher <= 100:
+            raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)

@@ -217,16 +217,19 @@ class JITR:
             self._listener({"kind": "decision", "call": call, "decision": decision})
         return decision
 
-    def observe(self, call: Call, decision: Decision, answer: Answer | None) -> None:
+    def observe(
+        self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None
+    ) -> None:
         """Queue what came of a call for the background; never raises, takes about a microsecond.
 
         Args:
             call: as given to `decide`.
             decision: what `decide` returned.
             answer: the teacher's answer; None if the teacher was not asked.
+            ask: puts a question of JITR's own to the teacher, see `Policy.ask_teacher`.
         """
         if not (decision.kind == "replacement" and decision.audit):  # else observed when its audit is done
-            self._record(call, decision, answer)
+            self._record(call, decision, answer, ask)
 
     def audit(self, call: Call, decision: Decision, ask: Callable[[], Answer]) -> None:
         """Have the teacher answer a replaced call too, in the background, and observe both answers; never raises.
@@ -252,7 +255,9 @@ class JITR:
 
         self._audits.put(compare, give_up)
 
-    def _record(self, call: Call, decision: Decision, answer: Answer | None) -> None:
+    def _record(
+        self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None
+    ) -> None:
         from .background import Observed
 
         try:
@@ -260,7 +265,7 @@ class JITR:
                 return
             if answer is not None and self._redact is not None:
                 answer = dataclasses.replace(answer, text=self._redact(answer.text))
-            self._recorder.put(Observed(call, decision, answer))
+            self._recorder.put(Observed(call, decision, answer, ask))
         except Exception as error:
             self.fault("observe", error)
 
@@ -315,6 +320,7 @@ class JITR:
             emit=self._emit,
             fault=self.fault,
             seed=self._seed,
+            aside=self._audits.put,
         )
         background.recall()
         background.refresh()

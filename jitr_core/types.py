@@ -8,6 +8,10 @@ from typing import Literal
 Slots = tuple[str, ...]
 """The varying parts of one call's prompt, in order: the **input** a student sees."""
 
+GIVEN = "@"
+"""Opens the name of a step that the framework gave: a graph's node or the name of a run. All calls of a declared step
+are one task; those of a given one are in one place of the app, and their templates say which do the same job."""
+
 Reason = Literal["no_task", "no_release", "deferral", "ood", "fallback", "shadow", "canary", "audit_hold", "answered"]
 """Why a call was decided as it was; the values of `reason` in `jitr replay --decisions`."""
 
@@ -23,7 +27,7 @@ class Call:
         messages: (role, text) pairs in order.
         app: the application, so that several can share one state.
         tenant: a customer of the application; tasks never span tenants.
-        step: name of the step, declared by the user or given by the framework; "" if unknown.
+        step: name of the step, declared by the user, or given by the framework (see `GIVEN`); "" if unknown.
         contract: hash of tools, tool_choice, response_format, functions and stop; "" if none is set.
         model: the teacher's model name; "" if unknown.
         time: when the call was made, in seconds since the epoch.
@@ -102,6 +106,10 @@ class Task:
         name: what to call it in reports: the step, or a few words of the template.
         state: see `TaskState`.
         reason: why it is in that state; "" if it goes without saying.
+        decided: the user named, merged, split, declared or ignored it; the miner leaves it as it is.
+        ignored: the user wants nothing done about it; it is paused as long.
+        regroupings: how often templates were moved to it or away from it.
+        input_type, task_type: what the teacher says it is, "" as long as it was not asked.
     """
 
     id: str
@@ -110,6 +118,29 @@ class Task:
     name: str
     state: TaskState = "observing"
     reason: str = ""
+    decided: bool = False
+    ignored: bool = False
+    regroupings: int = 0
+    input_type: str = ""
+    task_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A task the user knew before its first call: all calls of a step, or all that fit a template.
+
+    Attributes:
+        task: id of the task.
+        app, tenant: whose calls.
+        step: only calls of this step; "" if it may be any.
+        literals: the template's constant parts as in `Template`; () takes every call of the step.
+    """
+
+    task: str
+    app: str
+    tenant: str
+    step: str = ""
+    literals: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -26,8 +26,12 @@ class Engine(Protocol):
     def decide(self, call: Call) -> Decision:
         """Who answers; "teacher" for every call that is not `replaceable`. In microseconds, never raises."""
 
-    def observe(self, call: Call, decision: Decision, answer: Answer | None) -> None:
+    def observe(
+        self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None
+    ) -> None:
         """A call was answered: by the teacher with `answer`, or by the replacement (None). Never raises.
+
+        `ask` puts a question of the engine's own to the teacher, in the background.
 
         Not told of calls that failed, streams that were abandoned and answers that are more than one text.
         """
@@ -48,12 +52,14 @@ class Routed:
         call: the request.
         decision: who answers.
         message: the replacement's answer; None: the teacher answers.
+        ask: asks the teacher something aside.
     """
 
     engine: Engine
     call: Call
     decision: Decision
     message: AIMessage | None
+    ask: Callable[[str], Answer] | None = None
 
     def deliver(self, ask: Callable[[], Answer]) -> None:
         """Tells the engine that the replacement's answer goes to the app, and how to `ask` the teacher for its own."""
@@ -76,7 +82,7 @@ class Routed:
         try:
             answer = read(answered, self.call.model, perf_counter() - started)
             if answer is not None:
-                self.engine.observe(self.call, self.decision, answer)
+                self.engine.observe(self.call, self.decision, answer, self.ask)
         except Exception as error:
             report_fault(self.engine, "observe", error)
 

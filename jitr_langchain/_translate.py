@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -13,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from langchain_core.outputs import ChatResult
 
-from jitr_core.types import Answer, Call, Decision
+from jitr_core.types import GIVEN, Answer, Call, Decision
 
 __all__ = ["EventReader", "answer_of_chunks", "answer_of_result", "call_of", "replacement_message"]
 
@@ -32,6 +34,11 @@ _TOOLS = ("tools", "functions")
 _CONTRACT = (*_TOOLS, "tool_choice", *_FORMATS, "stop")
 _UNREPLACEABLE = (*_TOOLS, *_FORMATS, "logprobs", "top_logprobs")
 _NO_TOKENS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+
+# Ids in names: UUIDs and other runs of hexadecimal digits.
+_CHANGING = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{6,}(?![^\W_])", re.IGNORECASE
+)
 
 _digests: dict[tuple[Any, ...], tuple[tuple[Any, ...], str]] = {}
 
@@ -104,7 +111,12 @@ def _pairs(messages: Sequence[BaseMessage]) -> tuple[tuple[tuple[str, str], ...]
 
 
 def _step(tags: Sequence[str], metadata: Mapping[str, Any], run_name: str | None) -> str:
-    """Name of the step: declared by the user, else given by the framework, else ""."""
+    """Name of the step: declared by the user, else given by the framework, else "".
+
+    Never used, as they change from run to run or say nothing: ids, `langgraph_step`, `langgraph_triggers`, and the tags
+    `seq:step:…` (lost under retries and while streaming) and `map:key:…`. Other tags and metadata are for the user's
+    own ends, often the ids of customers.
+    """
     if declared := metadata.get("jitr_step"):
         return str(declared)
     for tag in tags:
@@ -114,8 +126,14 @@ def _step(tags: Sequence[str], metadata: Mapping[str, Any], run_name: str | None
     if namespace := metadata.get("langgraph_checkpoint_ns"):
         # "outer:uuid|1|inner:uuid": ids and counters change with every run, the path does not.
         place = "/".join(part.split(":", 1)[0] for part in namespace.split("|") if not part.isdigit())
-    framework = [part for part in (metadata.get("lc_agent_name"), place) if part]
-    return "/".join(framework) or run_name or ""
+    given = "/".join([str(part) for part in (metadata.get("lc_agent_name"), place, run_name) if part])
+    return _place(given) if given else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _place(given: str) -> str:
+    """The name of a step that the framework gave, without the ids in it."""
+    return GIVEN + _CHANGING.sub("", given)
 
 
 def _contract(settings: Mapping[str, Any]) -> str:

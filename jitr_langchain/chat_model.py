@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -41,8 +41,9 @@ class JITRChatModel(StandIn):
 
     Chains, agents and callbacks see the teacher: its name in traces, its parameters, its cache entries, its errors.
     Whatever goes wrong inside JITR, the teacher answers. `JITR_DISABLED=1` in the environment switches JITR off,
-    `metadata={"jitr": "off"}` in a request's config does so for this request. The step of a call is named by `step`,
-    `metadata["jitr_step"]`, a tag `jitr:<name>`, the LangGraph node, or the `run_name` bound to the model.
+    `metadata={"jitr": "off"}` in a request's config does so for this request. The step of a call is declared by `step`,
+    `metadata["jitr_step"]` or a tag `jitr:<name>`: all its calls are one task. Else agent, LangGraph node and the
+    `run_name` bound to the model tell places apart, and the prompts tell which calls do the same job.
 
     What differs: `repr()`, `isinstance(x, ChatOpenAI)`, and that `loads(dumps(x))` gives the teacher.
 
@@ -104,7 +105,7 @@ class JITRChatModel(StandIn):
             message = None
             if decision.kind == "replacement":
                 message = replacement_message(decision, metadata.get("ls_provider", ""))
-            return Routed(engine, call, decision, message)
+            return Routed(engine, call, decision, message, self._ask_aside)
         except Exception as error:
             report_fault(engine, "decide", error)
             return None
@@ -146,6 +147,12 @@ class JITRChatModel(StandIn):
             return answer
 
         return ask
+
+    def _ask_aside(self, question: str) -> Answer:
+        """Asks the teacher a question that no call of the app asked, outside of every run."""
+        messages: list[BaseMessage] = [HumanMessage(question)]
+        name = str(self.llm._get_ls_params().get("ls_model_name") or "")
+        return self._asker(Call("", (), model=name), messages, None, {})()
 
     # LangChain's layers above the hooks: they remember what a hook needs to know.
 

@@ -115,11 +115,12 @@ def test_the_example_runs(capsys):
 
 def commands() -> dict[str, set[str]]:
     """The commands of `jitr`, each with its options."""
-    group = typer.main.get_command(app)
-    return {
-        name: {option for parameter in command.params for option in parameter.opts}
-        for name, command in group.commands.items()
-    }
+
+    def options(command) -> set[str]:
+        own = {option for parameter in command.params for option in parameter.opts}
+        return own.union(*map(options, getattr(command, "commands", {}).values()))
+
+    return {name: options(command) for name, command in typer.main.get_command(app).commands.items()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..types import Call, Match, Slots, Template
+from .decisions import Decisions
 from .merge import TaskAnswers, same_job, wording
 from .miner import Miner, Proposal
 from .pool import Pool, pooled
@@ -39,7 +40,7 @@ class Learned:
 class Identifier:
     """Finds the recurring tasks in a stream of calls.
 
-    `match` may be called from any thread; `learn`, `adopt`, `forget` and `note_answer` belong to one thread.
+    `match` may be called from any thread; `learn`, `adopt`, `forget`, `decide` and `note_answer` belong to one thread.
 
     Args:
         templates: templates known from before, oldest first.
@@ -56,6 +57,7 @@ class Identifier:
         max_pool: int = 10_000,
         max_pool_chars: int = 64_000_000,
     ) -> None:
+        self._decisions = Decisions()
         self._index = TemplateIndex()
         self._refiner = Refiner()
         self._answers: dict[str, TaskAnswers] = {}
@@ -92,6 +94,10 @@ class Identifier:
                     self._drop(known.id)
             self._keep(template)
 
+    def decide(self, decisions: Decisions) -> None:
+        """Respect what the user has decided, from now on."""
+        self._decisions = decisions
+
     def forget(self, task: str) -> None:
         """Drop all templates of a task; its later calls are unknown again."""
         for template in [t for t in self._index.by_id.values() if t.task == task]:
@@ -111,6 +117,12 @@ class Identifier:
         roles = tuple([role for role, _ in call.messages])
         prompt = prompt_text(call.messages)
         learned = Learned()
+        declared = self._decisions.place(key, prompt)
+        if declared is not None:
+            learned.created.append(declared[0])
+            self._keep(declared[0])
+            learned.match = declared[1]
+            return learned
         template = self._widen((key, roles), prompt, learned)
         if template is not None:
             learned.match = _matched(template, prompt)
@@ -118,10 +130,10 @@ class Identifier:
         number = self._pool.add(pooled(call.id, key, roles, prompt))
         if number not in self._pool.calls:
             return learned
-        proposal = self._miner.propose(number, trusted=bool(call.step))
+        proposal = self._miner.propose(number, trusted=self._decisions.trusts(key))
         if proposal is not None:
             self._create((key, roles), proposal, learned)
-        elif call.step:
+        elif self._decisions.trusts(key):
             self._catch_all(key, learned)
         learned.placed = [(call_id, match) for call_id, match in learned.placed if call_id != call.id]
         learned.match = self.match(call)
@@ -131,7 +143,7 @@ class Identifier:
         """The known template that fits the prompt after a few of its words became input, if there is one."""
         template_id = self._refiner.find(shape, prompt)
         old = self._index.by_id.get(template_id) if template_id is not None else None
-        new = widened_template(old, prompt) if old is not None else None
+        new = widened_template(old, prompt) if old is not None and not self._decisions.is_declared(old) else None
         if old is None or new is None:
             return None
         self._drop(old.id)
@@ -144,6 +156,7 @@ class Identifier:
         """Make a template of a proposal, and place all calls of the pool that belong to it."""
         said = wording(proposal.literals)
         task = self._task_saying((shape, said)) if sum(map(len, said)) >= MIN_WORDING else None
+        task = task or self._decisions.step_task(shape[0])
         template = make_template(shape[0], proposal.literals, task)
         self._keep(template)
         learned.created.append(template)
@@ -182,10 +195,11 @@ class Identifier:
         answers = self._answers.get(task)
         if answers is None:
             answers = self._answers[task] = TaskAnswers(len(slots))
-        if answers.slots != len(slots) or not answers.note(answer, slots):
+        if answers.slots != len(slots) or not answers.note(answer, slots) or task in self._decisions.held:
             return learned
         mine = self._representative(task)
-        for other in [name for name in self._answers if name != task] if mine is not None else []:
+        held = self._decisions.held
+        for other in [name for name in self._answers if name != task and name not in held] if mine is not None else []:
             theirs = self._representative(other)
             if mine is None or theirs is None or key_of(mine) != key_of(theirs):
                 continue
@@ -216,7 +230,7 @@ class Identifier:
         here = [(number, call) for number, call in self._pool.calls.items() if call.key == key]
         if len(here) < self._min_calls:
             return
-        template = make_template(key, ("", ""))
+        template = make_template(key, ("", ""), self._decisions.step_task(key))
         self._keep(template)
         learned.created.append(template)
         for number, call in here:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from ..types import Call, Match, Slots, Template
+from ..types import GIVEN, Call, Match, Slots, Template
 from .text import MESSAGE, ROLE_END, prompt_text
 
 __all__ = [
@@ -52,10 +52,11 @@ def make_template(key: Key, literals: Sequence[str], task: str | None = None) ->
     Args:
         key: app, tenant, step and contract.
         literals: the constant parts, one more than there are slots.
-        task: id of the task it belongs to; None makes one, of the step if there is one, else of the literals.
+        task: id of the task it belongs to; None makes one, of the step if one is declared, else of the literals.
     """
     if task is None:
-        task = step_task(key) if key[2] else _digest("t_", (*key, *literals))
+        declared = key[2] and not key[2].startswith(GIVEN)
+        task = step_task(key) if declared else _digest("t_", (*key, *literals))
     return Template(_digest("p_", (*key, task, *literals)), task, *key, tuple(literals))
 
 

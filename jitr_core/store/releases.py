@@ -10,7 +10,7 @@ from ..errors import StoreError
 from ..types import Release, SearchReport, TaskState
 from . import rows
 from .database import Database
-from .parts import entry
+from .parts import attempts_made, entry
 from .records import ReleaseState
 from .schema import observations, releases, searches, tasks
 
@@ -76,18 +76,24 @@ class Releases:
             self._point(connection, task, release, new, reason, before=row.active_release)
 
     def conclude(
-        self, report: SearchReport, delta_spent: float, release: Release | None = None, expected: str | None = None
+        self,
+        report: SearchReport,
+        delta_spent: float,
+        release: Release | None = None,
+        expected: str | None = None,
+        regroupings: int | None = None,
     ) -> bool:
         """Stores what came of an attempt, in one transaction: the search, what it spent, and its release, active.
 
-        The release is refused if the task was paused or its active release changed while the attempt was made. A
-        task that is not served is `refused` with the report's reason, unless it is paused.
+        The release is refused if the task was paused, its active release changed, or it was merged or split while
+        the attempt was made. A task that is not served is `refused` with the report's reason, unless it is paused.
 
         Args:
             report: what was found; its `refusal` is completed.
             delta_spent: error probability the attempt spent.
             release: what is to serve from now on.
             expected: the release that was active when the attempt began.
+            regroupings: the task's count of regroupings when the attempt began; None does not look at it.
 
         Returns:
             Whether the release serves now.
@@ -98,6 +104,8 @@ class Releases:
                 report.refusal = "the task was paused meanwhile"
             elif release is not None and task is not None and task.active_release != expected:
                 report.refusal = "the active release was withdrawn or replaced meanwhile"
+            elif release is not None and task is not None and regroupings not in (None, task.regroupings):
+                report.refusal = "the task was merged or split meanwhile"
             promoted = release is not None and not report.refusal
             row = {"task": report.task, "at_label": report.at_label, "delta_spent": delta_spent}
             text = rows.report_text(report)
@@ -136,11 +144,10 @@ class Releases:
             mine = observations.c.task == task
             last = select(func.coalesce(func.max(observations.c.n), 0)).where(mine)
             calls = select(func.count()).select_from(observations).where(mine)
-            made = select(func.count()).select_from(searches).where(searches.c.task == task)
             start = {
                 "row": connection.execute(last).scalar_one(),
                 "calls": connection.execute(calls).scalar_one(),
-                "attempts": connection.execute(made).scalar_one(),
+                "attempts": attempts_made(connection, task),
             }
             entry(connection, self._database.clock(), "rollback", task, {"release": release, "start": start})
         return True
@@ -177,10 +184,9 @@ class Releases:
             return [rows.report_of(text) for text in connection.execute(query).scalars()]
 
     def attempts(self, task: str) -> int:
-        """Number of searches made for a task: the index of its next attempt."""
-        query = select(func.count()).select_from(searches).where(searches.c.task == task)
+        """Index of a task's next attempt: its searches so far, and what merging and splitting cost it."""
         with self._database.read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return attempts_made(connection, task)
 
     def delta_spent(self, task: str) -> float:
         """Error probability the attempts of a task have spent together, ≥ 0."""

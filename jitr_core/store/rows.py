@@ -15,6 +15,7 @@ from ..types import (
     CandidateReport,
     Certificate,
     Decision,
+    Declaration,
     Example,
     Match,
     Observation,
@@ -27,6 +28,7 @@ from ..types import (
 
 __all__ = [
     "call_of",
+    "declaration_of",
     "dumps",
     "example_of",
     "observation_of",
@@ -175,7 +177,13 @@ def example_of(row: Row[Any]) -> Example:
 
 def task_of(row: Row[Any]) -> Task:
     """The task of a row."""
-    return Task(row.id, row.app, row.tenant, row.name, row.state, row.reason)
+    said = (row.decided, row.ignored, row.regroupings, row.input_type, row.task_type)
+    return Task(row.id, row.app, row.tenant, row.name, row.state, row.reason, *said)
+
+
+def declaration_of(row: Row[Any]) -> Declaration:
+    """The declaration of a row."""
+    return Declaration(row.task, row.app, row.tenant, row.step, tuple(json.loads(row.literals)))
 
 
 def template_row(template: Template) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Meta
 __all__ = [
     "REVISIONS",
     "counters",
+    "declarations",
     "leases",
     "ledger",
     "metadata",
@@ -82,8 +83,27 @@ tasks = Table(
     Column("active_release", String),
     Column("merged_into", String),
     Column("created", Double, nullable=False),
+    Column("decided", Boolean, nullable=False, server_default="0"),
+    Column("ignored", Boolean, nullable=False, server_default="0"),
+    Column("regroupings", Integer, nullable=False, server_default="0"),
+    Column("forgone", Integer, nullable=False, server_default="0"),
+    Column("input_type", String, nullable=False, server_default=""),
+    Column("task_type", String, nullable=False, server_default=""),
 )
-"""`merged_into`: the surviving task; a merged task is kept as a row only to say where it went."""
+"""`merged_into`: the surviving task; a merged task is kept as a row only to say where it went. `forgone`: attempts that
+count as made, because calls of the task had a part in them while they belonged to another one.
+"""
+
+declarations = Table(
+    "declarations",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    Column("task", String, nullable=False),
+    Column("app", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("step", String, nullable=False),
+    Column("literals", Text, nullable=False),
+)
 
 templates = Table(
     "templates",

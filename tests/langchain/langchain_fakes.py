@@ -35,7 +35,7 @@ class FakeEngine:
             return Decision("teacher", "no_release", match)
         return Decision("replacement", "answered", match, self.release, self.replacement, 0.97, self.audits, 0.1)
 
-    def observe(self, call, decision, answer):
+    def observe(self, call, decision, answer, ask=None):
         if self.dead:
             raise RuntimeError("dead engine")
         self.observed.append((call, decision, answer))
