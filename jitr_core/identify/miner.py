@@ -201,10 +201,24 @@ class Miner:
 
     def learn_scaffold(self, literals: Sequence[str]) -> None:
         """Remember the labelling words of a template, so that they are no evidence for others."""
-        for message in _SLOT.join(literals).split(MESSAGE)[1:]:
-            parts = message.split(ROLE_END, 1)[-1].split(_SLOT)
-            units = [(unit, place) for place, part in enumerate(parts) for unit in _units(part, place, len(parts))]
-            self.scaffold.update({_label(unit, place, len(parts)) for unit, place in units if len(words(unit)) <= 2})
+        self.scaffold.update(_labels(literals))
+
+    def forget_scaffold(self, literals: Sequence[str]) -> None:
+        """Forget the labelling words of a template that is no longer known."""
+        for label in _labels(literals):
+            self.scaffold[label] -= 1
+            if self.scaffold[label] <= 0:
+                del self.scaffold[label]
+
+
+def _labels(literals: Sequence[str]) -> set[tuple[str, str]]:
+    """The labelling words of a template and where they stand."""
+    found: set[tuple[str, str]] = set()
+    for message in _SLOT.join(literals).split(MESSAGE)[1:]:
+        parts = message.split(ROLE_END, 1)[-1].split(_SLOT)
+        units = [(unit, place) for place, part in enumerate(parts) for unit in _units(part, place, len(parts))]
+        found |= {_label(unit, place, len(parts)) for unit, place in units if len(words(unit)) <= 2}
+    return found
 
 
 def _label(unit: str, place: int, parts: int) -> tuple[str, str]:
