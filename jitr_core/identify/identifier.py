@@ -91,17 +91,22 @@ class Identifier:
         return self._index.by_id.get(template_id)
 
     def adopt(self, templates: Iterable[Template]) -> None:
-        """Make templates known that come from elsewhere; those known already, or widened since, change nothing."""
+        """Make templates known that come from elsewhere, oldest first.
+
+        Those known already, or widened since, change nothing. One that is narrower than an older one of its task stands
+        beside it.
+        """
+        older: set[str] = set()
         for template in templates:
-            if self._index.by_id.get(template.id) == template:
-                continue
-            related = self._index.of_task(template.task)
-            if any(supersedes(known, template) for known in related):
-                continue
-            for known in related:
-                if supersedes(template, known):
-                    self._drop(known.id)
-            self._keep(template)
+            if self._index.by_id.get(template.id) != template:
+                related = self._index.of_task(template.task)
+                if any(supersedes(known, template) and known.id not in older for known in related):
+                    continue
+                for known in related:
+                    if supersedes(template, known):
+                        self._drop(known.id)
+                self._keep(template)
+            older.add(template.id)
 
     def forget(self, task: str) -> None:
         """Drop all templates of a task; its later calls are unknown again."""
@@ -158,9 +163,10 @@ class Identifier:
         template = make_template(shape[0], proposal.literals, task)
         self._keep(template)
         learned.created.append(template)
-        here = [(number, call) for number, call in self._pool.calls.items() if (call.key, call.roles) == shape]
         hard = core(template.literals) or template.literals
-        here = [(number, call) for number, call in here if fit(hard, call.prompt) is not None]
+        # The quickest test first: this goes through the whole pool.
+        here = [(number, call) for number, call in self._pool.calls.items() if call.prompt.startswith(hard[0])]
+        here = [(n, call) for n, call in here if (call.key, call.roles) == shape and fit(hard, call.prompt) is not None]
         for _, call in here:
             if fit(template.literals, call.prompt) is None and self._refiner.find(shape, call.prompt) == template.id:
                 template = self._widen(shape, call.prompt, learned) or template
@@ -201,20 +207,21 @@ class Identifier:
         return learned
 
     def _part(self, template: Template, answer: str, slots: Slots, learned: Learned) -> bool:
-        """Give a part of a template's calls a template and task of their own if their answers are of another kind."""
+        """Give parts of a template's calls templates and tasks of their own if their answers are of two kinds."""
         if template.step or len(slots) != len(template.literals) - 1:
             # What the user declared to be one step is one task.
             return False
-        literals = self._kinds.note(template.id, template.literals, answer, slots)
-        if literals is None:
+        parts = self._kinds.note(template.id, template.literals, answer, slots)
+        tasks = (None, template.task)
+        created = [make_template(key_of(template), each, task) for each, task in zip(parts, tasks, strict=False)]
+        created = [special for special in created if special.id not in self._index.by_id]
+        if not created:
             return False
-        special = make_template(key_of(template), literals)
-        if special.id in self._index.by_id:
-            return False
-        self._keep(special)
+        for special in created:
+            self._keep(special)
         self._kinds.forget(template.id)
         self._answers.forget(template.task)
-        learned.created.append(special)
+        learned.created += created
         return True
 
     def _merge(self, gone: str, survivor: str, learned: Learned) -> None:

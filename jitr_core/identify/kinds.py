@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from ..types import Slots
 from .text import tokens, words
@@ -73,17 +74,6 @@ class _Mark:
             return call.starts[self.slot].startswith(self.text)
         return call.ends[self.slot].endswith(self.text)
 
-    def within(self, literals: Sequence[str]) -> tuple[str, ...]:
-        """The literals with the mark as constant text."""
-        done = list(literals)
-        if self.where == "whole":
-            done[self.slot : self.slot + 2] = [literals[self.slot] + self.text + literals[self.slot + 1]]
-        elif self.where == "start":
-            done[self.slot] += self.text
-        else:
-            done[self.slot + 1] = self.text + done[self.slot + 1]
-        return tuple(done)
-
 
 class Kinds:
     """Watches the answers of templates, the most recently answered `MAX_WATCHED` of them.
@@ -96,7 +86,7 @@ class Kinds:
         self._min_calls = min_calls
         self._watched: OrderedDict[str, _Watch] = OrderedDict()
 
-    def note(self, template: str, literals: Sequence[str], answer: str, slots: Slots) -> tuple[str, ...] | None:
+    def note(self, template: str, literals: Sequence[str], answer: str, slots: Slots) -> list[tuple[str, ...]]:
         """Take in an answer.
 
         Args:
@@ -106,7 +96,8 @@ class Kinds:
             slots: the call's input.
 
         Returns:
-            The literals of a more specific template, if a part of the calls proves to be a job of its own.
+            The literals of more specific templates, if the calls prove to be two jobs: the first is for a new task, the
+            second, if there is one, for the calls that stay with the old one. Mostly none.
         """
         watch = self._watched.get(template)
         if watch is None:
@@ -117,10 +108,17 @@ class Kinds:
         watch.total += 1
         watch.calls.append(_seen(slots, answer.strip()))
         if watch.total < watch.due:
-            return None
+            return []
         watch.due = watch.total + watch.total // 8
-        mark = _telling(list(watch.calls), self._min_calls)
-        return mark.within(literals) if mark is not None else None
+        calls = list(watch.calls)
+        mark = _telling(calls, self._min_calls)
+        if mark is None:
+            return []
+        sides = [[call for call in calls if mark.on(call) is side] for side in (True, False)]
+        marked, rest = (_tightened(literals, side) for side in sides)
+        if len(words(" ".join(rest))) == len(words(" ".join(literals))):
+            return [marked]
+        return [marked, rest] if len(sides[0]) < len(sides[1]) else [rest, marked]
 
     def forget(self, template: str) -> None:
         """Start anew with a template."""
@@ -173,6 +171,29 @@ def _telling(calls: Sequence[_Seen], min_calls: int) -> _Mark | None:
         if all(max(side.values()) <= MAX_COMMON * side.total() for side in sides):
             return mark
     return None
+
+
+def _tightened(literals: Sequence[str], calls: Sequence[_Seen]) -> tuple[str, ...]:
+    """The literals with all that the calls' slots start or end with in common."""
+    done = [literals[0]]
+    for slot, literal in enumerate(literals[1:]):
+        starts = [call.starts[slot] for call in calls]
+        whole = [call.whole[slot] for call in calls]
+        if all(whole) and len(set(starts)) == 1:
+            done[-1] += starts[0] + literal
+            continue
+        head = "".join(_common([tokens(start) for start in starts], whole))
+        ends = [call.ends[slot][len(head) if call.whole[slot] else 0 :] for call in calls]
+        tail = "".join(_common([tokens(end)[::-1] for end in ends], whole)[::-1])
+        done[-1] += head
+        done.append(tail + literal)
+    return tuple(done)
+
+
+def _common(values: Sequence[Sequence[str]], whole: Sequence[bool]) -> list[str]:
+    """The tokens that all values start with; the last one of a value that was cut may be cut itself."""
+    kept = [value if uncut else value[:-1] for value, uncut in zip(values, whole, strict=True)]
+    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*kept, strict=False))]
 
 
 def _apart(kinds: Sequence[Form], on: Sequence[bool]) -> float:
