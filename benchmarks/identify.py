@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/identify.py CALLS… [--out PREDICTED.jsonl] [--show] [--shuffle SEED] [--half SEED]
 Prints per log: calls, tasks, templates, calls in a task, calls that are not rebuilt exactly, slots whose values share
-words, microseconds of CPU a look-up and a lesson, peak memory; where the log tells the truth, the scores against it. `--shuffle`
-permutes the calls, `--half` keeps a random half of the true tasks and of the one-off calls: a threshold that suits one
-file only shows there.
+words, microseconds of CPU a look-up and a lesson, peak memory; where the log tells the truth, the scores against it.
+`--shuffle` permutes the calls, `--half` keeps a random half of the true tasks and of the one-off calls: a threshold
+that suits one file only shows there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 from jitr_core.identify import Assignment, Identifier, Learned, identify_stream, join_prompt, prompt_text
@@ -102,7 +101,7 @@ def scores(logged: Sequence[Logged], assigned: Sequence[Assignment]) -> dict[str
 
 
 def slot_faults(identifier: Identifier, logged: Sequence[Logged]) -> dict[str, int]:
-    """Calls that template and slots do not rebuild, and slots whose values all start or all end with the same word."""
+    """Calls that template and slots do not rebuild, and slots whose values have a word in the same place."""
     values: dict[str, list[Slots]] = defaultdict(list)
     inexact = 0
     for each in logged:
@@ -114,15 +113,15 @@ def slot_faults(identifier: Identifier, logged: Sequence[Logged]) -> dict[str, i
             values[match.template].append(match.slots)
     loose = 0
     for found in values.values():
-        for slot in zip(*found, strict=True) if len(found) > 1 else ():
+        for slot in zip(*found, strict=True) if len(found) >= MIN_TASK else ():
             cut = [tokens(value) for value in slot]
-            loose += any(words(_common(side)) for side in (cut, [each[::-1] for each in cut]))
+            loose += any(_same_word(side) for side in (cut, [each[::-1] for each in cut]))
     return {"inexact": inexact, "slots_sharing_words": loose}
 
 
-def _common(values: Sequence[Sequence[str]]) -> str:
-    """What all values start with, as one text."""
-    return "".join([place[0] for place in takewhile(lambda place: len(set(place)) == 1, zip(*values, strict=False))])
+def _same_word(values: Sequence[Sequence[str]]) -> bool:
+    """Whether all values have the same word at the same place, counted from the start."""
+    return any(words(column[0]) and len(set(column)) == 1 for column in zip(*values, strict=False))
 
 
 class Timed(Identifier):

@@ -233,8 +233,12 @@ def _last_wording(value: str) -> str:
 
 
 def _run(cut: Sequence[str]) -> Sequence[str]:
-    places = [place for place, token in enumerate(cut[:-1]) if words(token)]
-    return cut[: places[RUN_WORDS - 1] + 1] if len(places) >= RUN_WORDS else ()
+    count = 0
+    for place, token in enumerate(cut[:-1], 1):
+        count += bool(words(token))
+        if count == RUN_WORDS:
+            return cut[:place]
+    return ()
 
 
 def _layout(value: str) -> str:

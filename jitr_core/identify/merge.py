@@ -69,6 +69,7 @@ class TaskAnswers:
     counts: Counter[str] = field(default_factory=Counter)
     inputs: dict[str, str] = field(default_factory=dict)
     open: bool = False
+    _judged: tuple[int, set[str]] = field(default_factory=lambda: (0, set()))
 
     def note(self, answer: str, slots: Slots) -> bool:
         """Take in an answer; True if it is time to compare the task with others."""
@@ -89,7 +90,11 @@ class TaskAnswers:
 
     def labels(self) -> set[str]:
         """The closed set of answers; empty if it is none."""
-        return set(answer_space(self.counts).labels) if self.total >= FIRST_CHECK and not self.open else set()
+        if self.total < FIRST_CHECK or self.open:
+            return set()
+        if self._judged[0] != self.total:
+            self._judged = (self.total, set(answer_space(self.counts).labels))
+        return self._judged[1]
 
 
 class AnswerBook:

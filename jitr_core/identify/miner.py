@@ -34,6 +34,9 @@ RETAINED = 0.75
 SHARED_TOKENS = 8
 """Tokens that two slot values must share at their start or end to count as alike."""
 
+EDGE = 200
+"""Characters of a slot value in which these tokens are looked for."""
+
 MIN_DISTINCT = 0.5
 """Smallest share of different prompts, in [0, 1], where there are fewer than `min_calls` different ones."""
 
@@ -278,8 +281,8 @@ def _alike(literals: Sequence[str], fits: Sequence[Slots], *, strict: bool) -> f
         counted = list(dict.fromkeys(values)) if field and not strict else list(values)
         if len(counted) == 1:
             continue
-        starts = [_edge(value[:400], start=True, field=field or opens) for value in counted]
-        ends = [_edge(value[-400:], start=False, field=True) for value in counted]
+        starts = [_edge(value[:EDGE], start=True, field=field or opens) for value in counted]
+        ends = [_edge(value[-EDGE:], start=False, field=True) for value in counted]
         alike = max(_repeated(starts), _repeated(ends))
         worst = max(worst, alike if field or opens else alike * WORDING_WEIGHT)
     return worst
