@@ -1,8 +1,9 @@
 """What a call costs the identifier after ever more calls: time and memory must stay flat.
 
-Usage: python benchmarks/identify_scale.py [--calls 1000000] [--tasks 2000] [--one-off 0.3] [--seed 0]
+Usage: python benchmarks/identify_scale.py [--calls 1000000] [--tasks 2000] [--one-off 0.3] [--known 0] [--seed 0]
 The stream is made up as it goes: tasks of Zipf-distributed volume, each with its own instruction, input place and
-answer space, a tenth of them new in every tenth of the stream; and one-off requests that start alike.
+answer space, a tenth of them new in every tenth of the stream; and one-off requests that start alike. `--known` starts
+with that many other templates.
 Prints at every power of ten: microseconds a known and an unknown call (p50, mean and p99 of the latest calls), how
 long an answer takes to note, tasks, templates and memory. Times are CPU time.
 """
@@ -19,7 +20,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from jitr_core.identify import Identifier
-from jitr_core.types import Call
+from jitr_core.identify.template import key_of, make_template
+from jitr_core.types import Call, Template
 
 SYLLABLES = (
     "ba be bi bo bu da de di do du ka ke ki ko ku la le li lo lu ma me mi mo mu na ne ni no nu ra re ri ro ru".split()
@@ -69,6 +71,13 @@ def stream(calls: int, tasks: int, one_off: float, seed: int) -> Iterator[tuple[
         yield Call(str(number), (("user", prompt),)), draw.choice(labels) if labels else text(draw, 9)
 
 
+def known(count: int, seed: int) -> Iterator[Template]:
+    """Made-up templates that the stream has no calls of."""
+    draw = random.Random(f"known/{seed}")
+    for _ in range(count):
+        yield make_template(key_of(Call("", ())), (f"\x1euser\x1f{text(draw, 12)}.\nInput: ", "\nOutput:"))
+
+
 def row(times: dict[str, deque[float]], calls: int, identifier: Identifier) -> dict[str, float]:
     """One line of the table."""
     found: dict[str, float] = {"calls": calls}
@@ -89,9 +98,10 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--tasks", type=int, default=2_000)
     parser.add_argument("--one-off", type=float, default=0.3, help="share of calls, in [0, 1]")
+    parser.add_argument("--known", type=int, default=0, help="templates known from the start")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    identifier = Identifier()
+    identifier = Identifier(known(arguments.known, arguments.seed))
     times: dict[str, deque[float]] = {kind: deque(maxlen=WINDOW) for kind in ("match", "learn", "answer")}
     due = {10**power for power in range(3, 10)} | {arguments.calls}
     for number, (call, answer) in enumerate(
