@@ -172,7 +172,7 @@ class Background:
             self._adopt(learned)
         if decision.match is not None and observed.answer is not None:
             match = decision.match
-            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots))
+            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots, match.template))
         return placed
 
     def _adopt(self, learned: Learned) -> None:
