@@ -144,6 +144,8 @@ class Calls:
                 return None, teachers
             chat = method.endswith("chat")
             asked = args[0] if args else kwargs.get("messages" if chat else "prompt")
+            if isinstance(asked, str) is chat:
+                return None, teachers
             step = step_of(tags, "", active_span_id.get()) if self.step is None else self.step
             call = call_of(self.teacher, asked, kwargs, step)
             if call is None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.exception import ExceptionEvent
@@ -22,6 +21,8 @@ from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictStartEvent,
 )
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.llms.llm import LLM
+from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.events.span import SpanDropEvent
 from typing_extensions import Self
@@ -172,13 +173,14 @@ class JITREventHandler(BaseEventHandler):
         chain = list(self._spans.chain(event.span_id))
         # An LLM may answer a chat by a completion of its own: that is one call, and the app's is the outer one. Only
         # LlamaIndex's structured LLM is a mere shell.
-        if not chain or event.model_dict.get("class_name") == "structured_llm":
+        if not chain or not _answers(chain[0][1].instance):
             return
         if any(span_id in self._open for span_id, _ in chain):
             return
         llm = chain[0][1].instance
         kind = next((span.kind for _, span in chain if span.kind), "")
-        caller = next((span.parent for _, span in reversed(chain) if isinstance(span.instance, BaseLLM)), None)
+        callers = [span.parent for _, span in chain if _answers(span.instance)]
+        caller = callers[-1] if callers else None
         call = call_of(llm, asked, event.additional_kwargs, step_of(event.tags, kind, caller))
         if call is not None:
             self._open[chain[0][0]] = _Open(call)
@@ -198,3 +200,7 @@ class JITREventHandler(BaseEventHandler):
                 "teacher", "shadow", decision.match, decision.release, decision.answer, decision.confidence
             )
         engine.observe(call, decision, answer)
+
+
+def _answers(instance: Any) -> bool:
+    return isinstance(instance, LLM) and not isinstance(instance, StructuredLLM)

@@ -177,6 +177,7 @@ class JITRLLM(LLM):
     apredict_and_call = _built_on("apredict_and_call")
 
     to_payload = _teachers("to_payload")
+    to_dict = _teachers("to_dict")
     convert_chat_messages = _teachers("convert_chat_messages")
     _log_template_data = _teachers("_log_template_data")
     _get_prompt = _teachers("_get_prompt")

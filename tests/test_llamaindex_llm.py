@@ -1,0 +1,551 @@
+"""The wrapped LLM is the bare one to everybody, whatever becomes of the engine; replaced, it answers everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+import inspect
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from llama_index.core import Settings
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, ImageBlock, MessageRole
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.llms import MockLLM
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import LLM, BaseLLM
+from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
+from llamaindex_fakes import CallingTeacher, FakeEngine, Teacher, normal, process_engine, recorded
+from llamaindex_ways import CALLING, PLAIN, STRUCTURED, TOOLS, collect, messages
+
+from jitr_core.errors import ConfigError
+from jitr_core.types import Decision, Match
+from jitr_llamaindex import JITRLLM, jitr_step
+
+WAYS = {**PLAIN, **STRUCTURED, **CALLING}
+
+
+def teacher_for(way: str, **settings) -> LLM:
+    """Structured output asks for a class: as text from a plain LLM, as a tool call from a function-calling one."""
+    if way in CALLING:
+        return CallingTeacher(**settings)
+    says = {"one two": '{"text": "one two"}'} if way in STRUCTURED else {}
+    return Teacher(says=says, **settings)
+
+
+def used(llm, way):
+    """What an app gets from an LLM, or the error it gets, and what its handlers are told."""
+    with recorded(llm) as told:
+        try:
+            got = normal(WAYS[way](llm))
+        except Exception as error:
+            got = repr(error)
+    return got, told
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("state", ["observing", "dead engine", "no engine", "deferring"])
+def test_the_app_and_its_handlers_see_the_bare_llm(way, state):
+    engine = FakeEngine(dead=state == "dead engine")
+    llm = JITRLLM(llm=teacher_for(way), jitr=engine)
+    if state == "no engine":
+        llm.jitr = None
+    if state == "deferring":
+        match = Match("task-1", "template-1", ())
+        engine.decide = lambda call: Decision("teacher", "deferral", match, "r1", None, 0.2, False, 0.1)
+    assert used(llm, way) == used(teacher_for(way), way)
+    assert state == "dead engine" or not engine.faults
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_call_is_decided_once_and_observed_once_if_it_is_one_text(way):
+    engine, teacher = FakeEngine(), teacher_for(way)
+    WAYS[way](JITRLLM(llm=teacher, jitr=engine))
+    assert len(engine.decided) == len(teacher.asked) == 1 and not engine.faults
+    if way in CALLING:
+        assert not engine.decided[0].replaceable and engine.decided[0].contract and not engine.observed
+        return
+    ((call, decision, answer),) = engine.observed
+    assert call is engine.decided[0] and call.replaceable and decision.kind == "teacher"
+    assert answer.text == ('{"text": "one two"}' if way in STRUCTURED else "re: " + call.messages[-1][1])
+    assert (answer.model, answer.input_tokens, answer.output_tokens) == ("teacher-1", 7, 3)
+    assert 0 <= answer.latency_s < 5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_teachers_error_passes_through_and_nothing_is_observed(way):
+    engine = FakeEngine()
+    got = used(JITRLLM(llm=teacher_for(way, fail=True), jitr=engine), way)
+    assert got == used(teacher_for(way, fail=True), way)
+    assert "the provider is down" in got[0] or way.startswith("stream")
+    assert not engine.observed and not engine.faults
+
+
+def kind(got):
+    """Types of what an app gets; of a stream, of its last piece."""
+    return (type(got), type(got[-1])) if isinstance(got, list) else type(got)
+
+
+def names(told):
+    """Kinds of events, spans and callbacks, without the pieces of a stream."""
+    events, spans, callbacks = told
+    return (
+        [name for name, _ in events if "InProgress" not in name],
+        [span[:2] for span in spans],
+        [callback[:2] for callback in callbacks],
+    )
+
+
+@pytest.mark.parametrize("way", [*PLAIN, *STRUCTURED])
+def test_a_replaced_call_is_answered_without_the_teacher_with_the_same_events_and_spans(way):
+    engine, teacher = FakeEngine('{"text": "Positive."}' if way in STRUCTURED else "Positive."), teacher_for(way)
+    llm = JITRLLM(llm=teacher, jitr=engine)
+    got, told = used(llm, way)
+    _, bare_told = used(teacher_for(way), way)
+    assert "Positive." in got and "re:" not in got and not teacher.asked
+    assert names(told) == names(bare_told)
+    assert engine.answers == [None] and len(engine.decided) == 1 and not engine.faults
+    assert kind(WAYS[way](llm)) == kind(WAYS[way](teacher_for(way)))
+
+
+@pytest.mark.parametrize("way", CALLING)
+def test_a_call_with_tools_is_never_replaced(way):
+    engine = FakeEngine("Positive.")
+    assert used(JITRLLM(llm=CallingTeacher(), jitr=engine), way) == used(CallingTeacher(), way)
+
+
+def test_structured_output_by_tool_calls_stays_with_the_teacher():
+    engine = FakeEngine("Positive.")
+    for way in STRUCTURED:
+        assert used(JITRLLM(llm=CallingTeacher(), jitr=engine), way) == used(CallingTeacher(), way), way
+    assert not engine.observed and not engine.faults and not any(call.replaceable for call in engine.decided)
+
+
+def test_a_replaced_answer_says_who_gave_it_and_spends_no_tokens():
+    llm = JITRLLM(llm=Teacher(), jitr=FakeEngine("Positive."))
+    origin = {"task": "task-1", "release": "r1", "confidence": 0.97, "reason": "answered"}
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    answers = [llm.chat(messages()), *llm.stream_chat(messages()), llm.complete("x"), *llm.stream_complete("x")]
+    assert [type(answer) for answer in answers] == [ChatResponse] * 2 + [CompletionResponse] * 2
+    assert [answer.delta for answer in answers] == [None, "Positive."] * 2
+    for answer in answers:
+        assert answer.additional_kwargs == {"jitr": origin, **usage}
+        assert answer.raw == {"model": "jitr:r1", "usage": usage, "jitr": origin}
+    assert answers[0].message == ChatMessage(role=MessageRole.ASSISTANT, content="Positive.")
+
+
+@pytest.mark.parametrize("way", PLAIN)
+def test_an_audited_answer_comes_from_the_replacement_and_the_teacher_is_asked_aside(way):
+    engine, teacher = FakeEngine("Positive.", audit=True), Teacher()
+    got, told = used(JITRLLM(llm=teacher, jitr=engine), way)
+    assert "Positive." in got and not teacher.asked and not engine.observed
+    callbacks = list(told[2])
+    ((call, decision, ask),) = engine.audited
+    answer = ask()
+    assert answer.text == "re: " + call.messages[-1][1] and decision.audit
+    assert (answer.model, answer.input_tokens, answer.output_tokens) == ("teacher-1", 7, 3)
+    assert told[2] == callbacks and len(teacher.asked) == 1
+
+
+def test_an_audit_asks_what_the_app_asked_then():
+    engine, teacher, asked = FakeEngine("Positive.", audit=True), Teacher(), messages()
+    JITRLLM(llm=teacher, jitr=engine).chat(asked)
+    asked[-1].blocks[0].text = "something else"
+    asked.append(ChatMessage(role="user", content="more"))
+    assert engine.audited[0][2]().text == "re: one two"
+
+
+# Faults
+
+
+FAULTS = [
+    ("jitr_llamaindex._calls.call_of", "decide"),
+    ("jitr_llamaindex._calls.step_of", "decide"),
+    ("jitr_llamaindex._calls.disabled", "decide"),
+    ("jitr_llamaindex._calls.switched_off", "decide"),
+    ("jitr_llamaindex._calls.replacement_of", "decide"),
+    ("jitr_llamaindex._calls.ready", "decide"),
+    ("jitr_llamaindex._calls._frozen", "decide"),
+    ("jitr_llamaindex._calls.answer_of", "observe"),
+    ("jitr_llamaindex._calls.answer_of_stream", "observe"),
+    ("jitr_llamaindex._translate.contract_of", "decide"),
+    ("jitr_llamaindex._translate.settings_of", "decide"),
+    ("jitr_llamaindex.llm.kind_of", "decide"),
+    ("jitr_llamaindex.llm.step_of", "decide"),
+    ("jitr_llamaindex.llm.disabled", "decide"),
+    ("jitr_llamaindex.llm.copy.copy", "decide"),
+]
+
+
+@pytest.mark.parametrize("way", ["chat", "acomplete", "stream_chat", "astream_complete", "predict", "astream"])
+@pytest.mark.parametrize(("internal", "where"), FAULTS)
+@pytest.mark.parametrize("replacing", [False, True])
+def test_a_fault_of_any_part_reaches_the_engine_and_not_the_app(way, internal, where, replacing, monkeypatch):
+    called = []
+
+    def fails(*args, **kwargs):
+        called.append(args)
+        raise RuntimeError("a fault of ours")
+
+    engine = FakeEngine("Positive." if replacing else None, audit=True)
+    llm = JITRLLM(llm=Teacher(), jitr=engine)
+    bare = used(Teacher(), way)
+    with monkeypatch.context() as patch:
+        patch.setattr(internal, fails)
+        got = used(llm, way)
+    if called:
+        assert [found for found, _ in engine.faults] == [where] * len(called)
+        assert got == bare or "Positive." in got[0]
+    else:
+        assert not engine.faults
+
+
+def test_an_engine_that_decides_nonsense_leaves_the_call_to_the_teacher():
+    engine = FakeEngine()
+    engine.decide = lambda call: Decision("replacement", "answered")  # no answer
+    assert JITRLLM(llm=Teacher(), jitr=engine).complete("x").text == "re: x"
+    assert [where for where, _ in engine.faults] == ["decide"] and not engine.observed
+
+
+# What is worth observing
+
+
+@pytest.mark.parametrize("method", ["stream_chat", "stream_complete"])
+def test_an_abandoned_stream_is_not_observed_and_ends_as_it_does_bare(method):
+    def abandon(llm):
+        with recorded(llm) as told:
+            stream = getattr(llm, method)(messages() if "chat" in method else "one two three")
+            assert next(stream).delta == "re: " and inspect.isgenerator(stream)
+            stream.close()
+        return told
+
+    engine = FakeEngine()
+    assert abandon(JITRLLM(llm=Teacher(), jitr=engine)) == abandon(Teacher())
+    assert len(engine.decided) == 1 and not engine.observed and not engine.faults
+
+
+@pytest.mark.parametrize("method", ["astream_chat", "astream_complete"])
+async def test_an_abandoned_async_stream_is_not_observed_and_ends_as_it_does_bare(method):
+    async def abandon(llm):
+        with recorded(llm) as told:
+            stream = await getattr(llm, method)(messages() if "chat" in method else "one two three")
+            assert (await stream.__anext__()).delta == "re: " and inspect.isasyncgen(stream)
+            await stream.aclose()
+        return told
+
+    engine = FakeEngine()
+    assert await abandon(JITRLLM(llm=Teacher(), jitr=engine)) == await abandon(Teacher())
+    assert len(engine.decided) == 1 and not engine.observed and not engine.faults
+
+
+async def test_a_cancelled_call_is_not_observed():
+    engine = FakeEngine()
+    llm = JITRLLM(llm=Teacher(slow=True), jitr=engine)
+    for work in (
+        llm.achat(messages()),
+        llm.acomplete("x"),
+        collect(llm.astream_chat(messages())),
+        collect(llm.astream_complete("x")),
+    ):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(work, 0.02)
+    assert len(engine.decided) == 4 and not engine.observed and not engine.faults
+
+
+def test_a_stream_whose_pieces_are_not_its_last_text_is_not_observed():
+    class Forgetful(Teacher):
+        """Gives in each piece that piece alone."""
+
+        def _told(self, response):
+            for word in response.text.split():
+                yield CompletionResponse(text=word, delta=word)
+
+    engine = FakeEngine()
+    assert len(list(JITRLLM(llm=Forgetful(), jitr=engine).stream_complete("one two"))) == 3
+    assert len(engine.decided) == 1 and not engine.observed and not engine.faults
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ChatMessage(role="assistant", blocks=[]),
+        ChatMessage(role="assistant", content="a", additional_kwargs={"tool_calls": [{"id": "1"}]}),
+        ChatMessage(role="assistant", content="a", additional_kwargs={"function_call": {"name": "f"}}),
+        ChatMessage(role="user", content="a"),
+    ],
+    ids=["nothing", "tool calls", "a legacy function call", "not the assistant's"],
+)
+def test_an_answer_that_is_not_one_text_of_the_assistant_is_not_observed(message):
+    class Odd(Teacher):
+        def _whole(self, messages, kwargs):
+            return ChatResponse(message=message)
+
+    engine = FakeEngine()
+    JITRLLM(llm=Odd(), jitr=engine).chat(messages())
+    assert len(engine.decided) == 1 and not engine.observed and not engine.faults
+
+
+# The call that the engine sees
+
+
+def test_the_call_carries_roles_texts_and_the_teachers_name():
+    engine = FakeEngine()
+    llm = JITRLLM(llm=Teacher(), jitr=engine)
+    roles = ["system", "user", "chatbot", "model", "assistant", "developer"]
+    llm.chat([ChatMessage(role=role, content=role) for role in roles], model="teacher-2")
+    (call,) = engine.decided
+    assert [role for role, _ in call.messages] == ["system", "user", "assistant", "assistant", "assistant", "developer"]
+    assert (call.model, call.contract, call.replaceable, len(call.id)) == ("teacher-2", "", True, 32)
+    llm.complete("x")
+    assert engine.decided[1].messages == (("user", "x"),) and engine.decided[1].model == "teacher-1"
+
+
+@pytest.mark.parametrize(
+    ("odd", "text", "replaceable"),
+    [
+        (ChatMessage(content="x" * 1_000_000), "x" * 1_000_000, True),
+        (ChatMessage(content=""), "", True),
+        (ChatMessage(blocks=[]), "", True),
+        (ChatMessage(blocks=[{"block_type": "text", "text": "a"}, {"block_type": "text", "text": "b"}]), "a\nb", True),
+        (ChatMessage(blocks=[ImageBlock(image=b"", url="http://x/y.png")]), "", False),
+        (ChatMessage(role="tool", content="r"), "r", False),
+        (ChatMessage(role="assistant", content="r", additional_kwargs={"tool_calls": [1]}), "r", False),
+    ],
+    ids=["1 MB", "empty", "no blocks", "two texts", "an image", "a tool's result", "a tool call"],
+)
+def test_odd_prompts_reach_the_teacher_unchanged(odd, text, replaceable):
+    engine, teacher, bare = FakeEngine(), Teacher(), Teacher()
+    assert JITRLLM(llm=teacher, jitr=engine).chat([odd]) == bare.chat([odd])
+    assert normal(teacher.asked) == normal(bare.asked)
+    assert engine.decided[0].messages[-1][1] == text and engine.decided[0].replaceable is replaceable
+    assert not engine.faults
+
+
+@pytest.mark.parametrize("wrong", [lambda llm: llm.complete(), lambda llm: llm.chat("text"), lambda llm: llm.chat()])
+def test_what_is_no_request_is_the_teachers_affair(wrong):
+    engine = FakeEngine("Positive.")
+
+    def error_of(llm):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            wrong(llm)
+        return type(caught.value), _unlocated(caught.value)
+
+    assert error_of(JITRLLM(llm=Teacher(), jitr=engine)) == error_of(Teacher())
+    assert not engine.decided and not engine.faults
+
+
+def _unlocated(error: Exception) -> str:
+    return str(error).split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"tools": [{"name": "f"}]}, {"response_format": {"type": "json_object"}}, {"n": 2}, {"logprobs": True}],
+    ids=str,
+)
+def test_what_no_student_can_honour_goes_to_the_teacher(settings):
+    engine, teacher = FakeEngine("Positive."), Teacher()
+    JITRLLM(llm=teacher, jitr=engine).complete("x", **settings)
+    assert not engine.decided[0].replaceable and len(teacher.asked) == 1
+    assert bool(engine.decided[0].contract) == settings.keys().isdisjoint({"n", "logprobs"})
+
+
+def test_settings_on_the_teacher_count_like_those_of_the_request():
+    class Keyed(Teacher):
+        logprobs: bool = False
+        additional_kwargs: dict = {}
+
+    engine = FakeEngine()
+
+    def call(**settings):
+        JITRLLM(llm=Keyed(**settings), jitr=engine).complete("x")
+        return engine.decided[-1]
+
+    assert call().replaceable and call().contract == ""
+    assert not call(logprobs=True).replaceable
+    assert not call(additional_kwargs={"n": 3}).replaceable
+    assert call(additional_kwargs={"stop": ["!"]}).contract and call(additional_kwargs={"stop": ["!"]}).replaceable
+
+
+# Steps and switches
+
+
+def test_a_declared_step_wins_over_tags_and_both_over_the_template():
+    from llama_index.core.prompts.default_prompts import DEFAULT_TEXT_QA_PROMPT
+
+    engine = FakeEngine()
+    llm = JITRLLM(llm=Teacher(), jitr=engine)
+    with instrument_tags({"mine": 1}), jitr_step("triage"):
+        assert active_instrument_tags.get() == {"mine": 1, "jitr_step": "triage"}
+        llm.complete("x")
+        llm.predict(DEFAULT_TEXT_QA_PROMPT, context_str="c", query_str="q")
+        JITRLLM(llm=Teacher(), jitr=engine, step="declared").complete("x")
+        JITRLLM(llm=Teacher(), jitr=engine, step="declared").predict(DEFAULT_TEXT_QA_PROMPT)
+    llm.predict(DEFAULT_TEXT_QA_PROMPT, context_str="c", query_str="q")
+    llm.complete("x")
+    assert active_instrument_tags.get() == {}
+    steps = [call.step for call in engine.decided]
+    assert steps == ["triage", "triage", "declared", "declared", "text_qa", ""] and not engine.faults
+
+
+@pytest.mark.parametrize("way", [*PLAIN, *STRUCTURED])
+def test_the_environment_or_a_tag_switches_it_off(way, monkeypatch):
+    engine = FakeEngine("Positive.")
+    llm = JITRLLM(llm=teacher_for(way), jitr=engine)
+    with instrument_tags({"jitr": "off"}):
+        got = used(llm, way)[0]
+    monkeypatch.setenv("JITR_DISABLED", "1")
+    assert got == used(llm, way)[0] == used(teacher_for(way), way)[0]
+    assert not engine.decided and not engine.observed
+    assert JITRLLM(llm=Teacher()).jitr is None
+
+
+# It passes for the teacher
+
+
+def test_settings_and_identity_are_the_teachers():
+    teacher, engine = Teacher(system_prompt="Be brief.", temperature=0.1), FakeEngine()
+    llm = JITRLLM(llm=teacher, jitr=engine)
+    assert (llm.model, llm.temperature, llm.system_prompt) == ("teacher-1", 0.1, "Be brief.")
+    assert (llm.metadata, llm.to_payload(), llm.to_dict()) == (
+        teacher.metadata,
+        teacher.to_payload(),
+        teacher.to_dict(),
+    )
+    llm.temperature, llm.system_prompt = 0.5, "Be long."
+    assert (teacher.temperature, teacher.system_prompt, llm.temperature) == (0.5, "Be long.", 0.5)
+    teacher.output_parser = None
+    teacher.callback_manager = manager = Settings.callback_manager
+    assert llm.callback_manager is manager
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = llm.nonsense
+    with pytest.raises(ValueError, match="nonsense"):
+        llm.nonsense = 1
+
+
+def test_every_method_of_llamaindexs_llms_is_accounted_for():
+    """A method that a new version adds must be the teacher's, not run on the wrapper's own state."""
+    own = set(vars(JITRLLM)) | set(vars(type(JITRLLM(llm=CallingTeacher(), jitr=FakeEngine()))))
+    inherited = {"as_structured_llm", "check_callback_manager", "check_prompts", "set_messages_to_prompt"}
+    inherited |= {"set_completion_to_prompt"}
+    for base in (BaseLLM, LLM, FunctionCallingLLM):
+        found = {name for name, value in vars(base).items() if callable(value) or isinstance(value, classmethod)}
+        missing = {name for name in found if not name.startswith("__")} - own - inherited
+        assert missing <= {"model_post_init", "_abc_impl"}, missing
+
+
+def test_it_is_function_calling_exactly_where_the_teacher_is():
+    engine = FakeEngine()
+    assert isinstance(JITRLLM(llm=CallingTeacher(), jitr=engine), FunctionCallingLLM)
+    plain = JITRLLM(llm=Teacher(), jitr=engine)
+    assert isinstance(plain, JITRLLM) and not isinstance(plain, FunctionCallingLLM)
+    assert not hasattr(plain, "chat_with_tools")
+    calling = JITRLLM(llm=CallingTeacher(), jitr=engine)
+    (selected,) = calling.get_tool_calls_from_response(calling.chat_with_tools(TOOLS, "x"))
+    assert selected.tool_name == "look_up"
+
+
+def test_what_cannot_be_wrapped_is_refused_with_a_hint():
+    with pytest.raises(ConfigError, match="must be an LLM of LlamaIndex, got str"):
+        JITRLLM(llm="gpt", jitr=FakeEngine())
+    with pytest.raises(ConfigError, match="Teacher has no setting stepp"):
+        JITRLLM(llm=Teacher(), jitr=FakeEngine(), stepp="triage")
+    with pytest.raises(ConfigError, match="JITR"):
+        JITRLLM(llm=Teacher(), jitr="sqlite:///state.db")
+
+
+def test_settings_given_to_the_wrapper_change_a_copy_of_the_teacher():
+    teacher = Teacher()
+    llm = JITRLLM(llm=teacher, jitr=FakeEngine(), temperature=0.3)
+    assert (llm.temperature, teacher.temperature) == (0.3, None)
+    warm = llm.model_copy(update={"temperature": 1.0, "step": "s"})
+    assert (warm.temperature, warm.step, llm.temperature, llm.step) == (1.0, "s", 0.3, None)
+    assert warm.complete("x").text == "re: x" and len(warm.jitr.observed) == 1
+
+
+def test_a_wrapper_in_a_wrapper_decides_once():
+    engine, outer = FakeEngine(), FakeEngine()
+    llm = JITRLLM(llm=JITRLLM(llm=Teacher(), jitr=engine), jitr=outer)
+    llm.complete("x")
+    assert len(outer.observed) == 1 and not engine.decided
+
+
+@pytest.mark.parametrize("teacher", [Teacher, CallingTeacher])
+def test_copies_share_the_engine_and_pickles_find_the_one_of_their_process(teacher):
+    engine = FakeEngine()
+    llm = JITRLLM(llm=teacher(), jitr=engine, step="s")
+    for copied in (copy.deepcopy(llm), copy.copy(llm), llm.model_copy(deep=True)):
+        assert copied.jitr is engine and copied.step == "s" and copied.complete("x").text == "re: x"
+    assert copy.deepcopy(llm).llm is not llm.llm and len(engine.observed) == 3
+    loaded = pickle.loads(pickle.dumps(llm))
+    assert type(loaded) is type(llm) and (loaded.jitr, loaded.step) == (process_engine(), "s")
+    assert loaded.complete("x").text == "re: x"
+
+
+def test_an_engine_that_cannot_be_pickled_is_not_replaced_by_another(tmp_path):
+    from jitr_core import JITR
+
+    jitr = JITR(f"sqlite:///{tmp_path}/jitr.db", redact=lambda text: text, training="off")
+    loaded = pickle.loads(pickle.dumps(JITRLLM(llm=Teacher(), jitr=jitr)))
+    assert loaded.jitr is None and loaded.complete("x").text == "re: x"
+    jitr.close()
+
+
+def test_settings_llm_hands_its_callback_manager_to_the_teacher(monkeypatch):
+    monkeypatch.setattr(Settings, "_llm", None)
+    monkeypatch.setattr(Settings, "_callback_manager", CallbackManager([]))
+    engine, teacher = FakeEngine(), Teacher()
+    Settings.llm = JITRLLM(llm=teacher, jitr=engine)
+    assert Settings.llm.callback_manager is teacher.callback_manager is Settings.callback_manager
+    assert Settings.llm.complete("x").text == "re: x" and len(engine.observed) == 1
+
+
+def test_the_rate_limiter_counts_only_the_teachers_calls():
+    from llama_index.core.rate_limiter import TokenBucketRateLimiter
+
+    class Limiter(TokenBucketRateLimiter):
+        acquired: int = 0
+
+        def acquire(self, *args, **kwargs):
+            self.acquired += 1
+
+        async def async_acquire(self, *args, **kwargs):
+            self.acquired += 1
+
+    limiter, engine = Limiter(requests_per_minute=60), FakeEngine(audit=True)
+    llm = JITRLLM(llm=Teacher(rate_limiter=limiter), jitr=engine)
+    llm.complete("x")
+    asyncio.run(llm.achat(messages()))
+    assert limiter.acquired == 2
+    engine.replacement = "Positive."
+    llm.complete("x")
+    asyncio.run(llm.achat(messages()))
+    assert limiter.acquired == 2
+    engine.audited[0][2]()
+    assert limiter.acquired == 3
+
+
+def test_llamaindexs_own_fake_that_chats_by_completing_is_one_call():
+    engine = FakeEngine()
+    llm = JITRLLM(llm=MockLLM(is_chat_model=True), jitr=engine)
+    assert llm.chat(messages()) == MockLLM(is_chat_model=True).chat(messages())
+    assert asyncio.run(llm.achat(messages())) == MockLLM().chat(messages())
+    assert list(llm.stream_chat(messages())) == list(MockLLM().stream_chat(messages()))
+    assert len(engine.decided) == len(engine.observed) == 3
+
+
+def test_threads_and_loops_share_one_wrapper():
+    engine = FakeEngine()
+    llm = JITRLLM(llm=Teacher(), jitr=engine)
+
+    def work(i):
+        if i % 2:
+            return asyncio.run(llm.acomplete(f"call {i}")).text
+        return contextvars.copy_context().run(llm.complete, f"call {i}").text
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(64))) == [f"re: call {i}" for i in range(64)]
+    assert {answer.text for answer in engine.answers} == {f"re: call {i}" for i in range(64)}
+    assert not engine.faults
