@@ -22,7 +22,7 @@ _FORMATS = ("response_format", "format", "response_schema", "response_mime_type"
 _TOOLS = ("tools", "functions")
 _CONTRACT = (*_TOOLS, "tool_choice", *_FORMATS, "stop")
 _UNREPLACEABLE = frozenset((*_TOOLS, *_FORMATS, "logprobs", "top_logprobs"))
-_MATTERS = (*_CONTRACT, "logprobs", "top_logprobs", "n")
+_MATTERS = frozenset((*_CONTRACT, "logprobs", "top_logprobs", "n"))
 
 _digests: dict[tuple[Any, ...], tuple[tuple[Any, ...], str]] = {}
 
@@ -100,13 +100,17 @@ def report_fault(engine: Engine, where: str, error: Exception) -> None:
 
 
 def settings_of(*sources: Mapping[str, Any]) -> dict[str, Any]:
-    """What is set of all settings that shape an answer, each by the first source that has it."""
+    """What is set of all settings that shape an answer, each by the first source that has it.
+
+    Example:
+        >>> settings_of({"n": 2, "temperature": 0}, {"n": 3, "stop": None})
+        {'n': 2}
+    """
     found: dict[str, Any] = {}
-    for name in _MATTERS:
-        for source in sources:
-            if value := source.get(name):
-                found[name] = value
-                break
+    for source in sources:
+        for name in _MATTERS & source.keys():
+            if value := source[name]:
+                found.setdefault(name, value)
     return found
 
 

@@ -22,16 +22,17 @@ from .steps import ROUTED, SWITCH_TAG, step_of, switched_off
 
 __all__ = ["METHODS", "Calls"]
 
-METHODS = (
-    "chat",
-    "complete",
-    "stream_chat",
-    "stream_complete",
-    "achat",
-    "acomplete",
-    "astream_chat",
-    "astream_complete",
-)
+METHODS = {
+    "chat": "answer",
+    "complete": "answer",
+    "stream_chat": "stream",
+    "stream_complete": "stream",
+    "achat": "aanswer",
+    "acomplete": "aanswer",
+    "astream_chat": "astream",
+    "astream_complete": "astream",
+}
+"""The teacher's ways of answering, and the method of `Calls` that stands in for each."""
 
 
 class Calls:
@@ -50,39 +51,8 @@ class Calls:
     def __init__(self, teacher: LLM, engine: Engine | None, step: str | None) -> None:
         self.teacher, self.engine, self.step = teacher, engine, step
 
-    def chat(self, *args: Any, **kwargs: Any) -> Any:
-        """The teacher's or the replacement's answer to messages."""
-        return self._answer("chat", args, kwargs)
-
-    def complete(self, *args: Any, **kwargs: Any) -> Any:
-        """The teacher's or the replacement's answer to a prompt."""
-        return self._answer("complete", args, kwargs)
-
-    def stream_chat(self, *args: Any, **kwargs: Any) -> Any:
-        """As `chat`, in pieces."""
-        return self._stream("stream_chat", args, kwargs)
-
-    def stream_complete(self, *args: Any, **kwargs: Any) -> Any:
-        """As `complete`, in pieces."""
-        return self._stream("stream_complete", args, kwargs)
-
-    async def achat(self, *args: Any, **kwargs: Any) -> Any:
-        """As `chat`."""
-        return await self._aanswer("achat", args, kwargs)
-
-    async def acomplete(self, *args: Any, **kwargs: Any) -> Any:
-        """As `complete`."""
-        return await self._aanswer("acomplete", args, kwargs)
-
-    async def astream_chat(self, *args: Any, **kwargs: Any) -> Any:
-        """As `stream_chat`."""
-        return await self._astream("astream_chat", args, kwargs)
-
-    async def astream_complete(self, *args: Any, **kwargs: Any) -> Any:
-        """As `stream_complete`."""
-        return await self._astream("astream_complete", args, kwargs)
-
-    def _answer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def answer(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """What `method` of the teacher answers, or the replacement in its place."""
         routed, answer = self._route(method, args, kwargs)
         token = ROUTED.set(True)
         try:
@@ -94,7 +64,8 @@ class Calls:
             routed.observe(answer_of, response, started)
         return response
 
-    async def _aanswer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def aanswer(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """As `answer`, where the teacher's `method` is asynchronous."""
         routed, answer = self._route(method, args, kwargs)
         token = ROUTED.set(True)
         try:
@@ -106,25 +77,27 @@ class Calls:
             routed.observe(answer_of, response, started)
         return response
 
-    def _stream(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """As `answer`, in pieces."""
         routed, answer = self._route(method, args, kwargs)
         token = ROUTED.set(True)
         try:
             started = perf_counter()
-            stream = answer(*args, **kwargs)
+            response = answer(*args, **kwargs)
         finally:
             ROUTED.reset(token)
-        return stream if routed is None else _watched(stream, routed, started)
+        return response if routed is None else _watched(response, routed, started)
 
-    async def _astream(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def astream(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """As `aanswer`, in pieces."""
         routed, answer = self._route(method, args, kwargs)
         token = ROUTED.set(True)
         try:
             started = perf_counter()
-            stream = await answer(*args, **kwargs)
+            response = await answer(*args, **kwargs)
         finally:
             ROUTED.reset(token)
-        return stream if routed is None else _awatched(stream, routed, started)
+        return response if routed is None else _awatched(response, routed, started)
 
     def _route(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -140,7 +113,7 @@ class Calls:
             return None, teachers
         try:
             tags = active_instrument_tags.get()
-            if ROUTED.get() or disabled() or switched_off(tags):
+            if ROUTED.get() or disabled() or (tags and switched_off(tags)):
                 return None, teachers
             chat = method.endswith("chat")
             asked = args[0] if args else kwargs.get("messages" if chat else "prompt")

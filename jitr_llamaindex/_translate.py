@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from uuid import uuid4
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -50,19 +50,15 @@ def call_of(llm: LLM, asked: Any, settings: Mapping[str, Any], step: str) -> Cal
     own = llm.__dict__
     matter = settings_of(settings, own.get("additional_kwargs") or {}, own)
     return Call(
-        id=uuid4().hex,
+        id=os.urandom(16).hex(),
         messages=pairs,
         step=step,
-        contract=contract_of(matter),
-        model=str(settings.get("model") or own.get("model") or own.get("model_name") or _told_model(llm)),
+        contract=contract_of(matter) if matter else "",
+        # Not from the metadata: to make them takes longer than all the rest here, and the answer tells it too.
+        model=str(settings.get("model") or own.get("model") or own.get("model_name") or ""),
         time=time.time(),
-        replaceable=plain and is_replaceable(matter),
+        replaceable=plain and (not matter or is_replaceable(matter)),
     )
-
-
-def _told_model(llm: LLM) -> str:
-    name = llm.metadata.model_name
-    return "" if name == "unknown" else name
 
 
 def _pairs(messages: Sequence[ChatMessage]) -> tuple[tuple[tuple[str, str], ...], bool]:
@@ -70,7 +66,7 @@ def _pairs(messages: Sequence[ChatMessage]) -> tuple[tuple[tuple[str, str], ...]
     pairs, plain = [], True
     for message in messages:
         role = _role(message)
-        if role in _TOOL_ROLES or _calls_tools(message):
+        if role in _TOOL_ROLES or (message.additional_kwargs and _calls_tools(message)):
             plain = False
         blocks = message.blocks
         if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
@@ -90,7 +86,7 @@ def _role(message: ChatMessage) -> str:
 
 def _calls_tools(message: ChatMessage | Response) -> bool:
     more = message.additional_kwargs
-    return bool(more and (more.get("tool_calls") or more.get("function_call")))
+    return bool(more.get("tool_calls") or more.get("function_call"))
 
 
 def answer_of(response: Any, model: str, latency_s: float) -> Answer | None:
@@ -104,11 +100,12 @@ def answer_of(response: Any, model: str, latency_s: float) -> Answer | None:
     text = _text(response)
     if text is None:
         return None
-    raw = response.raw
-    usage = _part(raw, "usage") or _part(raw, "usage_metadata") or response.additional_kwargs
-    name = _part(raw, "model")
-    named = name if isinstance(name, str) and name else model
-    return Answer(text, named, _count(usage, _INPUT), _count(usage, _OUTPUT), latency_s)
+    raw = _fields(response.raw)
+    usage = _fields(raw.get("usage") or raw.get("usage_metadata") or response.additional_kwargs)
+    name = raw.get("model")
+    if not isinstance(name, str):
+        name = ""
+    return Answer(text, name or model, _count(usage, _INPUT), _count(usage, _OUTPUT), latency_s)
 
 
 def answer_of_stream(streamed: Streamed, model: str, latency_s: float) -> Answer | None:
@@ -138,13 +135,14 @@ def _text(response: Any) -> str | None:
     return blocks[0].text if isinstance(blocks[0], TextBlock) else None
 
 
-def _part(whole: Any, name: str) -> Any:
-    return whole.get(name) if isinstance(whole, dict) else getattr(whole, name, None)
+def _fields(whole: Any) -> dict[str, Any]:
+    """What the provider's own response holds, as a mapping; empty if it is none of the usual kinds."""
+    return whole if isinstance(whole, dict) else getattr(whole, "__dict__", {})
 
 
-def _count(usage: Any, names: Sequence[str]) -> int | None:
+def _count(usage: Mapping[str, Any], names: Sequence[str]) -> int | None:
     for name in names:
-        if isinstance(count := _part(usage, name), int):
+        if isinstance(count := usage.get(name), int):
             return count
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,12 +37,13 @@ def _plain(method: Callable[..., Any], name: str) -> Any:
 
 def _routed(name: str) -> Any:
     """One of the teacher's ways of answering, with JITR in between."""
+    answer = getattr(Calls, METHODS[name])
 
     def method(self: JITRLLM, *args: Any, **kwargs: Any) -> Any:
-        return getattr(Calls(self.llm, self.jitr, self.step), name)(*args, **kwargs)
+        return answer(Calls(self.llm, self.jitr, self.step), name, *args, **kwargs)
 
     async def amethod(self: JITRLLM, *args: Any, **kwargs: Any) -> Any:
-        return await getattr(Calls(self.llm, self.jitr, self.step), name)(*args, **kwargs)
+        return await answer(Calls(self.llm, self.jitr, self.step), name, *args, **kwargs)
 
     return _plain(amethod if name.startswith("a") else method, name)
 
@@ -141,7 +143,7 @@ class JITRLLM(LLM):
             return self.llm
         try:
             tags = active_instrument_tags.get()
-            if disabled() or switched_off(tags):
+            if disabled() or (tags and switched_off(tags)):
                 return self.llm
             step = self.step
             if step is None:
@@ -149,8 +151,8 @@ class JITRLLM(LLM):
                 step = step_of(tags, kind_of(prompts[0]) if prompts else "", active_span_id.get())
             calls = Calls(self.llm, engine, step)
             double = copy.copy(self.llm)
-            for name in METHODS:
-                double.__dict__[name] = getattr(calls, name)
+            for name, answer in METHODS.items():
+                double.__dict__[name] = functools.partial(getattr(calls, answer), name)
             return double
         except Exception as error:
             report_fault(engine, "decide", error)
