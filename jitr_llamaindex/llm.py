@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.bridge.pydantic import Field, SerializeAsAny, model_serializer
@@ -69,6 +69,13 @@ def _teachers(name: str) -> Any:
     return _plain(method, name)
 
 
+class _ClassName:
+    """`class_name` as the teacher's where there is one."""
+
+    def __get__(self, wrapper: JITRLLM | None, owner: type) -> Callable[[], str]:
+        return (lambda: "JITRLLM") if wrapper is None else wrapper.llm.class_name
+
+
 class JITRLLM(LLM):
     """An LLM that stands in for `llm` and, where a certified replacement is confident, answers in its place.
 
@@ -77,7 +84,7 @@ class JITRLLM(LLM):
     JITR off, the instrument tag `jitr: off` does so for the calls inside. The step of a call is named by `step`, by
     `jitr_step`, or by the prompt template or the span that calls.
 
-    Around a `FunctionCallingLLM` it is one too. What differs: `repr()`, `class_name()`, and that
+    Around a `FunctionCallingLLM` it is one too. What differs: `repr()`, and that
     `isinstance(x, OpenAI)` is false.
 
     Attributes:
@@ -93,6 +100,7 @@ class JITRLLM(LLM):
     llm: SerializeAsAny[LLM]
     jitr: Any = Field(default=None, exclude=True, repr=False)
     step: str | None = None
+    class_name: ClassVar[Any] = _ClassName()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Around a function-calling LLM, one of those."""
@@ -194,11 +202,6 @@ class JITRLLM(LLM):
     def metadata(self) -> LLMMetadata:
         """The teacher's."""
         return self.llm.metadata
-
-    @classmethod
-    def class_name(cls) -> str:
-        """Name of the class."""
-        return "JITRLLM"
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: Any, info: Any) -> dict[str, Any]:

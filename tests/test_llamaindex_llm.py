@@ -10,7 +10,11 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from llama_index.core import Settings
+from llama_index.core.agent.react.formatter import ReActChatFormatter
+from llama_index.core.agent.react.output_parser import ReActOutputParser
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, ImageBlock, MessageRole
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import MockLLM
@@ -19,10 +23,13 @@ from llama_index.core.llms.llm import LLM, BaseLLM
 from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 from llamaindex_fakes import CallingTeacher, FakeEngine, Teacher, normal, process_engine, recorded
 from llamaindex_ways import CALLING, PLAIN, STRUCTURED, TOOLS, collect, messages
+from pydantic import PrivateAttr
 
 from jitr_core.errors import ConfigError
 from jitr_core.types import Decision, Match
 from jitr_llamaindex import JITRLLM, jitr_step
+from jitr_llamaindex._translate import answer_of_stream
+from jitr_llamaindex.steps import place_of
 
 WAYS = {**PLAIN, **STRUCTURED, **CALLING}
 
@@ -323,21 +330,29 @@ def test_odd_prompts_reach_the_teacher_unchanged(odd, text, replaceable):
     assert not engine.faults
 
 
-@pytest.mark.parametrize("wrong", [lambda llm: llm.complete(), lambda llm: llm.chat("text"), lambda llm: llm.chat()])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda llm: llm.complete(),
+        lambda llm: llm.stream_complete(),
+        lambda llm: llm.complete(["x"]),
+        lambda llm: llm.chat("text"),
+        lambda llm: llm.chat(),
+        lambda llm: llm.chat(iter(messages())),
+        lambda llm: asyncio.run(llm.acomplete()),
+    ],
+)
 def test_what_is_no_request_is_the_teachers_affair(wrong):
     engine = FakeEngine("Positive.")
 
     def error_of(llm):
-        with pytest.raises(Exception) as caught:  # noqa: PT011
-            wrong(llm)
-        return type(caught.value), _unlocated(caught.value)
+        try:
+            return normal(wrong(llm))
+        except Exception as error:
+            return type(error), str(error).split("\n")[0]
 
     assert error_of(JITRLLM(llm=Teacher(), jitr=engine)) == error_of(Teacher())
     assert not engine.decided and not engine.faults
-
-
-def _unlocated(error: Exception) -> str:
-    return str(error).split("\n")[0]
 
 
 @pytest.mark.parametrize(
@@ -414,6 +429,7 @@ def test_settings_and_identity_are_the_teachers():
         teacher.to_payload(),
         teacher.to_dict(),
     )
+    assert llm.class_name() == "teacher" and JITRLLM.class_name() == type(llm).class_name() == "JITRLLM"
     llm.temperature, llm.system_prompt = 0.5, "Be long."
     assert (teacher.temperature, teacher.system_prompt, llm.temperature) == (0.5, "Be long.", 0.5)
     teacher.output_parser = None
@@ -534,6 +550,64 @@ def test_llamaindexs_own_fake_that_chats_by_completing_is_one_call():
     assert asyncio.run(llm.achat(messages())) == MockLLM().chat(messages())
     assert list(llm.stream_chat(messages())) == list(MockLLM().stream_chat(messages()))
     assert len(engine.decided) == len(engine.observed) == 3
+
+
+def test_a_prompt_given_twice_is_the_teachers_error():
+    engine = FakeEngine("Positive.")
+    for llm in (Teacher(), JITRLLM(llm=Teacher(), jitr=engine)):
+        for method in (llm.complete, llm.stream_complete):
+            with pytest.raises(TypeError, match="prompt"):
+                method("x", prompt="x")
+
+
+def test_a_stream_without_pieces_is_not_observed():
+    class Silent(Teacher):
+        def _pieces(self, response):
+            yield from ()
+
+    engine = FakeEngine()
+    llm = JITRLLM(llm=Silent(), jitr=engine)
+    assert list(llm.stream_chat(messages())) == asyncio.run(collect(llm.astream_chat(messages()))) == []
+    assert len(engine.decided) == 2 and not engine.observed and not engine.faults
+
+
+# LlamaIndex's own, with or without the wrapper
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+def test_a_plain_llm_calls_tools_by_its_text_through_the_wrapper():
+    engine, thought = FakeEngine(), "Thought: look it up\nAction: look_up\nAction Input: {'text': 'one'}\n"
+    teacher = Teacher(says={"one two": thought})
+    how = {"react_chat_formatter": ReActChatFormatter.from_defaults(), "output_parser": ReActOutputParser()}
+    assert str(JITRLLM(llm=teacher, jitr=engine).predict_and_call(TOOLS, "one two", **how)) == "found one"
+    assert [answer.text for answer in engine.answers] == [thought] and len(teacher.asked) == 1
+
+
+def test_what_a_provider_keeps_on_itself_is_there_for_what_it_builds():
+    class Keeping(CallingTeacher):
+        _kept: str = PrivateAttr(default="none")
+
+        def get_tool_calls_from_response(self, response, error_on_no_tool_call=True, **kwargs):
+            (found,) = super().get_tool_calls_from_response(response)
+            return [found.model_copy(update={"tool_kwargs": {"text": self._kept}})]
+
+    teacher = Keeping()
+    teacher._kept = "mine"
+    llm = JITRLLM(llm=teacher, jitr=FakeEngine())
+    assert str(llm.predict_and_call(TOOLS, "x")) == "found mine" and llm._kept == "mine"
+
+
+@given(st.lists(st.text(min_size=1), min_size=1))
+def test_the_pieces_of_a_stream_add_up_to_the_answer_or_there_is_none(pieces):
+    told = [CompletionResponse(text="".join(pieces[: i + 1]), delta=piece) for i, piece in enumerate(pieces)]
+    answer = answer_of_stream((told[-1], [response.delta for response in told]), "m", 0.1)
+    assert answer is not None and answer.text == "".join(pieces)
+    forgetful = CompletionResponse(text=pieces[-1])
+    assert (answer_of_stream((forgetful, pieces), "m", 0.1) is None) == (len(pieces) > 1)
+
+
+@given(st.text(min_size=1), st.uuids())
+def test_a_place_is_what_stands_before_the_uuid(name, uuid):
+    assert place_of(f"{name}-{uuid}") == ("" if name.endswith(".run") else name)
+    assert place_of(str(uuid)) == place_of(None) == ""
 
 
 def test_threads_and_loops_share_one_wrapper():
