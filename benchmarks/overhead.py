@@ -168,17 +168,17 @@ def llamaindex_rows(observing: Engine, rounds: int) -> list[Row]:
 
     bare, wrapped = MockLLM(), JITRLLM(llm=MockLLM(), jitr=observing)
     prompt, rng = PromptTemplate("Is this review positive or negative? One word.\n{review}"), random.Random(0)
-    uses: dict[str, Callable[[Any], Any]] = {
-        "complete": lambda llm: llm.complete("Is it positive? A lovely film."),
-        "chat": lambda llm: llm.chat([ChatMessage(content="Is it positive? A lovely film.")]),
-        "predict": lambda llm: llm.predict(prompt, **review(rng)),
-    }
+    uses: list[tuple[str, float, Callable[[Any], Any]]] = [
+        ("complete", 25, lambda llm: llm.complete("Is it positive? A lovely film.")),
+        ("chat", 25, lambda llm: llm.chat([ChatMessage(content="Is it positive? A lovely film.")])),
+        ("predict", 50, lambda llm: llm.predict(prompt, **review(rng))),  # formats a template, then calls
+    ]
     rows = []
-    for name, use in uses.items():
+    for name, budget, use in uses:
         turns = [[timed(lambda m=m, use=use: use(m)) for m in (bare, wrapped)] for _ in range(rounds)]
         (cpu, wall), (cpu_now, wall_now) = (p50(list(times)) for times in zip(*turns, strict=True))
         rows.append(Row(f"LlamaIndex {name}, bare", cpu, "µs", wall=wall))
-        rows.append(Row(f"LlamaIndex {name}, added", cpu_now - cpu, "µs", 25, wall_now - wall))
+        rows.append(Row(f"LlamaIndex {name}, added", cpu_now - cpu, "µs", budget, wall_now - wall))
     return rows
 
 

@@ -54,12 +54,13 @@ class Calls:
     def answer(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """What `method` of the teacher answers, or the replacement in its place."""
         routed, answer = self._route(method, args, kwargs)
-        token = ROUTED.set(True)
+        before = ROUTED.get()
+        ROUTED.set(True)
         try:
             started = perf_counter()
             response = answer(*args, **kwargs)
         finally:
-            ROUTED.reset(token)
+            ROUTED.set(before)
         if routed is not None:
             routed.observe(answer_of, response, started)
         return response
@@ -67,12 +68,13 @@ class Calls:
     async def aanswer(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """As `answer`, where the teacher's `method` is asynchronous."""
         routed, answer = self._route(method, args, kwargs)
-        token = ROUTED.set(True)
+        before = ROUTED.get()
+        ROUTED.set(True)
         try:
             started = perf_counter()
             response = await answer(*args, **kwargs)
         finally:
-            ROUTED.reset(token)
+            ROUTED.set(before)
         if routed is not None:
             routed.observe(answer_of, response, started)
         return response
@@ -80,23 +82,25 @@ class Calls:
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """As `answer`, in pieces."""
         routed, answer = self._route(method, args, kwargs)
-        token = ROUTED.set(True)
+        before = ROUTED.get()
+        ROUTED.set(True)
         try:
             started = perf_counter()
             response = answer(*args, **kwargs)
         finally:
-            ROUTED.reset(token)
+            ROUTED.set(before)
         return response if routed is None else _watched(response, routed, started)
 
     async def astream(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """As `aanswer`, in pieces."""
         routed, answer = self._route(method, args, kwargs)
-        token = ROUTED.set(True)
+        before = ROUTED.get()
+        ROUTED.set(True)
         try:
             started = perf_counter()
             response = await answer(*args, **kwargs)
         finally:
-            ROUTED.reset(token)
+            ROUTED.set(before)  # `reset` fails where a cancelled call ends in another context
         return response if routed is None else _awatched(response, routed, started)
 
     def _route(

@@ -6,7 +6,9 @@ import asyncio
 
 from llama_index.core import ChatPromptTemplate, PromptTemplate
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.llms.llm import LLM
 from llama_index.core.tools import FunctionTool
+from llamaindex_fakes import CallingTeacher, Teacher, normal, recorded
 from pydantic import BaseModel
 
 
@@ -81,3 +83,23 @@ CALLING = {
     "predict_and_call": lambda llm: str(llm.predict_and_call(TOOLS, "one two")),
     "apredict_and_call": lambda llm: str(_run(llm.apredict_and_call(TOOLS, "one two"))),
 }
+
+WAYS = {**PLAIN, **STRUCTURED, **CALLING}
+
+
+def teacher_for(way: str, **settings) -> LLM:
+    """Structured output asks for a class: as text from a plain LLM, as a tool call from a function-calling one."""
+    if way in CALLING:
+        return CallingTeacher(**settings)
+    says = {"one two": '{"text": "one two"}'} if way in STRUCTURED else {}
+    return Teacher(says=says, **settings)
+
+
+def used(llm, way):
+    """What an app gets from an LLM, or the error it gets, and what its handlers are told."""
+    with recorded(llm) as told:
+        try:
+            got = normal(WAYS[way](llm))
+        except Exception as error:
+            got = repr(error)
+    return got, told

@@ -13,8 +13,7 @@ from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import instrument_tags
 from llamaindex_fakes import CallingTeacher, FakeEngine, Teacher, normal
-from llamaindex_ways import CALLING, PLAIN, STRUCTURED, messages
-from test_llamaindex_llm import WAYS, teacher_for
+from llamaindex_ways import CALLING, PLAIN, STRUCTURED, WAYS, messages, teacher_for
 
 from jitr_core import JITR, Policy
 from jitr_llamaindex import JITRLLM, JITREventHandler, jitr_step
