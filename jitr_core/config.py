@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "state_folder"]
+__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_folder"]
 
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
@@ -82,10 +83,10 @@ class Policy:
         if unknown or not self.families:
             raise ConfigError(f"unknown families {sorted(unknown)}; choose from {', '.join(FAMILIES)}.")
 
-    @classmethod
-    def settings(cls) -> tuple[str, ...]:
-        """Names of all settings, in order."""
-        return tuple(f.name for f in fields(cls))
+
+def disabled() -> bool:
+    """True while the environment says `JITR_DISABLED=1` (or true, yes, on)."""
+    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
 def state_folder(url: str) -> Path:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
     from .store import Store
 
-__all__ = ["JITR", "default", "disabled"]
+__all__ = ["JITR", "default"]
 
 _log = logging.getLogger("jitr")
 _FAULTS_LOGGED = 20
@@ -45,11 +45,6 @@ def default() -> JITR:
         if _default is None:
             _default = JITR()
     return _default
-
-
-def disabled() -> bool:
-    """True while the environment says `JITR_DISABLED=1` (or true, yes, on)."""
-    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
 def _close_all() -> None:

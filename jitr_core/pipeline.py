@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .certify import Refusal, better, calibration_mask, certify, next_attempt
+from .certify import Refusal, better, certify, next_attempt
 from .collect import build_dataset
 from .equivalence import canonical
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
-from .promote import package
+from .promote import package, remove_leftovers
 from .types import Certificate, Example, Release, SearchReport, Task
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Pipeline:
         report.seconds = time.perf_counter() - began
         if not self.store.conclude(report, delta, release, active.id if active else None) and release is not None:
             shutil.rmtree(release.path, ignore_errors=True)
+        remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
 
     def _too_soon(self, task: Task, examples: list[Example]) -> bool:
@@ -173,7 +174,7 @@ class Pipeline:
             progress=self._renewing(task),
         )
         report.candidates, report.chosen = result.candidates, result.chosen
-        sampled = calibration_mask(dataset.sampled)
+        sampled = dataset.sampled
         confidence = result.confidence[dataset.group]
         correct = _agreement(result, dataset)
         certificate = certify(confidence[sampled], correct[sampled], target=self.policy.target, delta=delta)

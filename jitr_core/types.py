@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -167,11 +166,8 @@ class Example:
         slots: the input.
         answer: the teacher's answer, as given.
         group: hash of the normalised input; examples of one group never part (see `jitr_core.collect`).
-        audit_share: the probability with which this label was sure to be collected, whatever the input:
-            1 before the first release, afterwards the audit share at the time of the call.
         sampled: True if the label was collected by that coin (always, before the first release); False if it is
             there only because a replacement deferred.
-        deferred_by: the release that deferred the call, None if none was asked.
         seq: position in the task's stream, counted from 0.
     """
 
@@ -179,9 +175,7 @@ class Example:
     answer: str
     group: str
     seq: int
-    audit_share: float = 1.0
     sampled: bool = True
-    deferred_by: str | None = None
 
 
 @dataclass(slots=True)
@@ -278,8 +272,3 @@ class Release:
     certificate: Certificate
     created: float
     templates: tuple[str, ...] = ()
-
-
-def text_of(messages: Sequence[tuple[str, str]]) -> str:
-    """The messages as one string, for estimates of length only."""
-    return "\n".join(text for _, text in messages)

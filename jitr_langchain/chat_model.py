@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -22,6 +21,7 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import Field
 from typing_extensions import Self
 
+from jitr_core.config import disabled
 from jitr_core.integration import Engine, Routed, report_fault
 from jitr_core.types import Answer, Call
 
@@ -29,10 +29,6 @@ from ._stand_in import CONTEXT, StandIn
 from ._translate import EventReader, answer_of_chunks, answer_of_result, call_of, replacement_message
 
 __all__ = ["JITRChatModel"]
-
-
-def _disabled() -> bool:
-    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
 @functools.lru_cache(maxsize=256)
@@ -78,7 +74,7 @@ class JITRChatModel(StandIn):
         Raises:
             ConfigError: `llm` is not a chat model, or has no such setting.
         """
-        if jitr is None and not _disabled():
+        if jitr is None and not disabled():
             from jitr_core.engine import default
 
             jitr = default()
@@ -94,7 +90,7 @@ class JITRChatModel(StandIn):
         if context is None or isinstance(context, Routed):
             return context
         engine = self.jitr
-        if engine is None or _disabled():
+        if engine is None or disabled():
             return None
         try:
             tags, metadata = self._surroundings(context, run_manager, stop, kwargs)

@@ -12,7 +12,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index_instrumentation.dispatcher import active_instrument_tags, instrument_tags
 from llama_index_instrumentation.span import active_span_id
 
-from jitr_core.engine import disabled
+from jitr_core.config import disabled
 from jitr_core.integration import Engine, Routed, report_fault
 from jitr_core.types import Answer
 

@@ -27,7 +27,8 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.events.span import SpanDropEvent
 from typing_extensions import Self
 
-from jitr_core.engine import default, disabled
+from jitr_core.config import disabled
+from jitr_core.engine import default
 from jitr_core.integration import Engine, report_fault
 from jitr_core.types import Call, Decision
 

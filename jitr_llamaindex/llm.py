@@ -16,7 +16,8 @@ from llama_index_instrumentation.dispatcher import DISPATCHER_SPAN_DECORATED_ATT
 from llama_index_instrumentation.span import active_span_id
 from typing_extensions import Self
 
-from jitr_core.engine import default, disabled
+from jitr_core.config import disabled
+from jitr_core.engine import default
 from jitr_core.errors import ConfigError
 from jitr_core.integration import Engine, report_fault
 

@@ -95,7 +95,7 @@ class Observations:
         numbered = select(o.c.n, o.c.labelled, position).where(o.c.task == task).subquery()
         labelled = select(numbered.c.n, numbered.c.seq).where(numbered.c.labelled, numbered.c.n > after)
         latest = labelled.order_by(numbered.c.n.desc()).limit(limit).subquery()
-        columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit_share, o.c.audit]
+        columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit]
         columns += [o.c.release, o.c.kind, o.c.reason, latest.c.seq]
         query = select(*columns).join(latest, latest.c.n == o.c.n).order_by(latest.c.n)
         with self._database.read() as connection:
@@ -209,17 +209,6 @@ class Observations:
         with self._database.read() as connection:
             found = connection.execute(query.order_by(o.c.n.desc()).limit(limit)).all()
         return [Asked(tuple(json.loads(r.slots)), r.input_hash, r.kind == "replacement") for r in reversed(found)]
-
-    def recent_inputs(self, task: str, limit: int) -> list[Slots]:
-        """The latest inputs of a task, labelled or not, oldest first.
-
-        Args:
-            task: id of the task.
-            limit: at most so many.
-        """
-        query = select(o.c.slots).where(o.c.task == task, o.c.kept).order_by(o.c.n.desc()).limit(limit)
-        with self._database.read() as connection:
-            return rows.slots_of(connection.execute(query).scalars().all())[::-1]
 
     def unplaced(self, limit: int, *, app: str | None = None, tenant: str | None = None) -> list[Call]:
         """The latest calls that belong to no task, with their messages, oldest first.

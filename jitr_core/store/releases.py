@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -13,13 +12,13 @@ from . import rows
 from .database import Database
 from .parts import entry
 from .records import ReleaseState
-from .schema import monitors, observations, releases, searches, tasks
+from .schema import observations, releases, searches, tasks
 
 __all__ = ["Releases"]
 
 
 class Releases:
-    """Releases, searches and audit monitors; a part of `Store`."""
+    """Releases and searches; a part of `Store`."""
 
     _database: Database
 
@@ -156,24 +155,6 @@ class Releases:
         details = {"release": release, "before": before, "state": state, "reason": reason}
         entry(connection, self._database.clock(), "activate", task, details)
 
-    def retire(self, release: str, reason: str) -> None:
-        """Withdraws a release; if it was serving, its task is observed again.
-
-        Raises:
-            StoreError: there is no such release.
-        """
-        with self._database.write(notify=True) as connection:
-            row = _row(connection, release)
-            if row is None:
-                raise StoreError(f"There is no release {release!r}.", hint="`jitr tasks` lists them.")
-            self._set_state(connection, release, "retired")
-            connection.execute(
-                tasks.update()
-                .where(tasks.c.active_release == release)
-                .values(active_release=None, state="observing", reason=reason)
-            )
-            entry(connection, self._database.clock(), "retire", row.task, {"release": release, "reason": reason})
-
     def add_search(self, report: SearchReport, delta_spent: float | None = None) -> None:
         """Stores what a search found.
 
@@ -206,20 +187,6 @@ class Releases:
         query = select(func.coalesce(func.sum(searches.c.delta_spent), 0.0)).where(searches.c.task == task)
         with self._database.read() as connection:
             return float(connection.execute(query).scalar_one())
-
-    def save_monitor(self, release: str, state: dict[str, Any]) -> None:
-        """Stores the state of a release's audit monitor; JSON values."""
-        values = {"state": rows.dumps(state), "updated": self._database.clock()}
-        with self._database.write() as connection:
-            if not connection.execute(monitors.update().where(monitors.c.release == release).values(values)).rowcount:
-                connection.execute(monitors.insert(), {"release": release, **values})
-
-    def monitor(self, release: str) -> dict[str, Any] | None:
-        """The stored state of a release's audit monitor, None if there is none."""
-        query = select(monitors.c.state).where(monitors.c.release == release)
-        with self._database.read() as connection:
-            text = connection.execute(query).scalar()
-            return None if text is None else dict(json.loads(text))
 
     def _set_state(self, connection: Connection, release: str | None, state: ReleaseState) -> None:
         if release is not None:

@@ -43,7 +43,6 @@ __all__ = [
     "template_row",
 ]
 
-_HANDED_OVER = ("deferral", "ood", "fallback")
 """Reasons for which a release passed a call on, having looked at it."""
 
 
@@ -165,15 +164,12 @@ def example_of(row: Row[Any]) -> Example:
     depend on the input. What a release handed over was labelled whatever the coin said, and what fell back is no
     fair sample: the input may be why.
     """
-    handed_over = row.release is not None and row.kind == "teacher" and row.reason in _HANDED_OVER
     return Example(
         slots=tuple(json.loads(row.slots)),
         answer=row.answer,
         group=row.input_hash,
         seq=row.seq,
-        audit_share=row.audit_share if row.release is not None else 1.0,
         sampled=row.reason != "fallback" and (row.audit if row.release is not None else True),
-        deferred_by=row.release if handed_over else None,
     )
 
 

@@ -15,7 +15,6 @@ __all__ = [
     "leases",
     "ledger",
     "metadata",
-    "monitors",
     "observations",
     "releases",
     "searches",
@@ -124,14 +123,6 @@ searches = Table(
     Column("at_label", Integer, nullable=False),
     Column("delta_spent", Double, nullable=False),
     Column("report", Text, nullable=False),
-)
-
-monitors = Table(
-    "monitors",
-    metadata,
-    Column("release", String, primary_key=True),
-    Column("state", Text, nullable=False),
-    Column("updated", Double, nullable=False),
 )
 
 ledger = Table(

@@ -13,7 +13,7 @@ from ..errors import ConfigError, StoreError
 from .database import Database
 from .parts import entry, regrouped
 from .records import LedgerEntry, Purged
-from .schema import counters, leases, ledger, monitors, releases, searches, tasks, templates
+from .schema import counters, leases, ledger, releases, searches, tasks, templates
 from .schema import observations as o
 
 __all__ = ["Upkeep"]
@@ -205,8 +205,6 @@ def _purge_tasks(connection: Connection, doomed: Select[tuple[str]], number: int
     for each in ids:
         of_task = releases.c.task == each
         paths += connection.execute(select(releases.c.path).where(of_task)).scalars()
-        names = select(releases.c.id).where(of_task)
-        connection.execute(delete(monitors).where(monitors.c.release.in_(names)))
         for table in (templates, releases, searches):
             numbers[table.name] += connection.execute(delete(table).where(table.c.task == each)).rowcount
         numbers["tasks"] += connection.execute(delete(tasks).where(tasks.c.id == each)).rowcount
@@ -223,7 +221,6 @@ _CONTRADICTIONS: tuple[tuple[Select[Any], str], ...] = (
     (_missing(o.c.template, templates.c.id), "Template {0} is missing, but {1} calls need it."),
     (_missing(templates.c.task, tasks.c.id), "Task {0} is missing, but {1} templates belong to it."),
     (_missing(releases.c.task, tasks.c.id), "Task {0} is missing, but {1} releases belong to it."),
-    (_missing(monitors.c.release, releases.c.id), "Release {0} is missing, but it has an audit monitor."),
     (_missing(tasks.c.merged_into, tasks.c.id), "Task {0} is missing, but {1} tasks were merged into it."),
     (_missing(tasks.c.active_release, releases.c.id), "Release {0} is missing, but it is active."),
     (

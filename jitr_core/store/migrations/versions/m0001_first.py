@@ -122,13 +122,6 @@ def _releases() -> None:
         sa.PrimaryKeyConstraint("n"),
     )
     op.create_index("ix_searches_task", "searches", ["task"])
-    op.create_table(
-        "monitors",
-        sa.Column("release", sa.String(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("updated", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("release"),
-    )
 
 
 def _records() -> None:
