@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Callable, Generator
 from time import perf_counter
 from typing import Any
@@ -141,22 +142,27 @@ class Calls:
     def _asker(
         self, method: str, routed: Routed, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Answer]:
-        """Asks the teacher outside of the app's callbacks, with a tag that tells its handlers whose call it is."""
+        """Asks the teacher what the app asked, with a tag that tells the app's handlers whose call it is."""
         if routed.decision.audit:  # by then the app may have written into its messages
             args = tuple([_frozen(value) for value in args])
             kwargs = {name: _frozen(value) for name, value in kwargs.items()}
 
-        def ask() -> Answer:
-            teacher = self.teacher.model_copy(update={"callback_manager": CallbackManager([])})
-            started = perf_counter()
-            with instrument_tags({SWITCH_TAG: "audit"}):
-                response = getattr(teacher, method)(*args, **kwargs)
-            answer = answer_of(response, routed.call.model, perf_counter() - started)
-            if answer is None:
-                raise ValueError("the teacher's answer to an audited call is more than a text")
-            return answer
+        return functools.partial(self._aside, method, routed.call.model, args, kwargs)
 
-        return ask
+    def _aside(self, method: str, model: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+        """What the teacher answers outside of the app's callbacks.
+
+        Raises:
+            ValueError: it is more than one text.
+        """
+        teacher = self.teacher.model_copy(update={"callback_manager": CallbackManager([])})
+        started = perf_counter()
+        with instrument_tags({SWITCH_TAG: "audit"}):
+            response = getattr(teacher, method)(*args, **kwargs)
+        answer = answer_of(response, model, perf_counter() - started)
+        if answer is None:
+            raise ValueError("the teacher's answer to an audited call is more than a text")
+        return answer
 
 
 def _frozen(value: Any) -> Any:
