@@ -88,8 +88,9 @@ async def test_a_workflow_whose_sorting_is_learnt_and_replaced(jitr):
     assert sum(a == b for a, b in zip(got, expected, strict=True)) >= 38
     replies = [prompt for prompt, _ in teacher.asked if "Write a reply" in prompt]
     assert len(replies) == 40 and len(teacher.asked) - len(replies) < 20  # the rest of the sorting was replaced
-    tasks = {task.name: task.state for task in jitr.open_store().tasks()}
-    assert tasks.pop("Desk.sort") == "active" and set(tasks.values()) <= {"observing", "refused"}
+    store = jitr.open_store()
+    states = {template.step: store.task(template.task).state for template in store.templates()}
+    assert states.pop("Desk.sort") == "active" and set(states.values()) <= {"observing", "refused"}
 
 
 def serve(jitr: JITR, step_name: str, answer, monkeypatch) -> None:
