@@ -5,7 +5,8 @@ Example:
     >>> chain = prompt | JITRChatModel(llm=ChatOpenAI(model="gpt-4.1")) | parser  # doctest: +SKIP
 """
 
-from ._routing import Engine
+from jitr_core.integration import Engine
+
 from .chat_model import JITRChatModel
 
 __all__ = ["Engine", "JITRChatModel"]

@@ -22,9 +22,9 @@ from pydantic import Field
 from typing_extensions import Self
 
 from jitr_core.config import disabled
+from jitr_core.integration import Engine, Routed, report_fault
 from jitr_core.types import Answer, Call
 
-from ._routing import Engine, Routed, report_fault
 from ._stand_in import CONTEXT, StandIn
 from ._translate import EventReader, answer_of_chunks, answer_of_result, call_of, replacement_message
 

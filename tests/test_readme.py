@@ -38,6 +38,29 @@ socket.socket.connect = no_network
 sys.modules["langchain_openai"] = types.SimpleNamespace(ChatOpenAI=ChatOpenAI)
 '''
 
+LLAMAINDEX_SETUP = '''
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.llms.callbacks import llm_completion_callback
+
+class OpenAI(CustomLLM):
+    """Stands in for the LLM: answers without a key and without a network."""
+    model: str
+
+    @property
+    def metadata(self):
+        return LLMMetadata(model_name=self.model)
+
+    def stream_complete(self, prompt, formatted=False, **kwargs):
+        raise NotImplementedError
+
+    @llm_completion_callback()
+    def complete(self, prompt, formatted=False, **kwargs):
+        return CompletionResponse(text="delivery")
+
+for name in ("llama_index.llms", "llama_index.llms.openai"):
+    sys.modules[name] = types.SimpleNamespace(OpenAI=OpenAI)
+'''
+
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
@@ -64,7 +87,8 @@ def ran(tmp_path_factory) -> dict[str, Ran]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     for block in blocks("python"):
         folder = tmp_path_factory.mktemp("block")
-        (folder / "block.py").write_text(HIDDEN_SETUP + block, encoding="utf-8")
+        setup = HIDDEN_SETUP + LLAMAINDEX_SETUP * ("llama_index" in block)
+        (folder / "block.py").write_text(setup + block, encoding="utf-8")
         command = [sys.executable, "block.py"]
         result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
         done[block] = Ran(folder, result.stdout, result.stderr, result.returncode)
@@ -87,6 +111,15 @@ def test_the_chain_answers_and_its_call_is_observed_in_the_folder_the_readme_nam
     assert chain.printed == "delivery\n"
     (observation,) = chain.observations(".jitr/jitr.db")
     assert observation.call.messages[-1] == ("user", "Where is my parcel?")
+    assert observation.answer is not None and observation.answer.text == "delivery"
+
+
+def test_the_llamaindex_step_answers_and_its_call_is_observed(ran):
+    step = block_with(ran, "Settings.llm")
+    assert step.printed == "delivery\n"
+    (observation,) = step.observations(".jitr/jitr.db")
+    assert observation.call.messages[-1][1].endswith("payment?\nWhere is my parcel?")
+    assert (observation.call.step, observation.call.model) == ("triage", "gpt-4.1")
     assert observation.answer is not None and observation.answer.text == "delivery"
 
 
