@@ -28,6 +28,8 @@ class Call:
         model: the teacher's model name; "" if unknown.
         time: when the call was made, in seconds since the epoch.
         replaceable: False where a student cannot honour the request (n > 1, logprobs, tools …).
+        observe_only: True: the teacher answers whatever a replacement would say, which is only compared.
+        storable: False: nothing of the call is stored, learnt from or audited; it may be answered.
     """
 
     id: str
@@ -39,6 +41,8 @@ class Call:
     model: str = ""
     time: float = 0.0
     replaceable: bool = True
+    observe_only: bool = False
+    storable: bool = True
 
 
 @dataclass(slots=True)

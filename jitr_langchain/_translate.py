@@ -13,10 +13,15 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from langchain_core.outputs import ChatResult
 
+from jitr_core.errors import ConfigError
 from jitr_core.types import Answer, Call, Decision
 
-__all__ = ["EventReader", "answer_of_chunks", "answer_of_result", "call_of", "replacement_message"]
+__all__ = ["REQUEST_KEYS", "EventReader", "answer_of_chunks", "answer_of_result", "call_of", "replacement_message"]
 
+REQUEST_KEYS = ("jitr", "jitr_tenant", "jitr_step")
+"""What one request may say to JITR, in `metadata` or `configurable` of its config."""
+
+_WISHES = (None, "no-store", "observe")  # "off" never gets here
 _ROLES = {
     "human": "user",
     "HumanMessageChunk": "user",
@@ -37,7 +42,7 @@ _digests: dict[tuple[Any, ...], tuple[tuple[Any, ...], str]] = {}
 
 
 def call_of(
-    llm: BaseChatModel,
+    llm: BaseChatModel | None,
     messages: Sequence[BaseMessage],
     stop: Sequence[str] | None,
     settings: Mapping[str, Any],
@@ -50,31 +55,40 @@ def call_of(
     """The record of one request, as it is known before the answer.
 
     Args:
-        llm: the teacher; its own settings count where the request has none.
+        llm: the teacher, None if it is not at hand; its own settings count where the request has none.
         messages: the prompt.
         stop: the stop sequences of the request.
         settings: the other keyword arguments of the request.
         step: the step declared on the wrapper, None if none is.
         run_name: the name given to the model's run, None if none is.
         tags: the run's tags.
-        metadata: the run's metadata, with LangChain's `ls_…` parameters.
+        metadata: the run's metadata, with LangChain's `ls_…` parameters and the request's wishes, see `REQUEST_KEYS`.
+
+    Raises:
+        ConfigError: the request wishes for something unknown.
     """
+    wish = metadata.get("jitr")
+    if wish not in _WISHES:
+        raise ConfigError(f'jitr must be "off", "no-store" or "observe" in a request\'s config, got {wish!r}.')
     asked = _settings(llm, stop, settings)
     pairs, plain = _pairs(messages)
     return Call(
         id=uuid4().hex,
         messages=pairs,
+        tenant=str(metadata.get("jitr_tenant") or ""),
         step=step or _step(tags, metadata, run_name),
         contract=_contract({name: asked[name] for name in _CONTRACT if name in asked}),
         model=str(metadata.get("ls_model_name") or ""),
         time=time.time(),
         replaceable=plain and asked.get("n", 1) == 1 and asked.keys().isdisjoint(_UNREPLACEABLE),
+        observe_only=wish == "observe",
+        storable=wish != "no-store",
     )
 
 
-def _settings(llm: BaseChatModel, stop: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(llm: BaseChatModel | None, stop: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is set of all that matters here: by the request, else on the model."""
-    own = llm.__dict__
+    own = getattr(llm, "__dict__", {})
     extra = own.get("model_kwargs") or {}
     asked = {"stop": stop} if stop else {}
     for name in (*_CONTRACT, "logprobs", "top_logprobs", "n"):

@@ -1,0 +1,52 @@
+"""What is known of LangChain's runs: what a request says to JITR, and whose observation a run is."""
+
+from __future__ import annotations
+
+import threading
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+
+from ._routing import Engine
+from ._translate import REQUEST_KEYS
+
+__all__ = ["claim", "claimed", "watched", "with_wishes"]
+
+_LIMIT = 10_000
+_lock = threading.Lock()
+_claims: dict[UUID, int] = {}
+_watched = False
+
+
+def with_wishes(config: RunnableConfig | None) -> RunnableConfig | None:
+    """The config with what its `configurable` says to JITR as metadata, which reaches callbacks and models."""
+    said = (config or {}).get("configurable")
+    if said is None:
+        said = (var_child_runnable_config.get() or {}).get("configurable")
+    wishes = {key: said[key] for key in REQUEST_KEYS if key in said} if said else None
+    if not wishes:
+        return config
+    config = ensure_config(config)
+    return {**config, "metadata": {**config["metadata"], **wishes}}
+
+
+def watched() -> None:
+    """Says that a handler observes this process: from now on wrapped models have to claim their runs."""
+    global _watched
+    _watched = True
+
+
+def claim(engine: Engine, run: UUID | None) -> None:
+    """Says that a wrapped model tells `engine` of this run, so that no handler need."""
+    if _watched and run is not None:
+        with _lock:
+            if len(_claims) >= _LIMIT:  # runs that no handler saw the end of
+                del _claims[next(iter(_claims))]
+            _claims[run] = id(engine)
+
+
+def claimed(engine: Engine, run: UUID) -> bool:
+    """True if a wrapped model tells this very engine of the run; forgets the claim."""
+    with _lock:
+        return _claims.pop(run, None) == id(engine)
