@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .config import DEFAULT_URL, Policy
 from .errors import ConfigError
@@ -158,7 +158,6 @@ _NAMES = {
 
 def _kind(hint: Any) -> Any:
     """The type a setting is read as: that of `float | None` is float, that of `tuple[str, ...]` is tuple."""
-    for kind in (hint, *get_args(hint)):
-        if kind in _NAMES:
-            return kind
-    return tuple
+    if get_origin(hint) is tuple:
+        return tuple
+    return next(kind for kind in (hint, *get_args(hint)) if kind in _NAMES)

@@ -41,12 +41,11 @@ def claim(engine: Engine, run: UUID | None) -> None:
     """Says that a wrapped model tells `engine` of this run, so that no handler need."""
     if _watched and run is not None:
         with _lock:
-            if len(_claims) >= _LIMIT:  # runs that no handler saw the end of
+            if len(_claims) >= _LIMIT:  # the oldest run has ended long since
                 del _claims[next(iter(_claims))]
             _claims[run] = id(engine)
 
 
 def claimed(engine: Engine, run: UUID) -> bool:
-    """True if a wrapped model tells this very engine of the run; forgets the claim."""
-    with _lock:
-        return _claims.pop(run, None) == id(engine)
+    """True if a wrapped model tells this very engine of the run."""
+    return _claims.get(run) == id(engine)

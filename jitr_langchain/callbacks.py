@@ -81,14 +81,22 @@ class _Watch:
 def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
     """The answer of a run; None if it is more than one text, or came out of a cache."""
     (generations,) = response.generations
-    chat = [
-        each if isinstance(each, ChatGeneration) else ChatGeneration(message=AIMessage(each.text))
-        for each in generations
-    ]
-    usage = getattr(chat[0].message, "usage_metadata", None) if chat else None
+    messages = [each.message if isinstance(each, ChatGeneration) else AIMessage(each.text) for each in generations]
+    chat = [ChatGeneration(message=_as_the_model_gave_it(message)) for message in messages]
+    usage = getattr(messages[0], "usage_metadata", None) if messages else None
     if usage and usage.get("total_cost") == 0:  # LangChain's mark on cached answers
         return None
     return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), model, latency_s)
+
+
+def _as_the_model_gave_it(message: BaseMessage) -> BaseMessage:
+    """The message with its text, where LangChain itself put that into content blocks."""
+    content = message.content
+    if message.response_metadata.get("output_version") != "v1" or isinstance(content, str):
+        return message
+    if any(not isinstance(block, dict) or block.get("type") != "text" for block in content):
+        return message
+    return message.model_copy(update={"content": str(message.text)})
 
 
 class JITRCallbackHandler(BaseCallbackHandler):

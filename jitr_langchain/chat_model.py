@@ -385,8 +385,13 @@ class JITRChatModel(StandIn):
 
 
 def _only_chunk(message: AIMessage) -> ChatGenerationChunk:
-    told = {"response_metadata": message.response_metadata, "usage_metadata": message.usage_metadata}
-    return ChatGenerationChunk(message=AIMessageChunk(content=message.content, chunk_position="last", **told))
+    chunk = AIMessageChunk(
+        content=message.content,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(message=chunk)
 
 
 def _events_of(message: AIMessage) -> Iterator[Any]:
