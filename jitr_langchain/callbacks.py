@@ -10,6 +10,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 
@@ -81,12 +82,25 @@ class _Watch:
 def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
     """The answer of a run; None if it is more than one text, or came out of a cache."""
     (generations,) = response.generations
-    messages = [each.message if isinstance(each, ChatGeneration) else AIMessage(each.text) for each in generations]
+    usage = _usage(response.llm_output or {})
+    messages = [
+        each.message if isinstance(each, ChatGeneration) else AIMessage(each.text, usage_metadata=usage)
+        for each in generations
+    ]
     chat = [ChatGeneration(message=_as_the_model_gave_it(message)) for message in messages]
-    usage = getattr(messages[0], "usage_metadata", None) if messages else None
-    if usage and usage.get("total_cost") == 0:  # LangChain's mark on cached answers
+    told = getattr(messages[0], "usage_metadata", None) if messages else None
+    if told and told.get("total_cost") == 0:  # LangChain's mark on cached answers
         return None
     return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), model, latency_s)
+
+
+def _usage(llm_output: Mapping[str, Any]) -> UsageMetadata | None:
+    """The tokens a text completion model billed, None if it does not say; the first run of a batch has them all."""
+    told = llm_output.get("token_usage") or {}
+    given, taken = told.get("prompt_tokens"), told.get("completion_tokens")
+    if not isinstance(given, int) or not isinstance(taken, int):
+        return None
+    return {"input_tokens": given, "output_tokens": taken, "total_tokens": given + taken}
 
 
 def _as_the_model_gave_it(message: BaseMessage) -> BaseMessage:

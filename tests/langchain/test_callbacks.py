@@ -142,6 +142,23 @@ def test_text_completion_models_are_observed_too(kind, engine):
     assert [answer.text for answer in engine.answers] == ["one", "two", "three"]
 
 
+def test_a_batch_of_completions_is_observed_prompt_by_prompt_and_billed_once(engine):
+    class Completions(FakeListLLM):
+        def _generate(self, prompts, stop=None, run_manager=None, **kwargs):
+            result = super()._generate(prompts, stop, run_manager, **kwargs)
+            result.llm_output = {"token_usage": {"prompt_tokens": 30, "completion_tokens": 4}, "model_name": "text-1"}
+            return result
+
+    llm = Completions(responses=["one", "two"], cache=InMemoryCache())
+    for _ in range(2):  # the second time out of the cache
+        llm.batch(["first", "second"], {"callbacks": [JITRCallbackHandler(engine)]})
+    assert [call.messages[0][1] for call in engine.decided] == ["first", "second"]
+    assert [(a.text, a.model, a.input_tokens) for a in engine.answers] == [
+        ("one", "text-1", 30),
+        ("two", "text-1", None),
+    ]
+
+
 @pytest.mark.parametrize("kind", HANDLERS)
 async def test_a_request_says_what_it_wishes(kind, engine, monkeypatch):
     chain = PROMPT | Teacher()
