@@ -32,13 +32,13 @@ def with_wishes(config: RunnableConfig | None) -> RunnableConfig | None:
 
 
 def watched() -> None:
-    """Says that a handler observes this process: from now on wrapped models have to claim their runs."""
+    """Says that a handler observes this process: from now on runs have to be claimed, to be counted once."""
     global _watched
     _watched = True
 
 
 def claim(engine: Engine, run: UUID | None) -> None:
-    """Says that a wrapped model tells `engine` of this run, so that no handler need."""
+    """Says that `engine` is told of this run, by a wrapped model or a handler, so that no other handler need."""
     if _watched and run is not None:
         with _lock:
             if len(_claims) >= _LIMIT:  # the oldest run has ended long since
@@ -47,5 +47,5 @@ def claim(engine: Engine, run: UUID | None) -> None:
 
 
 def claimed(engine: Engine, run: UUID) -> bool:
-    """True if a wrapped model tells this very engine of the run."""
+    """True if somebody tells this very engine of the run."""
     return _claims.get(run) == id(engine)

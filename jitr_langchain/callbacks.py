@@ -18,7 +18,7 @@ from jitr_core.config import disabled
 from jitr_core.types import Answer, Call
 
 from ._routing import Engine, report_fault
-from ._runs import claimed, watched
+from ._runs import claim, claimed, watched
 from ._translate import REQUEST_KEYS, answer_of_result, call_of
 
 __all__ = ["AsyncJITRCallbackHandler", "JITRCallbackHandler"]
@@ -67,6 +67,7 @@ class _Watch:
                 call, started = self._open.pop(run, (None, 0.0))
             if call is None or claimed(self._engine, run):
                 return
+            claim(self._engine, run)  # another handler may see it too
             answer = _answer(response, call.model, perf_counter() - started)
             if answer is not None:
                 self._engine.observe(call, self._engine.decide(call), answer)

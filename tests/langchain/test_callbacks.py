@@ -66,6 +66,8 @@ def test_a_call_of_a_wrapped_model_is_counted_once(entry_point, kind):
     calls = 2 if "batch" in entry_point or entry_point == "generate" else 1
     assert len(engine.observed) == len(engine.decided) == len(llm.asked) == calls
     assert len(other.observed) == calls  # another engine is another account
+    ENTRY_POINTS[entry_point](Teacher(), {"callbacks": [kind(other), kind(other)]})
+    assert len(other.observed) == 2 * calls
 
 
 @pytest.mark.parametrize("entry_point", [name for name in ENTRY_POINTS if "batch" not in name])
