@@ -160,4 +160,4 @@ def _kind(hint: Any) -> Any:
     """The type a setting is read as: that of `float | None` is float, that of `tuple[str, ...]` is tuple."""
     if get_origin(hint) is tuple:
         return tuple
-    return next(kind for kind in (hint, *get_args(hint)) if kind in _NAMES)
+    return next((kind for kind in (hint, *get_args(hint)) if kind in _NAMES), str)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import suppress
+from typing import TypeVar
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -11,11 +12,13 @@ from langchain_core.runnables.config import ensure_config, var_child_runnable_co
 from ._routing import Engine
 from ._translate import REQUEST_KEYS
 
-__all__ = ["claim", "claimed", "watched", "with_wishes"]
+__all__ = ["claim", "claimed", "remember", "watched", "with_wishes"]
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _LIMIT = 10_000
-_lock = threading.Lock()
-_claims: dict[UUID, int] = {}
+_claims: dict[tuple[UUID, int], None] = {}  # (run, id of the engine), in order
 _watched = False
 
 
@@ -40,12 +43,20 @@ def watched() -> None:
 def claim(engine: Engine, run: UUID | None) -> None:
     """Says that `engine` is told of this run, by a wrapped model or a handler, so that no other handler need."""
     if _watched and run is not None:
-        with _lock:
-            if len(_claims) >= _LIMIT:  # the oldest run has ended long since
-                del _claims[next(iter(_claims))]
-            _claims[run] = id(engine)
+        remember(_claims, (run, id(engine)), None)
 
 
 def claimed(engine: Engine, run: UUID) -> bool:
     """True if somebody tells this very engine of the run."""
-    return _claims.get(run) == id(engine)
+    return (run, id(engine)) in _claims
+
+
+def remember(table: dict[K, V], key: K, value: V) -> None:
+    """Adds to a table of runs, which forgets the oldest: they have ended, or never will.
+
+    Without a lock, which a forked child might find taken: one step at a time is safe in threads.
+    """
+    if len(table) >= _LIMIT:
+        with suppress(KeyError, RuntimeError, StopIteration):  # another thread did the same
+            del table[next(iter(table))]
+    table[key] = value

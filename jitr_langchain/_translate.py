@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
-from langchain_core.outputs import ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from jitr_core.errors import ConfigError
 from jitr_core.types import Answer, Call, Decision
 
-__all__ = ["REQUEST_KEYS", "EventReader", "answer_of_chunks", "answer_of_result", "call_of", "replacement_message"]
+__all__ = [
+    "REQUEST_KEYS",
+    "EventReader",
+    "answer_of_chunks",
+    "answer_of_result",
+    "call_of",
+    "replacement_chunk",
+    "replacement_events",
+    "replacement_message",
+]
 
 REQUEST_KEYS = ("jitr", "jitr_tenant", "jitr_step")
 """What one request may say to JITR, in `metadata` or `configurable` of its config."""
@@ -268,3 +277,21 @@ def replacement_message(decision: Decision, provider: str) -> AIMessage:
         },
     }
     return AIMessage(decision.answer, response_metadata=metadata, usage_metadata=dict(_NO_TOKENS))
+
+
+def replacement_chunk(message: AIMessage) -> ChatGenerationChunk:
+    """A replacement's answer as a stream of one chunk."""
+    chunk = AIMessageChunk(
+        content=message.content,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(message=chunk)
+
+
+def replacement_events(message: AIMessage) -> Iterator[Any]:
+    """A replacement's answer as LangChain's protocol events."""
+    from langchain_core.language_models._compat_bridge import message_to_events
+
+    return message_to_events(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -18,12 +17,10 @@ from jitr_core.config import disabled
 from jitr_core.types import Answer, Call
 
 from ._routing import Engine, report_fault
-from ._runs import claim, claimed, watched
+from ._runs import claim, claimed, remember, watched
 from ._translate import REQUEST_KEYS, answer_of_result, call_of
 
 __all__ = ["AsyncJITRCallbackHandler", "JITRCallbackHandler"]
-
-_LIMIT = 10_000  # runs that wait for their end; what never ends is forgotten, the oldest first
 
 
 class _Watch:
@@ -31,7 +28,6 @@ class _Watch:
 
     def __init__(self, engine: Engine, step: str | None) -> None:
         self._engine, self._step = engine, step
-        self._lock = threading.Lock()
         self._open: dict[UUID, tuple[Call, float]] = {}
         watched()
 
@@ -53,18 +49,14 @@ class _Watch:
                 None, messages, stop, asked, step=self._step, run_name=told.get("name"), tags=tags, metadata=metadata
             )
             call.observe_only = True
-            with self._lock:
-                if len(self._open) >= _LIMIT:
-                    del self._open[next(iter(self._open))]
-                self._open[run] = call, perf_counter()
+            remember(self._open, run, (call, perf_counter()))
         except Exception as error:
             report_fault(self._engine, "observe", error)
 
     def end(self, response: LLMResult, run: UUID) -> None:
         """A run ended well."""
         try:
-            with self._lock:
-                call, started = self._open.pop(run, (None, 0.0))
+            call, started = self._open.pop(run, (None, 0.0))
             if call is None or claimed(self._engine, run):
                 return
             claim(self._engine, run)  # another handler may see it too
@@ -76,8 +68,7 @@ class _Watch:
 
     def fail(self, run: UUID) -> None:
         """A run ended without an answer: nothing is learnt from it."""
-        with self._lock:
-            self._open.pop(run, None)
+        self._open.pop(run, None)
 
 
 def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:

@@ -28,7 +28,15 @@ from jitr_core.types import Answer, Call
 from ._routing import Engine, Routed, report_fault
 from ._runs import claim, with_wishes
 from ._stand_in import CONTEXT, StandIn
-from ._translate import EventReader, answer_of_chunks, answer_of_result, call_of, replacement_message
+from ._translate import (
+    EventReader,
+    answer_of_chunks,
+    answer_of_result,
+    call_of,
+    replacement_chunk,
+    replacement_events,
+    replacement_message,
+)
 
 __all__ = ["JITRChatModel"]
 
@@ -298,7 +306,7 @@ class JITRChatModel(StandIn):
     ) -> Iterator[ChatGenerationChunk]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            yield _only_chunk(message)
+            yield replacement_chunk(message)
             return
         if self.llm.rate_limiter:
             self.llm.rate_limiter.acquire(blocking=True)
@@ -321,7 +329,7 @@ class JITRChatModel(StandIn):
     ) -> AsyncIterator[ChatGenerationChunk]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            yield _only_chunk(message)
+            yield replacement_chunk(message)
             return
         if self.llm.rate_limiter:
             await self.llm.rate_limiter.aacquire(blocking=True)
@@ -350,7 +358,7 @@ class JITRChatModel(StandIn):
     ) -> Iterator[Any]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            yield from _events_of(message)
+            yield from replacement_events(message)
             return
         if self.llm.rate_limiter:
             self.llm.rate_limiter.acquire(blocking=True)
@@ -366,7 +374,7 @@ class JITRChatModel(StandIn):
     ) -> AsyncIterator[Any]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            for event in _events_of(message):
+            for event in replacement_events(message):
                 yield event
             return
         if self.llm.rate_limiter:
@@ -382,19 +390,3 @@ class JITRChatModel(StandIn):
         memo = {} if memo is None else memo
         memo[id(self.jitr)] = self.jitr
         return super().__deepcopy__(memo)
-
-
-def _only_chunk(message: AIMessage) -> ChatGenerationChunk:
-    chunk = AIMessageChunk(
-        content=message.content,
-        response_metadata=message.response_metadata,
-        usage_metadata=message.usage_metadata,
-        chunk_position="last",
-    )
-    return ChatGenerationChunk(message=chunk)
-
-
-def _events_of(message: AIMessage) -> Iterator[Any]:
-    from langchain_core.language_models._compat_bridge import message_to_events
-
-    return message_to_events(message)

@@ -190,7 +190,6 @@ def test_copies_share_the_engine_and_pickles_find_the_one_of_their_process(engin
 
 
 def test_the_memory_of_runs_is_bounded(engine, monkeypatch):
-    monkeypatch.setattr("jitr_langchain.callbacks._LIMIT", 3)
     monkeypatch.setattr(_runs, "_LIMIT", 3)
     monkeypatch.setattr(_runs, "_claims", {})
     handler = JITRCallbackHandler(engine)
