@@ -7,12 +7,13 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .config import DEFAULT_URL, state_folder
+from .config import state_folder
 from .errors import CallLogError, ConfigError, JITRError
+from .settings import configured_url, load_settings
 
 if TYPE_CHECKING:
     from .store import Store
@@ -31,6 +32,7 @@ app.add_typer(tasks_app, name="tasks")
 
 Calls = Annotated[list[Path], typer.Argument(help="Call logs, .jsonl or .jsonl.gz, read as one stream.")]
 Url = Annotated[str, typer.Option("--url", envvar="JITR_URL", help="The database with the state.")]
+DEFAULT_URL: Any = configured_url  # asked by Typer where neither option nor variable says
 PriceModel = Annotated[str | None, typer.Option("--price-model", help="Price the calls as this model's.")]
 ComputePrice = Annotated[
     float, typer.Option("--compute-usd-per-hour", min=0.0, help="Price of one core, in US dollars an hour.")
@@ -296,12 +298,13 @@ def train(
 ) -> None:
     """Make the attempts that are due, and exit."""
     from . import manage
-    from .config import Policy
     from .jobs import policy_from_json
     from .report.tasks import show_attempt
 
     with _open(url) as store:
-        pipeline = manage.pipeline(store, policy_from_json(policy) if policy else Policy(), url, seed=seed)
+        pipeline = manage.pipeline(
+            store, policy_from_json(policy) if policy else load_settings().policy, url, seed=seed
+        )
         found = manage.find_task(store, task) if task else None
         attempted = 0
         for each, report in manage.train(pipeline, found):

@@ -33,17 +33,29 @@ __all__ = ["JITR", "default"]
 
 _log = logging.getLogger("jitr")
 _FAULTS_LOGGED = 20
-_default: JITR | None = None
+_UNMADE: Any = object()
+_default: JITR | None = _UNMADE
 _default_lock = threading.Lock()
 _engines: weakref.WeakSet[JITR] = weakref.WeakSet()
 
 
-def default() -> JITR:
-    """The process's own engine, with its state in `./.jitr`; made on first use."""
+def default() -> JITR | None:
+    """The process's own engine, made on first use as environment and files say (see `jitr_core.settings`).
+
+    Returns:
+        None if they switch JITR off, or cannot be used: that is logged, once, and the teacher serves.
+    """
     global _default
     with _default_lock:
-        if _default is None:
-            _default = JITR()
+        if _default is _UNMADE:
+            _default = None
+            try:
+                from .settings import load_settings
+
+                settings = load_settings()
+                _default = None if settings.disabled else JITR(policy=settings.policy, **settings.engine)
+            except Exception as error:
+                _log.error("JITR steps aside, the teacher serves: %s", error)
     return _default
 
 
@@ -209,6 +221,8 @@ class JITR:
                 decision = Decision("teacher", "no_release", match)
             else:
                 decision = self._router.decide(match)
+                if call.observe_only and decision.kind == "replacement":
+                    decision.kind, decision.reason = "teacher", "shadow"
         except Exception as error:
             self.fault("decide", error)
             call.messages = () if self._redact is not None else call.messages
@@ -237,8 +251,10 @@ class JITR:
         Args:
             call: as given to `decide`.
             decision: a replacement's, with `audit` drawn.
-            ask: asks the teacher.
+            ask: asks the teacher; not called where the answer may not be stored.
         """
+        if not call.storable:
+            return
 
         def compare() -> None:
             try:
@@ -261,7 +277,7 @@ class JITR:
         from .background import Observed
 
         try:
-            if self._aside or not call.messages:
+            if self._aside or not call.messages or not call.storable:
                 return
             if answer is not None and self._redact is not None:
                 answer = dataclasses.replace(answer, text=self._redact(answer.text))

@@ -36,7 +36,7 @@ class Engine(Protocol):
     """
 
     def decide(self, call: Call) -> Decision:
-        """Who answers; "teacher" for every call that is not `replaceable`. In microseconds, never raises."""
+        """Who answers; "teacher" for every call that is `observe_only` or not `replaceable`. Never raises."""
 
     def observe(
         self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None

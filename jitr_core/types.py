@@ -32,6 +32,8 @@ class Call:
         model: the teacher's model name; "" if unknown.
         time: when the call was made, in seconds since the epoch.
         replaceable: False where a student cannot honour the request (n > 1, logprobs, tools …).
+        observe_only: True: the teacher answers whatever a replacement would say, which is only compared.
+        storable: False: nothing of the call is stored, learnt from or audited; it may be answered.
     """
 
     id: str
@@ -43,6 +45,8 @@ class Call:
     model: str = ""
     time: float = 0.0
     replaceable: bool = True
+    observe_only: bool = False
+    storable: bool = True
 
 
 @dataclass(slots=True)
@@ -152,7 +156,7 @@ class Decision:
         reason: see `Reason`.
         match: the task and input, None if the call belongs to no known task.
         release: id of the release that was asked, None if there was none.
-        answer: the replacement's answer; None when the teacher decides.
+        answer: the replacement's answer, with the reason "shadow" too, where it is only compared; else None.
         confidence: the student's confidence in [0, 1]; None if no student was asked.
         audit: the random coin of this call: True for a share `audit_share` of the calls of a task with a release,
             whatever the input. An answered call with `audit` also goes to the teacher, afterwards.

@@ -30,7 +30,7 @@ from typing_extensions import Self
 from jitr_core.config import disabled
 from jitr_core.engine import default
 from jitr_core.integration import Engine, report_fault
-from jitr_core.types import Call, Decision
+from jitr_core.types import Call
 
 from ._translate import answer_of_stream, call_of
 from .steps import ROUTED, kind_of, step_of, switched_off
@@ -119,7 +119,7 @@ class JITREventHandler(BaseEventHandler):
             jitr: the engine; None takes the one of this process, whose state is in `./.jitr`.
         """
         super().__init__()
-        self._engine = default() if jitr is None and not disabled() else jitr
+        self._engine = default() if jitr is None else jitr
 
     @classmethod
     def class_name(cls) -> str:
@@ -191,15 +191,12 @@ class JITREventHandler(BaseEventHandler):
     def _end(self, engine: Engine, ended: _Open, response: Any) -> None:
         call = ended.call
         answer = answer_of_stream((response, ended.deltas), call.model, perf_counter() - ended.started)
+        call.observe_only = True
         decision = engine.decide(call)
         if answer is None:
             return
         self.observed += 1
-        if decision.kind == "replacement":
-            self.could_replace += 1
-            decision = Decision(
-                "teacher", "shadow", decision.match, decision.release, decision.answer, decision.confidence
-            )
+        self.could_replace += decision.reason == "shadow"
         engine.observe(call, decision, answer)
 
 

@@ -131,7 +131,7 @@ class JITRLLM(LLM):
             raise ConfigError(f"{type(llm).__name__} has no setting {', '.join(unknown)}.")
         if settings:
             llm = llm.model_copy(update=settings)
-        self._wrap(llm, default() if jitr is None and not disabled() else jitr, step)
+        self._wrap(llm, default() if jitr is None else jitr, step)
 
     def _wrap(self, llm: LLM, jitr: Engine | None, step: str | None) -> None:
         # The callables keep the base class from setting its defaults, which would be settings of the teacher.

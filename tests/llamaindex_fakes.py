@@ -48,7 +48,8 @@ class FakeEngine:
         match = Match("task-1", "template-1", ())
         if self.replacement is None or not call.replaceable:
             return Decision("teacher", "no_release", match)
-        return Decision("replacement", "answered", match, "r1", self.replacement, 0.97, self.audits, 0.1)
+        kind, reason = ("teacher", "shadow") if call.observe_only else ("replacement", "answered")
+        return Decision(kind, reason, match, "r1", self.replacement, 0.97, self.audits, 0.1)
 
     def observe(self, call, decision, answer, ask=None):
         self._live()

@@ -23,6 +23,7 @@ SHARED = {
     "types",
     "errors",
     "config",
+    "settings",
     "_version",
     "equivalence",
     "calllog",

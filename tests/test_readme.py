@@ -15,6 +15,7 @@ import typer
 
 from jitr_core.calllog import read_calls
 from jitr_core.cli import app
+from jitr_core.settings import load_settings
 from jitr_core.store import Store
 from jitr_core.types import Observation
 
@@ -62,8 +63,10 @@ for name in ("llama_index.llms", "llama_index.llms.openai"):
 '''
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, *pages: Path) -> list[str]:
+    """The code blocks of some pages, of the README if none are given."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages or (ROOT / "README.md",))
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @dataclass
@@ -85,7 +88,7 @@ def ran(tmp_path_factory) -> dict[str, Ran]:
     """Every Python block, run once, by its text."""
     done = {}
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    for block in blocks("python"):
+    for block in blocks("python", *PAGES):
         folder = tmp_path_factory.mktemp("block")
         setup = HIDDEN_SETUP + LLAMAINDEX_SETUP * ("llama_index" in block)
         (folder / "block.py").write_text(setup + block, encoding="utf-8")
@@ -121,6 +124,19 @@ def test_the_llamaindex_step_answers_and_its_call_is_observed(ran):
     assert observation.call.messages[-1][1].endswith("payment?\nWhere is my parcel?")
     assert (observation.call.step, observation.call.model) == ("triage", "gpt-4.1")
     assert observation.answer is not None and observation.answer.text == "delivery"
+
+
+def test_what_is_only_observed_and_what_an_agent_asks_is_in_the_state(ran):
+    observed, asked = block_with(ran, "# observes only").observations(".jitr/jitr.db")
+    assert observed.call.messages == asked.call.messages
+    assert observed.answer is not None and asked.answer is not None and asked.answer.text == "delivery"
+
+
+def test_the_settings_shown_are_settings(tmp_path):
+    (shown,) = blocks("toml", ROOT / "docs" / "langchain.md")
+    (tmp_path / "jitr.toml").write_text(shown, encoding="utf-8")
+    settings = load_settings(tmp_path, {})
+    assert settings.engine["app"] == "shop" and settings.policy.target == 0.97
 
 
 def test_redaction_and_the_switch_for_one_request_do_what_the_readme_says(ran):

@@ -117,6 +117,12 @@ def show_savings(store: Store, prices: Prices, rates: Rates, console: Console | 
     if not everything.replaced:
         spent = f", and {usd(everything.fixed_usd)} went into searches" if everything.fixed_usd else ""
         console.print(f"Not yet: no call was replaced so far{spent}. `jitr tasks` says why.", markup=False)
+    shadow = bill(map(_traffic, store.usage(reason="shadow")), prices, rates)
+    if shadow.calls:
+        told = (
+            f"Only observed: replacements would have answered {shadow.calls:,} more calls, for which the teacher cost"
+        )
+        console.print(f"{told} {usd(shadow.usd)}.", markup=False)
     for note in (rates_text(prices, rates, everything.estimated_share), _NOT_COUNTED):
         console.print(Text(note, style="dim"), soft_wrap=True)
 

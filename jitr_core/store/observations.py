@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..types import Call, Example, Match, Observation, Slots
+from ..types import Call, Example, Match, Observation, Reason, Slots
 from . import rows
 from .database import Database
 from .parts import owners, regrouped
@@ -150,11 +150,12 @@ class Observations:
         with self._database.read() as connection:
             return TaskCounts(*connection.execute(query).one())
 
-    def usage(self, task: str | None = None) -> list[Usage]:
+    def usage(self, task: str | None = None, reason: Reason | None = None) -> list[Usage]:
         """Traffic to price, summed by task, model and whether the teacher answered.
 
         Args:
             task: if given, only this task; otherwise everything, calls without a task included.
+            reason: if given, only calls decided for this reason.
         """
         unknown_in, unknown_out = o.c.input_tokens.is_(None), o.c.output_tokens.is_(None)
         query = (
@@ -175,6 +176,8 @@ class Observations:
         )
         if task is not None:
             query = query.where(o.c.task == task)
+        if reason is not None:
+            query = query.where(o.c.reason == reason)
         with self._database.read() as connection:
             return [Usage(*row) for row in connection.execute(query)]
 
