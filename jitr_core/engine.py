@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import collections
-import contextlib
 import dataclasses
 import logging
 import os
-import queue
 import sys
 import threading
 import time
@@ -20,7 +18,7 @@ from .config import DEFAULT_URL, Policy, absolute, state_folder
 from .errors import ConfigError
 from .identify import Identifier
 from .jobs import TrainingChild
-from .observe import Recorder
+from .observe import Auditor, Recorder
 from .route import Router
 from .types import Answer, Call, Decision
 
@@ -48,13 +46,15 @@ def default() -> JITR | None:
     global _default
     with _default_lock:
         if _default is _UNMADE:
-            _default = None
             try:
                 from .settings import load_settings
 
                 settings = load_settings()
-                _default = None if settings.disabled else JITR(policy=settings.policy, **settings.engine)
+                if settings.disabled:
+                    return None  # for now: the next one to ask may find it switched on
+                _default = JITR(policy=settings.policy, **settings.engine)
             except Exception as error:
+                _default = None
                 _log.error("JITR steps aside, the teacher serves: %s", error)
     return _default
 
@@ -84,57 +84,6 @@ def _same(*settings: Any) -> JITR:
             if engine.__reduce__()[1] == settings:
                 return engine
     return JITR(url, policy=policy, app=app, tenant=tenant, redact=redact, training=training, seed=seed)
-
-
-class _Auditor:
-    """Runs audits one after the other in a thread, at most `limit` waiting: one too many is given up.
-
-    Args:
-        threaded: False runs them in the thread that puts them.
-        limit: most audits that wait.
-    """
-
-    def __init__(self, *, threaded: bool, limit: int = 1000) -> None:
-        self._threaded, self._limit = threaded, limit
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what waits: it is a forked child's parent that makes those audits."""
-        self._queue: queue.Queue[tuple[Callable[[], None], Callable[[], None]]] = queue.Queue(self._limit)
-        self._thread: threading.Thread | None = None
-
-    def put(self, audit: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Make an audit when its turn comes, or give it up."""
-        if not self._threaded:
-            audit()
-            return
-        try:
-            self._queue.put_nowait((audit, give_up))
-        except queue.Full:
-            give_up()
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="jitr-audit", daemon=True)
-            self._thread.start()
-
-    def join(self) -> None:
-        """Wait until all audits are made."""
-        self._queue.join()
-
-    def give_up(self) -> None:
-        """Give up what waits."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()[1]()
-                self._queue.task_done()
-
-    def _run(self) -> None:
-        while True:
-            audit, _ = self._queue.get()
-            try:
-                audit()
-            finally:
-                self._queue.task_done()
 
 
 class JITR:
@@ -187,7 +136,7 @@ class JITR:
         self._recorder: Recorder[Observed] = Recorder(
             self._process, self.fault, batch=16 if inline else 256, threaded=not inline
         )
-        self._audits = _Auditor(threaded=not inline)
+        self._audits = Auditor(threaded=not inline)
         self._opening = threading.Lock()
         _engines.add(self)
         if not inline and self._state_exists():

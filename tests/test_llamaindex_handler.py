@@ -116,7 +116,7 @@ def test_what_could_have_been_replaced_is_stored_beside_the_answer_and_counted(h
         "r1",
         "Positive.",
     )
-    assert (decision.audit, decision.audit_share, answer.text) == (True, 1.0, "re: x")
+    assert (decision.audit, decision.audit_share, answer.text) == (False, 0.1, "re: x")
     assert (handler.observed, handler.could_replace) == (1, 1)
 
 

@@ -90,7 +90,7 @@ def ran(tmp_path_factory) -> dict[str, Ran]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     for block in blocks("python", *PAGES):
         folder = tmp_path_factory.mktemp("block")
-        setup = HIDDEN_SETUP + LLAMAINDEX_SETUP * ("llama_index" in block)
+        setup = HIDDEN_SETUP + LLAMAINDEX_SETUP * ("llama" in block)
         (folder / "block.py").write_text(setup + block, encoding="utf-8")
         command = [sys.executable, "block.py"]
         result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
@@ -118,7 +118,7 @@ def test_the_chain_answers_and_its_call_is_observed_in_the_folder_the_readme_nam
 
 
 def test_the_llamaindex_step_answers_and_its_call_is_observed(ran):
-    step = block_with(ran, "Settings.llm")
+    step = block_with(ran, "Settings.llm.predict")
     assert step.printed == "delivery\n"
     (observation,) = step.observations(".jitr/jitr.db")
     assert observation.call.messages[-1][1].endswith("payment?\nWhere is my parcel?")

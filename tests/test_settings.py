@@ -64,7 +64,7 @@ def test_a_pyproject_of_others_says_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Policy)])
 def test_every_setting_of_the_policy_has_its_variable(name: str, tmp_path: Path) -> None:
-    texts = {"families": "lexical", "cache_dir": "x", "attempt_growth": "2.5"}
+    texts = {"families": "lexical", "cache_dir": "x", "attempt_growth": "2.5", "ask_teacher": "7"}
     text = texts.get(name, "0.25" if isinstance(getattr(Policy(), name), float) else "150")
     variable = "JITR_CACHE" if name == "cache_dir" else f"JITR_{name.upper()}"
     changed = getattr(load_settings(tmp_path, {variable: text}).policy, name)

@@ -31,7 +31,7 @@ def test_a_request_says_what_it_wishes_in_metadata_or_configurable(entry_point, 
         "",
         True,
         True,
-        "named" if entry_point == "bound" else "",
+        "@named" if entry_point == "bound" else "",
     )
     decided = len(engine.decided)
     ENTRY_POINTS[entry_point](JITRChatModel(llm=Teacher(), jitr=engine), {place: {"jitr": "off"}})
