@@ -31,7 +31,7 @@ from certificate_streams import LOGS, SYNTHETIC, Fit, Log, Searched, Synthetic, 
 from scipy.special import bdtr, betaincinv
 
 from jitr_core.audit import AuditMonitor, audit_share
-from jitr_core.certify import Refusal, better, calibration_mask, certify, next_attempt
+from jitr_core.certify import Refusal, better, certify, next_attempt
 from jitr_core.config import FAMILIES, Policy
 
 
@@ -137,7 +137,7 @@ def live(stream: Stream, policy: Policy, rule: Rule, rng: np.random.Generator) -
         if until < attempt.calls:
             break
         fit = stream.fit(np.flatnonzero(labelled[:until]))
-        use = calibration_mask(sampled[:until][labelled[:until]])
+        use = sampled[:until][labelled[:until]]
         threshold = rule(fit.crossfit[use], fit.crossfit_correct[use], policy.target, attempt.delta)
         if threshold is None or (active and not _gains(fit, threshold, active, sampled, until)):
             continue

@@ -5,7 +5,7 @@
 Bare and wrapped calls take turns; their p50 are subtracted. What is held against a budget is the CPU time of the
 calling thread: on a machine that does other things too, wall time has two modes, with and without being interrupted,
 and its p50 falls into either. The wall time is printed beside it. Exits 1 if a budget is missed by more than `FACTOR`
-(function calls, which do not depend on the machine at all, are gated in tests/langchain).
+(function calls, which do not depend on the machine at all, are gated in the tests).
 """
 
 from __future__ import annotations
@@ -107,8 +107,11 @@ class FakeEngine:
         """Raises: what is measured must work."""
         raise error
 
+    def close(self) -> None:
+        """Nothing."""
 
-def engine(name: str, folder: str, *, replacing: bool) -> Engine:
+
+def engine(name: str, folder: str, *, replacing: bool) -> Any:
     """The engine to measure; the real one learns a lexical replacement from the calls it gets, if it is to replace."""
     if name == "fake":
         return FakeEngine(replacing)
@@ -159,6 +162,29 @@ def observed_rows(observing: Engine, rounds: int) -> list[Row]:
     return rows
 
 
+def llamaindex_rows(observing: Engine, rounds: int) -> list[Row]:
+    """What an observed call of a LlamaIndex LLM costs; imported late, as it takes seconds."""
+    from llama_index.core import PromptTemplate
+    from llama_index.core.llms import ChatMessage, MockLLM
+
+    from jitr_llamaindex import JITRLLM
+
+    bare, wrapped = MockLLM(), JITRLLM(llm=MockLLM(), jitr=observing)
+    prompt, rng = PromptTemplate("Is this review positive or negative? One word.\n{review}"), random.Random(0)
+    uses: list[tuple[str, float, Callable[[Any], Any]]] = [
+        ("complete", 25, lambda llm: llm.complete("Is it positive? A lovely film.")),
+        ("chat", 25, lambda llm: llm.chat([ChatMessage(content="Is it positive? A lovely film.")])),
+        ("predict", 50, lambda llm: llm.predict(prompt, **review(rng))),  # formats a template, then calls
+    ]
+    rows = []
+    for name, budget, use in uses:
+        turns = [[timed(lambda m=m, use=use: use(m)) for m in (bare, wrapped)] for _ in range(rounds)]
+        (cpu, wall), (cpu_now, wall_now) = (p50(list(times)) for times in zip(*turns, strict=True))
+        rows.append(Row(f"LlamaIndex {name}, bare", cpu, "µs", wall=wall))
+        rows.append(Row(f"LlamaIndex {name}, added", cpu_now - cpu, "µs", budget, wall_now - wall))
+    return rows
+
+
 def replaced_row(replacing: Engine, rounds: int, family: str) -> Row:
     """Time of a whole chain step that a replacement answers; the engine gets up to 2,000 calls to learn it."""
     llm = JITRChatModel(llm=Teacher(), jitr=replacing)
@@ -197,14 +223,21 @@ def main() -> int:
         f"engine: {options.engine}; p50 of {options.rounds} rounds, CPU time; missed: beyond {FACTOR} times the budget"
     )
     with tempfile.TemporaryDirectory() as folder:
-        rows = observed_rows(engine(options.engine, folder, replacing=False), options.rounds)
+        observing, replacing = (engine(options.engine, folder, replacing=each) for each in (False, True))
+        rows = observed_rows(observing, options.rounds)
+        rows += llamaindex_rows(observing, options.rounds)
         family = "no student" if options.engine == "fake" else "lexical"
-        rows.append(replaced_row(engine(options.engine, folder, replacing=True), options.rounds, family))
+        rows.append(replaced_row(replacing, options.rounds, family))
+        for each in (observing, replacing):
+            each.close()  # before their folder is gone
     seconds, loaded = imported("jitr_core")
     rows.append(Row("import jitr_core, CPU", seconds, "s", 0.1))
     rows.append(Row(f"  heavy modules loaded {loaded or ''}", len(loaded), "", 0))
     seconds, loaded = imported("jitr_langchain", after="langchain_core.language_models.chat_models")
     rows.append(Row("import jitr_langchain, over langchain_core, CPU", seconds, "s", 0.05))
+    rows.append(Row(f"  heavy modules loaded {loaded or ''}", len(loaded), "", 0))
+    seconds, loaded = imported("jitr_llamaindex", after="llama_index.core")
+    rows.append(Row("import jitr_llamaindex, over llama_index, CPU", seconds, "s", 0.05))
     rows.append(Row(f"  heavy modules loaded {loaded or ''}", len(loaded), "", 0))
     print(*rows, sep="\n")
     return int(any(row.missed for row in rows))

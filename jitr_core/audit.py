@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from .config import Policy
 
@@ -101,37 +100,3 @@ class AuditMonitor:
                 for evidence, ratios in zip(self._evidence, self._alternatives, strict=True)
             ]
         return self.verdict
-
-    def state(self) -> dict[str, Any]:
-        """Everything needed to go on after a restart, as plain JSON values."""
-        return {
-            "target": self.target,
-            "audit_delta": self.audit_delta,
-            "audits": self.audits,
-            "errors": self.errors,
-            "evidence": list(self._evidence),
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> AuditMonitor:
-        """The monitor that `state` was taken from.
-
-        Args:
-            state: a result of `AuditMonitor.state`, possibly through JSON.
-
-        Returns:
-            A monitor that goes on where that one stopped.
-
-        Raises:
-            ValueError: the state is incomplete or of another version.
-        """
-        try:
-            monitor = cls(target=float(state["target"]), audit_delta=float(state["audit_delta"]))
-            evidence = [float(value) for value in state["evidence"]]
-            monitor.audits, monitor.errors = int(state["audits"]), int(state["errors"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not the state of an audit monitor: {error}") from error
-        if len(evidence) != len(monitor._evidence):
-            raise ValueError("not the state of an audit monitor: it watches for other error rates")
-        monitor._evidence = evidence
-        return monitor

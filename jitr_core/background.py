@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .audit import AuditMonitor, audit_share
 from .equivalence import equivalent
 from .freely import Freely
-from .identify import supersedes
+from .identify import Decisions, description, question, reading, supersedes, task_name
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from .config import Policy
     from .identify import Identifier, Learned
     from .pipeline import Pipeline
-    from .store import Store
+    from .store import LedgerEntry, Store
 
 __all__ = ["Background", "Event", "Observed"]
 
@@ -42,6 +41,7 @@ class Observed:
     call: Call
     decision: Decision
     answer: Answer | None
+    ask: Callable[[str], Answer] | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +59,7 @@ class Background:
         emit: told of every event.
         fault: told of faults that leave the rest of the work standing.
         seed: seeds the audit coins; None draws them from the system's entropy.
+        aside: runs a job that asks the teacher where it holds nobody up, or gives it up.
         freely: what finding freely worded tasks needs of this process.
     """
 
@@ -72,10 +73,12 @@ class Background:
     emit: Callable[[Event], None]
     fault: Callable[[str, BaseException], None]
     seed: int | None = None
+    aside: Callable[[Callable[[], None], Callable[[], None]], None] | None = None
     freely: Freely = field(init=False)
     _version: int = -1
     _answered: Counter[str] = field(default_factory=Counter)
     _missing: dict[str, int] = field(default_factory=dict)
+    _questions: Counter[str] = field(default_factory=Counter)
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _expire_at: float = 0.0
@@ -94,6 +97,8 @@ class Background:
         self._unstored += batch
         self._store()
         self._audit(batch)
+        if self.policy.ask_teacher:
+            self._wonder(batch)
         for task, calls in sorted(touched.items()):
             self._attempt_if_due(task, calls)
         self._expire()
@@ -101,8 +106,10 @@ class Background:
 
     def recall(self, limit: int = 5_000) -> None:
         """Learn from calls of earlier processes that belong to no task yet: a task may take many short runs to show."""
-        self.freely.start(self.identifier)
-        answers = self.store.unplaced_answers(limit, app=self.app)
+        answers: dict[str, str] = {}
+        if self.policy.free_wording:
+            self.freely.start(self.identifier)
+            answers = self.store.unplaced_answers(limit, app=self.app)
         for call in self.store.unplaced(limit, app=self.app):
             match, placed = self._place(call, answers.get(call.id))
             self._placed += placed
@@ -175,7 +182,7 @@ class Background:
             decision.match, placed = self._place(observed.call, told)
         if decision.match is not None and observed.answer is not None:
             match = decision.match
-            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots))
+            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots, match.template))
         return placed
 
     def _place(self, call: Call, answer: str | None) -> tuple[Match | None, list[tuple[str, Match]]]:
@@ -196,13 +203,18 @@ class Background:
         names = {found.template.id: found.name for found in learned.found}
         for template in learned.created:
             if self.store.task(template.task) is None:
-                name = names.get(template.id) or _name(template)
+                name = names.get(template.id) or task_name(template)
                 task = Task(template.task, template.app, template.tenant, name)
                 self.store.save_task(task)
                 self.emit({"kind": "task", "task": task.id, "name": task.name, "template": template})
         for gone, survivor in learned.merged:
-            self.store.merge_tasks(gone, survivor)
-            self.emit({"kind": "merged", "task": survivor, "gone": gone})
+            if self.store.merge_tasks(gone, survivor):
+                self.emit({"kind": "merged", "task": survivor, "gone": gone})
+                continue
+            # The user has just decided otherwise: what the store says is taken over anew.
+            self.identifier.forget(survivor)
+            self._version = -1
+            return
         if learned.created:
             self.store.save_templates(learned.created)
         for found in learned.found:
@@ -231,19 +243,53 @@ class Background:
         if self.store.withdraw(task, release, reason):
             self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
 
+    def _wonder(self, batch: list[Observed]) -> None:
+        """Have the teacher say what kind of tasks these calls are, each task as often as the policy allows."""
+        for observed in batch:
+            match, ask = observed.decision.match, observed.ask
+            if match is None or ask is None or self.aside is None:
+                continue
+            if match.task not in self._questions:
+                task = self.store.task(match.task)
+                left_alone = task is None or task.state == "paused"
+                self._questions[match.task] = self.policy.ask_teacher if left_alone else len(self._asked(match.task))
+            if self._questions[match.task] < self.policy.ask_teacher:
+                self._questions[match.task] += 1
+                self.aside(functools.partial(self._question, match.task, observed.call, ask), lambda: None)
+
+    def _question(self, task: str, call: Call, ask: Callable[[str], Answer]) -> None:
+        """Put one question about a task, note what it cost, and take over what all answers together say."""
+        try:
+            text = question(call.messages)
+            answer = ask(text)
+            usage = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
+            cost = {"model": answer.model or call.model, **usage, "latency_s": answer.latency_s}
+            size = {"input_chars": len(text), "output_chars": len(answer.text)}
+            self.store.record("question", task, {**cost, **size, "said": reading(answer.text)})
+            said = description(entry.details["said"] for entry in self._asked(task) if entry.details["said"])
+            if said is not None:
+                self.store.describe(task, *said)
+        except Exception as error:
+            self.fault("question", error)
+
+    def _asked(self, task: str) -> list[LedgerEntry]:
+        return [entry for entry in self.store.ledger(task) if entry.kind == "question"]
+
     def refresh(self) -> None:
         """Take over what changed in the store: templates, releases, pauses, purges; a no-op if nothing did."""
         version = self.store.version()
         if version == self._version:
             return
-        templates = self.store.templates()
+        templates, tasks = self.store.templates(), self.store.tasks()
+        self.identifier.decide(Decisions.of(tasks, self.store.declarations()))
+        self.identifier.adopt(templates)
         kept = {template.task for template in templates}
         for task in {template.task for template in self.identifier.templates()} - kept:
             self.identifier.forget(task)
-        self.identifier.adopt(templates)
         self.freely.refresh(templates)
+        joined = self.store.joined_templates()
         table: dict[str, LoadedRelease] = {}
-        for each in self.store.tasks():
+        for each in tasks:
             release = self.store.active_release(each.id) if each.state == "active" else None
             if release is None:
                 continue
@@ -251,7 +297,7 @@ class Background:
             if loaded is None or loaded.release.id != release.id:
                 loaded = self._load(release)
             if loaded is not None:
-                table[each.id] = replace(loaded, templates=_answerable(release, templates))
+                table[each.id] = replace(loaded, templates=_answerable(release, templates, joined))
         self.router.load(table)
         self._version = version
 
@@ -274,17 +320,18 @@ class Background:
         return audit_share(self._answered[release], self.policy)
 
 
-def _answerable(release: Release, templates: list[Template]) -> frozenset[str]:
-    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits."""
-    certified = [t for t in templates if t.id in release.templates]
-    return frozenset(release.templates) | {
-        wide.id
-        for wide in templates
-        if wide.task == release.task and any(supersedes(wide, narrow) for narrow in certified)
-    }
+def _answerable(release: Release, templates: list[Template], joined: frozenset[str]) -> frozenset[str]:
+    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits.
 
-
-def _name(template: Template) -> str:
-    """What to call a task: its step, or the first words of its template."""
-    words = re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f", " ", " … ".join(template.literals)))
-    return template.step or " ".join(words[:8]) or template.task
+    Args:
+        release: the release.
+        templates: all templates.
+        joined: ids of templates that came to their task by a merge. Unless it was certified on them, neither they
+            nor wider versions of them are the release's.
+    """
+    foreign = joined - set(release.templates)
+    of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
+    certified = [t for t in of_task if t.id in release.templates]
+    barred = [t for t in templates if t.id in foreign]
+    wider = [t for t in of_task if any(supersedes(t, narrow) for narrow in certified)]
+    return frozenset(release.templates) | {t.id for t in wider if not any(supersedes(t, other) for other in barred)}

@@ -25,7 +25,6 @@ __all__ = [
     "agreement_low",
     "allowed_errors",
     "better",
-    "calibration_mask",
     "certify",
     "next_attempt",
 ]
@@ -258,38 +257,6 @@ def _calls_needed(error_rate: float, *, target: float, delta: float) -> int | No
         return None
     calls = max(target * (1 - target) * float(ndtri(delta) / gap) ** 2, math.log(delta) / math.log(target))
     return math.ceil(calls) if calls <= 1_000_000 else None
-
-
-def calibration_mask(
-    sampled: Sequence[bool] | NDArray[Any], seq: Sequence[int] | NDArray[Any] | None = None, since: int = 0
-) -> NDArray[Any]:
-    """Which labelled calls a certificate may rest on: those the coin chose, whatever the input.
-
-    After a release, deferred calls are labelled always and answered ones by the audit coin only, so all labels
-    together lean towards the hard calls. The coin is drawn for every call before anything is known about it; the
-    calls it chose are therefore draws from the stream itself, before and after a release, however its share changes.
-    Deferred calls without the coin are for training only.
-
-    Args:
-        sampled: shape (m,), `Example.sampled` of each labelled call.
-        seq: shape (m,), `Example.seq` of each; needed where `since` is given.
-        since: calls before this one do not count. After a rollback: the first call of the release that was rolled
-            back, for the audits contradict what was measured earlier.
-
-    Returns:
-        Boolean mask, shape (m,).
-
-    Raises:
-        ValueError: `since` is given without `seq`.
-    """
-    import numpy as np
-
-    mask = np.array(sampled, dtype=bool)
-    if since:
-        if seq is None:
-            raise ValueError("since needs seq")
-        mask &= np.asarray(seq) >= since
-    return mask
 
 
 def next_attempt(index: int, policy: Policy) -> Attempt:

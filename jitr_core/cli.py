@@ -7,12 +7,13 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .config import DEFAULT_URL, state_folder
+from .config import state_folder
 from .errors import CallLogError, ConfigError, JITRError
+from .settings import configured_url, load_settings
 
 if TYPE_CHECKING:
     from .store import Store
@@ -26,13 +27,18 @@ app = typer.Typer(
     help="JITR: recurring LLM calls answered by small models that are certified to agree.",
 )
 
+tasks_app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+app.add_typer(tasks_app, name="tasks")
+
 Calls = Annotated[list[Path], typer.Argument(help="Call logs, .jsonl or .jsonl.gz, read as one stream.")]
 Url = Annotated[str, typer.Option("--url", envvar="JITR_URL", help="The database with the state.")]
+DEFAULT_URL: Any = configured_url  # asked by Typer where neither option nor variable says
 PriceModel = Annotated[str | None, typer.Option("--price-model", help="Price the calls as this model's.")]
 ComputePrice = Annotated[
     float, typer.Option("--compute-usd-per-hour", min=0.0, help="Price of one core, in US dollars an hour.")
 ]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Id or name of a task, see `jitr tasks`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Seed = Annotated[int, typer.Option(help="Seed of splits, training and audits.")]
 
 
@@ -96,32 +102,149 @@ def demo(seed: Seed = 0) -> None:
 def identify(
     calls: Calls,
     out: Annotated[Path, typer.Option(help="Write one line a call here: id, task, final_task.")],
+    free_wording: Annotated[bool, typer.Option(help="Look for tasks asked in ever different words, too.")] = False,
 ) -> None:
     """Which recurring task does each call of a log belong to? What was known when it came, and after the whole log."""
     from .calllog import call_of, count_calls, read_calls
     from .files import written
-    from .identify import identify_stream
+    from .identify import Identifier, identify_stream
 
     count_calls(calls)
+    identifier = Identifier()
+    if free_wording:
+        from .freely import offline
+
+        identifier.meaning = offline()
     ids = [record.id for record in read_calls(calls)]
     stream = (call_of(record, str(i)) for i, record in enumerate(read_calls(calls)))
     answers = (record.answer for record in read_calls(calls))
     found: set[str] = set()
     with written(out) as file:
-        for call_id, each in zip(ids, identify_stream(stream, answers=answers), strict=True):
+        for call_id, each in zip(ids, identify_stream(stream, identifier, answers=answers), strict=True):
             line = {"id": call_id, "task": each.task, "final_task": each.final_task}
             file.write(json.dumps(line) + "\n")
             found |= {each.final_task} if each.final_task else set()
     typer.echo(f"{len(ids):,} calls, {len(found):,} recurring tasks: {out}")
 
 
-@app.command()
-def tasks(url: Url = DEFAULT_URL) -> None:
-    """List the tasks found, what serves them and why."""
-    from .report.tasks import show_tasks
+@tasks_app.callback()
+def tasks(
+    context: typer.Context,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks found, what serves them and why; or decide about them."""
+    if context.invoked_subcommand is not None:
+        source = context.get_parameter_source("url")
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError("--url stands before the command.", hint=f"Write it after {context.invoked_subcommand}.")
+        return
+    with _open(url) as store:
+        if as_json:
+            from .report.facts import task_facts
+
+            typer.echo(json.dumps(task_facts(store), ensure_ascii=False, indent=2))
+            return
+        from .report.tasks import show_tasks
+
+        show_tasks(store)
+
+
+@tasks_app.command("show")
+def show(task: TaskName, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Say all there is to say of one task: templates, examples, answers, state and why."""
+    from . import manage
+    from .report.facts import task_facts
+    from .report.tasks import show_task
 
     with _open(url) as store:
-        show_tasks(store)
+        found = manage.find_task(store, task)
+        if as_json:
+            typer.echo(json.dumps(task_facts(store, found)[0], ensure_ascii=False, indent=2))
+        else:
+            show_task(store, found)
+
+
+@tasks_app.command("merge")
+def merge(tasks: Annotated[list[str], typer.Argument(metavar="TASK…")], url: Url = DEFAULT_URL) -> None:
+    """Make one task of several that do the same job; the oldest survives."""
+    from . import manage
+
+    with _open(url) as store:
+        survivor = manage.merge(store, [manage.find_task(store, task) for task in tasks])
+    typer.echo(f"{survivor.name}: merged, as {survivor.id}.")
+
+
+@tasks_app.command("split")
+def split(
+    task: TaskName,
+    templates: Annotated[list[str], typer.Argument(metavar="TEMPLATE…", help="Ids, see `jitr tasks show TASK`.")],
+    name: Annotated[str | None, typer.Option(help="What to call the new task.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make some templates of a task a task of their own."""
+    from . import manage
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        new = manage.split(store, found, templates, name)
+    typer.echo(f"{new.name}: split off {found.name}, as {new.id}.")
+
+
+@tasks_app.command("rename")
+def rename(task: TaskName, name: str, url: Url = DEFAULT_URL) -> None:
+    """Call a task something else."""
+    from . import manage
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        manage.rename(store, found, name)
+    typer.echo(f"{found.id}: renamed.")
+
+
+@tasks_app.command("ignore")
+def ignore(task: TaskName, url: Url = DEFAULT_URL) -> None:
+    """Leave a task alone: never searched, never replaced; its calls are still counted."""
+    from . import manage
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        manage.ignore(store, found)
+    typer.echo(f"{found.name}: ignored. `jitr tasks unignore {found.id}` ends it.")
+
+
+@tasks_app.command("unignore")
+def unignore(task: TaskName, url: Url = DEFAULT_URL) -> None:
+    """End `ignore`."""
+    from . import manage
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        manage.unignore(store, found)
+    typer.echo(f"{found.name}: no longer ignored.")
+
+
+@tasks_app.command("declare")
+def declare(
+    name: str,
+    template: Annotated[str | None, typer.Option(help="The user's message, {input} where the input stands.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system message before it.")] = None,
+    step: Annotated[str, typer.Option(help="Only calls of this step; alone: all of them.")] = "",
+    application: Annotated[str, typer.Option("--app", help="The application.")] = "default",
+    tenant: Annotated[str, typer.Option(help="The tenant.")] = "",
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make a task known before its first call."""
+    from . import manage
+    from .store import Store
+
+    if system is not None and template is None:
+        raise ConfigError("--system needs a --template.")
+    messages = [(role, text) for role, text in (("system", system), ("user", template)) if text is not None]
+    with Store(url) as store:  # possibly before the app's first run
+        task = manage.declare(store, name, messages=messages, step=step, app=application, tenant=tenant)
+        calls = store.call_count(task.id)
+    typer.echo(f"{task.name}: declared, as {task.id}; {calls:,} earlier calls are its own.")
 
 
 @app.command()
@@ -181,12 +304,13 @@ def train(
 ) -> None:
     """Make the attempts that are due, and exit."""
     from . import manage
-    from .config import Policy
     from .jobs import policy_from_json
     from .report.tasks import show_attempt
 
     with _open(url) as store:
-        pipeline = manage.pipeline(store, policy_from_json(policy) if policy else Policy(), url, seed=seed)
+        pipeline = manage.pipeline(
+            store, policy_from_json(policy) if policy else load_settings().policy, url, seed=seed
+        )
         found = manage.find_task(store, task) if task else None
         attempted = 0
         for each, report in manage.train(pipeline, found):

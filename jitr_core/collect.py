@@ -31,9 +31,6 @@ class Dataset:
         group: shape (m,), index into `inputs` for each labelled call, in stream order.
         answers: m answers of the teacher, one per call.
         sampled: shape (m,), see `Example.sampled`.
-        audit_share: shape (m,), see `Example.audit_share`, in (0, 1].
-        deferred_by: m values, see `Example.deferred_by`.
-        seq: shape (m,), position of each call in the task's stream.
     """
 
     inputs: list[Slots]
@@ -42,9 +39,6 @@ class Dataset:
     group: NDArray[np.intp]
     answers: list[str]
     sampled: NDArray[np.bool_]
-    audit_share: NDArray[np.float64]
-    deferred_by: list[str | None]
-    seq: NDArray[np.int64]
 
     def folds(self, k: int) -> NDArray[np.intp]:
         """The fold, 0 to k − 1, of every input, shape (n,). An input keeps its fold as the data grow."""
@@ -103,9 +97,6 @@ def build_dataset(examples: Sequence[Example], max_examples: int) -> Dataset:
         group=group,
         answers=answers,
         sampled=np.array([e.sampled for e in kept], dtype=bool),
-        audit_share=np.array([e.audit_share for e in kept], dtype=np.float64),
-        deferred_by=[e.deferred_by for e in kept],
-        seq=np.array([e.seq for e in kept], dtype=np.int64),
     )
 
 

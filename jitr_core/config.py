@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "state_folder"]
+__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_folder"]
 
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
@@ -35,6 +36,10 @@ class Policy:
         families: candidate families the search may use.
         max_labels: most different answers a task may have to be treated as `labels`, ≥ 2.
         max_examples: most examples a student is trained on, the latest are kept, ≥ 100.
+        ask_teacher: questions put to the teacher about each task, 0 to 100: what its input is, what kind of task it is
+            and what to call it. They are requests of their own, made in the background and billed. 0 asks nothing.
+        free_wording: also look for tasks that are asked in ever different words, see docs/meaning.md. Off by default:
+            where chatter is worded alike it may take some of that for the task.
         retention_days: days after which stored inputs and answers are deleted; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
 
@@ -61,6 +66,8 @@ class Policy:
     families: tuple[str, ...] = FAMILIES
     max_labels: int = 300
     max_examples: int = 20_000
+    ask_teacher: int = 0
+    free_wording: bool = False
     retention_days: float | None = None
     cache_dir: str | None = None
 
@@ -76,16 +83,18 @@ class Policy:
         for name, low in (("min_calls", 2), ("first_attempt", 50), ("max_labels", 2), ("max_examples", 100)):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} must be ≥ {low}, got {getattr(self, name)}.")
+        if not 0 <= self.ask_teacher <= 100:
+            raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)
         if unknown or not self.families:
             raise ConfigError(f"unknown families {sorted(unknown)}; choose from {', '.join(FAMILIES)}.")
 
-    @classmethod
-    def settings(cls) -> tuple[str, ...]:
-        """Names of all settings, in order."""
-        return tuple(f.name for f in fields(cls))
+
+def disabled() -> bool:
+    """True while the environment says `JITR_DISABLED=1` (or true, yes, on)."""
+    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
 def state_folder(url: str) -> Path:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import collections
-import contextlib
 import dataclasses
 import logging
 import os
-import queue
 import sys
 import threading
 import time
@@ -20,7 +18,7 @@ from .config import DEFAULT_URL, Policy, absolute, state_folder
 from .errors import ConfigError
 from .identify import Identifier
 from .jobs import TrainingChild
-from .observe import Recorder
+from .observe import Auditor, Recorder
 from .route import Router
 from .types import Answer, Call, Decision
 
@@ -29,27 +27,36 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
     from .store import Store
 
-__all__ = ["JITR", "default", "disabled"]
+__all__ = ["JITR", "default"]
 
 _log = logging.getLogger("jitr")
 _FAULTS_LOGGED = 20
-_default: JITR | None = None
+_UNMADE: Any = object()
+_default: JITR | None = _UNMADE
 _default_lock = threading.Lock()
 _engines: weakref.WeakSet[JITR] = weakref.WeakSet()
 
 
-def default() -> JITR:
-    """The process's own engine, with its state in `./.jitr`; made on first use."""
+def default() -> JITR | None:
+    """The process's own engine, made on first use as environment and files say (see `jitr_core.settings`).
+
+    Returns:
+        None if they switch JITR off, or cannot be used: that is logged, once, and the teacher serves.
+    """
     global _default
     with _default_lock:
-        if _default is None:
-            _default = JITR()
+        if _default is _UNMADE:
+            try:
+                from .settings import load_settings
+
+                settings = load_settings()
+                if settings.disabled:
+                    return None  # for now: the next one to ask may find it switched on
+                _default = JITR(policy=settings.policy, **settings.engine)
+            except Exception as error:
+                _default = None
+                _log.error("JITR steps aside, the teacher serves: %s", error)
     return _default
-
-
-def disabled() -> bool:
-    """True while the environment says `JITR_DISABLED=1` (or true, yes, on)."""
-    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
 def _close_all() -> None:
@@ -77,57 +84,6 @@ def _same(*settings: Any) -> JITR:
             if engine.__reduce__()[1] == settings:
                 return engine
     return JITR(url, policy=policy, app=app, tenant=tenant, redact=redact, training=training, seed=seed)
-
-
-class _Auditor:
-    """Runs audits one after the other in a thread, at most `limit` waiting: one too many is given up.
-
-    Args:
-        threaded: False runs them in the thread that puts them.
-        limit: most audits that wait.
-    """
-
-    def __init__(self, *, threaded: bool, limit: int = 1000) -> None:
-        self._threaded, self._limit = threaded, limit
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what waits: it is a forked child's parent that makes those audits."""
-        self._queue: queue.Queue[tuple[Callable[[], None], Callable[[], None]]] = queue.Queue(self._limit)
-        self._thread: threading.Thread | None = None
-
-    def put(self, audit: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Make an audit when its turn comes, or give it up."""
-        if not self._threaded:
-            audit()
-            return
-        try:
-            self._queue.put_nowait((audit, give_up))
-        except queue.Full:
-            give_up()
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="jitr-audit", daemon=True)
-            self._thread.start()
-
-    def join(self) -> None:
-        """Wait until all audits are made."""
-        self._queue.join()
-
-    def give_up(self) -> None:
-        """Give up what waits."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()[1]()
-                self._queue.task_done()
-
-    def _run(self) -> None:
-        while True:
-            audit, _ = self._queue.get()
-            try:
-                audit()
-            finally:
-                self._queue.task_done()
 
 
 class JITR:
@@ -180,7 +136,7 @@ class JITR:
         self._recorder: Recorder[Observed] = Recorder(
             self._process, self.fault, batch=16 if inline else 256, threaded=not inline
         )
-        self._audits = _Auditor(threaded=not inline)
+        self._audits = Auditor(threaded=not inline)
         self._opening = threading.Lock()
         _engines.add(self)
         if not inline and self._state_exists():
@@ -214,6 +170,8 @@ class JITR:
                 decision = Decision("teacher", "no_release", match)
             else:
                 decision = self._router.decide(match)
+                if call.observe_only and decision.kind == "replacement":
+                    decision.kind, decision.reason = "teacher", "shadow"
         except Exception as error:
             self.fault("decide", error)
             call.messages = () if self._redact is not None else call.messages
@@ -222,16 +180,19 @@ class JITR:
             self._listener({"kind": "decision", "call": call, "decision": decision})
         return decision
 
-    def observe(self, call: Call, decision: Decision, answer: Answer | None) -> None:
+    def observe(
+        self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None
+    ) -> None:
         """Queue what came of a call for the background; never raises, takes about a microsecond.
 
         Args:
             call: as given to `decide`.
             decision: what `decide` returned.
             answer: the teacher's answer; None if the teacher was not asked.
+            ask: puts a question of JITR's own to the teacher, see `Policy.ask_teacher`.
         """
         if not (decision.kind == "replacement" and decision.audit):  # else observed when its audit is done
-            self._record(call, decision, answer)
+            self._record(call, decision, answer, ask)
 
     def audit(self, call: Call, decision: Decision, ask: Callable[[], Answer]) -> None:
         """Have the teacher answer a replaced call too, in the background, and observe both answers; never raises.
@@ -239,8 +200,10 @@ class JITR:
         Args:
             call: as given to `decide`.
             decision: a replacement's, with `audit` drawn.
-            ask: asks the teacher.
+            ask: asks the teacher; not called where the answer may not be stored.
         """
+        if not call.storable:
+            return
 
         def compare() -> None:
             try:
@@ -257,15 +220,17 @@ class JITR:
 
         self._audits.put(compare, give_up)
 
-    def _record(self, call: Call, decision: Decision, answer: Answer | None) -> None:
+    def _record(
+        self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None
+    ) -> None:
         from .background import Observed
 
         try:
-            if self._aside or not call.messages:
+            if self._aside or not call.messages or not call.storable:
                 return
             if answer is not None and self._redact is not None:
                 answer = dataclasses.replace(answer, text=self._redact(answer.text))
-            self._recorder.put(Observed(call, decision, answer))
+            self._recorder.put(Observed(call, decision, answer, ask))
         except Exception as error:
             self.fault("observe", error)
 
@@ -320,6 +285,7 @@ class JITR:
             emit=self._emit,
             fault=self.fault,
             seed=self._seed,
+            aside=self._audits.put,
         )
         background.recall()
         background.refresh()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .errors import ConfigError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .types import Template
 
-__all__ = ["Freely", "forget"]
+__all__ = ["Freely", "forget", "offline"]
 
 _log = logging.getLogger("jitr")
 _LEASE = "vectors"
@@ -108,6 +110,23 @@ class Freely:
         index = open_index(_folder(self._store) if mine else None)
         index.keep(set(self._store.unplaced_answers(_KEPT)))
         return index
+
+
+def offline() -> Meaning:
+    """What finds freely worded tasks in a call log, apart from any state; its model is prepared first if need be.
+
+    Raises:
+        ConfigError: there is no static base model and none can be prepared here.
+    """
+    from .identify.meaning import Meaning
+    from .students import BaseModels
+    from .vectors import MemoryIndex
+
+    models = BaseModels()
+    why = models.prepare()
+    if models.get("static") is None:
+        raise ConfigError(f"finding freely worded tasks needs a static base model: {why}")
+    return Meaning(lambda: models.get("static"), MemoryIndex)
 
 
 def forget(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What a user decides by hand: pause, resume, roll back, train, purge. All of it works while the app runs."""
+"""What a user decides by hand about tasks and replacements. All of it works while the app runs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,63 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import state_folder
 from .errors import ConfigError
 from .freely import forget
+from .identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
+from .types import GIVEN, Declaration, Task, Template
 
 if TYPE_CHECKING:
     from .config import Policy
     from .pipeline import Pipeline
     from .store import Store
     from .students import BaseModels
-    from .types import SearchReport, Task
+    from .types import SearchReport
 
-__all__ = ["find_task", "pause", "pipeline", "purge", "resume", "rollback", "train"]
+__all__ = [
+    "TemplateCalls",
+    "declare",
+    "find_task",
+    "ignore",
+    "merge",
+    "pause",
+    "pipeline",
+    "purge",
+    "rename",
+    "resume",
+    "rollback",
+    "split",
+    "task_templates",
+    "train",
+    "unignore",
+]
+
+_COMPARED = 500  # latest calls of a task that a declared template is compared with
+_EARLIER = 10_000  # latest calls of no task that may turn out to be a declared one's
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateCalls:
+    """A template of a task with the narrower versions it grew out of.
+
+    Attributes:
+        template: its widest version, which is in force.
+        ids: ids of all versions.
+        calls: number of calls of all versions.
+    """
+
+    template: Template
+    ids: tuple[str, ...]
+    calls: int
 
 
 def find_task(store: Store, name: str) -> Task:
-    """The task with this id, name or unambiguous beginning of either.
+    """The task with this id, name or unambiguous beginning of either, or the one it was merged into.
 
     Raises:
         ConfigError: there is none, or several.
@@ -37,8 +74,208 @@ def find_task(store: Store, name: str) -> Task:
     if len(found) == 1:
         return found[0]
     if not found:
+        merged = store.task(name)
+        if merged is not None:
+            return merged
         raise ConfigError(f"no task {name!r}.", hint="`jitr tasks` lists them.")
     raise ConfigError(f"{name!r} could be {', '.join(t.id for t in found)}.", hint="Give the id.")
+
+
+def task_templates(store: Store, task: Task) -> list[TemplateCalls]:
+    """The templates of a task that are in force, oldest first."""
+    known = [template for template in store.templates() if template.task == task.id]
+    counts = store.template_counts(task.id)
+    found: list[TemplateCalls] = []
+    taken: set[str] = set()
+    # Of two that stand for each other, the later is in force.
+    for template in reversed(known):
+        wider = [t for t in known if supersedes(t, template) and not supersedes(template, t)]
+        if template.id in taken or wider:
+            continue
+        ids = (template.id, *(t.id for t in known if supersedes(template, t) and t.id not in taken))
+        taken.update(ids)
+        found.append(TemplateCalls(template, ids, sum(counts.get(each, 0) for each in ids)))
+    return found[::-1]
+
+
+def rename(store: Store, task: Task, name: str) -> None:
+    """Call a task something else.
+
+    Raises:
+        ConfigError: the name is empty or another task's.
+    """
+    store.rename(task.id, _free_name(store, name, task.app, task.tenant, task))
+
+
+def merge(store: Store, tasks: Sequence[Task]) -> Task:
+    """Make one task of several that do the same job; the oldest survives, and a pause of any of them stands.
+
+    The replacement in service goes on with the calls it was certified on; the others wait for the next search.
+
+    Returns:
+        The survivor.
+
+    Raises:
+        ConfigError: fewer than two tasks, tasks of several apps or tenants, or an ignored one.
+    """
+    wanted = {task.id for task in tasks}
+    found = [task for task in store.tasks() if task.id in wanted]
+    if len(found) < 2:
+        raise ConfigError("merging takes at least two tasks.")
+    if len({(task.app, task.tenant) for task in found}) > 1:
+        raise ConfigError("these tasks belong to different apps or tenants.", hint="Tasks never span them.")
+    ignored = next((task for task in found if task.ignored), None)
+    if ignored is not None:
+        raise ConfigError(f"task {ignored.name!r} is ignored.", hint=f"`jitr tasks unignore {ignored.id}` ends that.")
+    for gone in found[1:]:
+        store.merge_tasks(gone.id, found[0].id, by_hand=True)
+    return store.task(found[0].id) or found[0]
+
+
+def split(store: Store, task: Task, templates: Sequence[str], name: str | None = None) -> Task:
+    """Make some templates of a task, with their calls, a task of their own, which the miner never merges again.
+
+    A replacement certified on templates of both parts is withdrawn. Both parts go on spending delta where the task
+    stood, so that no call gets a fresh one.
+
+    Args:
+        store: the state.
+        task: the task.
+        templates: ids of templates, or unambiguous beginnings of them.
+        name: what to call the new task; by default the first words of its template.
+
+    Returns:
+        The new task.
+
+    Raises:
+        ConfigError: a template is not one of the task's, or nothing would stay or go.
+    """
+    known = task_templates(store, task)
+    chosen = [_one_template(known, task, wanted) for wanted in templates]
+    moved = sorted({version for each in chosen for version in each.ids})
+    if not chosen or len(moved) == sum(len(each.ids) for each in known):
+        raise ConfigError(
+            f"{len(known)} templates make up task {task.name!r}; a part of them must go and a part stay.",
+            hint=f"`jitr tasks show {task.id}` lists them.",
+        )
+    wanted_name = name if name is not None else _unused(store, task_name(chosen[0].template))
+    new = Task(_new_id(), task.app, task.tenant, _free_name(store, wanted_name, task.app, task.tenant))
+    store.split_task(task.id, new, moved)
+    return store.task(new.id) or new
+
+
+def ignore(store: Store, task: Task) -> None:
+    """Leave a task alone for good: nothing is searched for it and the teacher answers; its calls are still counted."""
+    store.ignore(task.id)
+
+
+def unignore(store: Store, task: Task) -> None:
+    """End `ignore`: the release that was active, if any, serves again.
+
+    Raises:
+        ConfigError: it is not ignored.
+    """
+    if not task.ignored:
+        raise ConfigError(f"task {task.name!r} is not ignored.")
+    store.unignore(task.id)
+
+
+def declare(
+    store: Store,
+    name: str,
+    *,
+    messages: Sequence[tuple[str, str]] = (),
+    step: str = "",
+    app: str = "default",
+    tenant: str = "",
+) -> Task:
+    """Make a task known before its first call. Earlier calls that belong to no task and fit become its own.
+
+    Args:
+        store: the state.
+        name: what to call it.
+        messages: (role, text) pairs of its prompt with slots in braces, see `jitr_core.identify.pattern`; () takes
+            every call of the step.
+        step: only calls of this step; "" if it may be any.
+        app: whose calls.
+        tenant: whose calls within the app.
+
+    Raises:
+        ConfigError: neither messages nor a step are given, the name is taken, the template cannot be read, or its
+            calls belong to another task already.
+    """
+    if not messages and not step:
+        raise ConfigError("say how its calls are recognised.", hint="Give a template or a step.")
+    name = _free_name(store, name, app, tenant)
+    declaration = Declaration(_new_id(), app, tenant, step, pattern(messages) if messages else ())
+    other = _owner(store, declaration)
+    if other is not None:
+        raise ConfigError(
+            f"its calls belong to task {other.name!r} ({other.id}) already.",
+            hint="`jitr tasks rename` names that one, `jitr tasks split` takes templates out of it.",
+        )
+    task = Task(declaration.task, app, tenant, name)
+    store.declare_task(task, declaration)
+    earlier = store.unplaced(_EARLIER, app=app, tenant=tenant)
+    decisions = Decisions(declarations=(declaration,))
+    placed = [(call.id, decisions.place(key_of(call), prompt_text(call.messages))) for call in earlier]
+    found = [(call, *place) for call, place in placed if place is not None]
+    store.save_templates([template for _, template, _ in found])
+    store.assign([(call, match) for call, _, match in found])
+    return store.task(task.id) or task
+
+
+def _owner(store: Store, declaration: Declaration) -> Task | None:
+    """The task that has calls a declaration would take, None if there is none."""
+    decisions = Decisions(declarations=(declaration,))
+    by_id = {template.id: template for template in store.templates()}
+    known = [d for d in store.declarations() if (d.app, d.tenant) == (declaration.app, declaration.tenant)]
+    same = next((d for d in known if (d.step, d.literals) == (declaration.step, declaration.literals)), None)
+    for task in store.tasks(declaration.app):
+        mine = [t for t in by_id.values() if t.task == task.id and t.tenant == declaration.tenant]
+        if same is not None and same.task == task.id:
+            return task
+        if not declaration.literals:
+            if any(t.step.removeprefix(GIVEN) == declaration.step for t in mine):
+                return task
+            continue
+        inputs = [(t, ("x",) * (len(t.literals) - 1)) for t in mine]
+        matches = [seen.decision.match for seen in (store.latest(task.id, _COMPARED) if mine else ())]
+        inputs += [(by_id[m.template], m.slots) for m in matches if m is not None and m.template in by_id]
+        if any(decisions.place(key_of(t), join_prompt(t.literals, slots)) for t, slots in inputs):
+            return task
+    return None
+
+
+def _one_template(known: Sequence[TemplateCalls], task: Task, wanted: str) -> TemplateCalls:
+    found = [each for each in known if any(version.startswith(wanted) for version in each.ids)]
+    if len(found) != 1 or not wanted:
+        raise ConfigError(
+            f"task {task.name!r} has {'several templates' if found else 'no template'} {wanted!r}.",
+            hint=f"`jitr tasks show {task.id}` lists them.",
+        )
+    return found[0]
+
+
+def _free_name(store: Store, name: str, app: str, tenant: str, task: Task | None = None) -> str:
+    """The name, if it can be a task's."""
+    name = " ".join(name.split())
+    if not name:
+        raise ConfigError("a task needs a name.")
+    for other in store.tasks(app):
+        if other.tenant == tenant and name in (other.name, other.id) and (task is None or other.id != task.id):
+            raise ConfigError(f"there is a task {name!r} already.", hint="`jitr tasks` lists them.")
+    return name
+
+
+def _unused(store: Store, name: str) -> str:
+    """The name, with a number if it is taken."""
+    taken = {task.name for task in store.tasks()}
+    return next(n for i in range(1, len(taken) + 2) if (n := name if i == 1 else f"{name} ({i})") not in taken)
+
+
+def _new_id() -> str:
+    return f"t_{uuid.uuid4().hex[:16]}"
 
 
 def pause(store: Store, task: Task, reason: str = "paused by hand") -> None:
@@ -47,7 +284,13 @@ def pause(store: Store, task: Task, reason: str = "paused by hand") -> None:
 
 
 def resume(store: Store, task: Task) -> None:
-    """End a pause: the release that was active, if any, serves again."""
+    """End a pause: the release that was active, if any, serves again.
+
+    Raises:
+        ConfigError: the task is ignored.
+    """
+    if task.ignored:
+        raise ConfigError(f"task {task.name!r} is ignored.", hint=f"`jitr tasks unignore {task.id}` ends that.")
     active = store.active_release(task.id)
     store.set_state(task.id, "active" if active else "observing", "resumed by hand")
 

@@ -1,8 +1,9 @@
-"""Observing: a bounded queue between the host app and the one thread that does everything slow."""
+"""Observing: bounded queues between the app and the threads that do what is slow: storing, and asking for audits."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import queue
 import threading
@@ -10,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Recorder"]
+__all__ = ["Auditor", "Recorder"]
 
 T = TypeVar("T")
 
@@ -132,3 +133,54 @@ class Recorder(Generic[T]):
             self._process(items)
         except Exception as error:
             self._fault("background", error)
+
+
+class Auditor:
+    """Runs audits one after the other in a thread, at most `limit` waiting: one too many is given up.
+
+    Args:
+        threaded: False runs them in the thread that puts them.
+        limit: most audits that wait.
+    """
+
+    def __init__(self, *, threaded: bool, limit: int = 1000) -> None:
+        self._threaded, self._limit = threaded, limit
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what waits: it is a forked child's parent that makes those audits."""
+        self._queue: queue.Queue[tuple[Callable[[], None], Callable[[], None]]] = queue.Queue(self._limit)
+        self._thread: threading.Thread | None = None
+
+    def put(self, audit: Callable[[], None], give_up: Callable[[], None]) -> None:
+        """Make an audit when its turn comes, or give it up."""
+        if not self._threaded:
+            audit()
+            return
+        try:
+            self._queue.put_nowait((audit, give_up))
+        except queue.Full:
+            give_up()
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="jitr-audit", daemon=True)
+            self._thread.start()
+
+    def join(self) -> None:
+        """Wait until all audits are made."""
+        self._queue.join()
+
+    def give_up(self) -> None:
+        """Give up what waits."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()[1]()
+                self._queue.task_done()
+
+    def _run(self) -> None:
+        while True:
+            audit, _ = self._queue.get()
+            try:
+                audit()
+            finally:
+                self._queue.task_done()

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .certify import Refusal, better, calibration_mask, certify, next_attempt
+from .certify import Refusal, better, certify, next_attempt
 from .collect import build_dataset
 from .equivalence import canonical
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
-from .promote import package
+from .promote import package, remove_leftovers
 from .types import Certificate, Example, Release, SearchReport, Task
 
 if TYPE_CHECKING:
@@ -79,14 +79,12 @@ class Pipeline:
         return task.state != "paused" and not self.missing(task)
 
     def _start(self, task_id: str) -> _Start:
-        """Where the task's present begins: after its last rollback by audits, whose labels no longer count.
+        """Where the task's present begins: after what last made its labels void, a rollback by audits or a merge.
 
         Calls are counted from there anew; delta is not, it is spent once for the task's life.
         """
-        rollback, purge = (self.store.last_entry(kind, task_id) for kind in ("rollback", "purge"))
-        if rollback is None or (purge is not None and purge.time >= rollback.time):
-            return _Start()
-        return _Start(**rollback.details["start"])
+        last = self.store.last_entry(("rollback", "restart", "purge"), task_id)
+        return _Start() if last is None or last.kind == "purge" else _Start(**last.details["start"])
 
     def run(self, task_id: str, *, force: bool = False) -> SearchReport | None:
         """Make the next attempt for a task, unless another process is at it or it is not due.
@@ -145,8 +143,10 @@ class Pipeline:
         if release is not None:
             release = replace(release, templates=self.store.examples_templates(task.id, start.row))
         report.seconds = time.perf_counter() - began
-        if not self.store.conclude(report, delta, release, active.id if active else None) and release is not None:
+        expected = active.id if active else None
+        if not self.store.conclude(report, delta, release, expected, task.regroupings) and release is not None:
             shutil.rmtree(release.path, ignore_errors=True)
+        remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
 
     def _too_soon(self, task: Task, examples: list[Example]) -> bool:
@@ -173,7 +173,7 @@ class Pipeline:
             progress=self._renewing(task),
         )
         report.candidates, report.chosen = result.candidates, result.chosen
-        sampled = calibration_mask(dataset.sampled)
+        sampled = dataset.sampled
         confidence = result.confidence[dataset.group]
         correct = _agreement(result, dataset)
         certificate = certify(confidence[sampled], correct[sampled], target=self.policy.target, delta=delta)

@@ -58,18 +58,18 @@ def package(
 
 
 def remove_leftovers(folder: Path, known: set[str], older_than_s: float = 3600.0) -> int:
-    """Delete artifact folders that no release refers to and that are old enough not to be in the making.
+    """Delete artifact folders of a task that no release refers to and that are old enough not to be in the making.
 
     Args:
-        folder: where artifacts live.
-        known: paths of all releases.
+        folder: where the task's artifacts live.
+        known: paths of all its releases.
         older_than_s: age in seconds.
 
     Returns:
         Number of folders deleted.
     """
     removed = 0
-    for path in folder.glob("*/*"):
+    for path in folder.glob("*"):
         if str(path.resolve()) not in known and time.time() - path.stat().st_mtime > older_than_s:
             shutil.rmtree(path, ignore_errors=True)
             removed += 1

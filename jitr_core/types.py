@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 Slots = tuple[str, ...]
 """The varying parts of one call's prompt, in order: the **input** a student sees."""
+
+GIVEN = "@"
+"""Opens the name of a step that the framework gave: a graph's node or the name of a run. All calls of a declared step
+are one task; those of a given one are in one place of the app, and their templates say which do the same job."""
 
 Reason = Literal["no_task", "no_release", "deferral", "ood", "fallback", "shadow", "canary", "audit_hold", "answered"]
 """Why a call was decided as it was; the values of `reason` in `jitr replay --decisions`."""
@@ -24,11 +27,13 @@ class Call:
         messages: (role, text) pairs in order.
         app: the application, so that several can share one state.
         tenant: a customer of the application; tasks never span tenants.
-        step: name of the step, declared by the user or given by the framework; "" if unknown.
+        step: name of the step, declared by the user, or given by the framework (see `GIVEN`); "" if unknown.
         contract: hash of tools, tool_choice, response_format, functions and stop; "" if none is set.
         model: the teacher's model name; "" if unknown.
         time: when the call was made, in seconds since the epoch.
         replaceable: False where a student cannot honour the request (n > 1, logprobs, tools …).
+        observe_only: True: the teacher answers whatever a replacement would say, which is only compared.
+        storable: False: nothing of the call is stored, learnt from or audited; it may be answered.
     """
 
     id: str
@@ -40,6 +45,8 @@ class Call:
     model: str = ""
     time: float = 0.0
     replaceable: bool = True
+    observe_only: bool = False
+    storable: bool = True
 
 
 @dataclass(slots=True)
@@ -103,6 +110,10 @@ class Task:
         name: what to call it in reports: the step, or a few words of the template.
         state: see `TaskState`.
         reason: why it is in that state; "" if it goes without saying.
+        decided: the user named, merged, split, declared or ignored it; the miner leaves it as it is.
+        ignored: the user wants nothing done about it; it is paused as long.
+        regroupings: how often templates were moved to it or away from it.
+        input_type, task_type: what the teacher says it is, "" as long as it was not asked.
     """
 
     id: str
@@ -111,6 +122,29 @@ class Task:
     name: str
     state: TaskState = "observing"
     reason: str = ""
+    decided: bool = False
+    ignored: bool = False
+    regroupings: int = 0
+    input_type: str = ""
+    task_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A task the user knew before its first call: all calls of a step, or all that fit a template.
+
+    Attributes:
+        task: id of the task.
+        app, tenant: whose calls.
+        step: only calls of this step; "" if it may be any.
+        literals: the template's constant parts as in `Template`; () takes every call of the step.
+    """
+
+    task: str
+    app: str
+    tenant: str
+    step: str = ""
+    literals: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -122,7 +156,7 @@ class Decision:
         reason: see `Reason`.
         match: the task and input, None if the call belongs to no known task.
         release: id of the release that was asked, None if there was none.
-        answer: the replacement's answer; None when the teacher decides.
+        answer: the replacement's answer, with the reason "shadow" too, where it is only compared; else None.
         confidence: the student's confidence in [0, 1]; None if no student was asked.
         audit: the random coin of this call: True for a share `audit_share` of the calls of a task with a release,
             whatever the input. An answered call with `audit` also goes to the teacher, afterwards.
@@ -167,11 +201,8 @@ class Example:
         slots: the input.
         answer: the teacher's answer, as given.
         group: hash of the normalised input; examples of one group never part (see `jitr_core.collect`).
-        audit_share: the probability with which this label was sure to be collected, whatever the input:
-            1 before the first release, afterwards the audit share at the time of the call.
         sampled: True if the label was collected by that coin (always, before the first release); False if it is
             there only because a replacement deferred.
-        deferred_by: the release that deferred the call, None if none was asked.
         seq: position in the task's stream, counted from 0.
     """
 
@@ -179,9 +210,7 @@ class Example:
     answer: str
     group: str
     seq: int
-    audit_share: float = 1.0
     sampled: bool = True
-    deferred_by: str | None = None
 
 
 @dataclass(slots=True)
@@ -278,8 +307,3 @@ class Release:
     certificate: Certificate
     created: float
     templates: tuple[str, ...] = ()
-
-
-def text_of(messages: Sequence[tuple[str, str]]) -> str:
-    """The messages as one string, for estimates of length only."""
-    return "\n".join(text for _, text in messages)

@@ -5,7 +5,22 @@ Example:
     >>> chain = prompt | JITRChatModel(llm=ChatOpenAI(model="gpt-4.1")) | parser  # doctest: +SKIP
 """
 
-from ._routing import Engine
+from typing import TYPE_CHECKING, Any
+
+from jitr_core.integration import Engine
+
+from .callbacks import AsyncJITRCallbackHandler, JITRCallbackHandler
 from .chat_model import JITRChatModel
 
-__all__ = ["Engine", "JITRChatModel"]
+if TYPE_CHECKING:
+    from .middleware import JITRMiddleware as JITRMiddleware
+
+__all__ = ["AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "JITRMiddleware":  # needs langchain, the others langchain-core alone
+        from .middleware import JITRMiddleware
+
+        return JITRMiddleware
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
-from langchain_core.outputs import ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from jitr_core.types import Answer, Call, Decision
+from jitr_core.errors import ConfigError
+from jitr_core.integration import contract_of, is_replaceable, settings_of
+from jitr_core.types import GIVEN, Answer, Call, Decision
 
-__all__ = ["EventReader", "answer_of_chunks", "answer_of_result", "call_of", "replacement_message"]
+__all__ = [
+    "REQUEST_KEYS",
+    "EventReader",
+    "answer_of_chunks",
+    "answer_of_result",
+    "call_of",
+    "replacement_chunk",
+    "replacement_events",
+    "replacement_message",
+]
 
+REQUEST_KEYS = ("jitr", "jitr_tenant", "jitr_step")
+"""What one request may say to JITR, in `metadata` or `configurable` of its config."""
+
+_WISHES = (None, "no-store", "observe")  # "off" never gets here
 _ROLES = {
     "human": "user",
     "HumanMessageChunk": "user",
@@ -26,18 +41,16 @@ _ROLES = {
     "ToolMessageChunk": "tool",
     "FunctionMessageChunk": "function",
 }
-# Providers spell `response_format` differently; all of them shape the answer.
-_FORMATS = ("response_format", "format", "response_schema", "response_mime_type", "output_config")
-_TOOLS = ("tools", "functions")
-_CONTRACT = (*_TOOLS, "tool_choice", *_FORMATS, "stop")
-_UNREPLACEABLE = (*_TOOLS, *_FORMATS, "logprobs", "top_logprobs")
 _NO_TOKENS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
-_digests: dict[tuple[Any, ...], tuple[tuple[Any, ...], str]] = {}
+# Ids in names: UUIDs and other runs of hexadecimal digits.
+_CHANGING = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{6,}(?![^\W_])", re.IGNORECASE
+)
 
 
 def call_of(
-    llm: BaseChatModel,
+    llm: BaseChatModel | None,
     messages: Sequence[BaseMessage],
     stop: Sequence[str] | None,
     settings: Mapping[str, Any],
@@ -50,37 +63,36 @@ def call_of(
     """The record of one request, as it is known before the answer.
 
     Args:
-        llm: the teacher; its own settings count where the request has none.
+        llm: the teacher, None if it is not at hand; its own settings count where the request has none.
         messages: the prompt.
         stop: the stop sequences of the request.
         settings: the other keyword arguments of the request.
         step: the step declared on the wrapper, None if none is.
         run_name: the name given to the model's run, None if none is.
         tags: the run's tags.
-        metadata: the run's metadata, with LangChain's `ls_…` parameters.
+        metadata: the run's metadata, with LangChain's `ls_…` parameters and the request's wishes, see `REQUEST_KEYS`.
+
+    Raises:
+        ConfigError: the request wishes for something unknown.
     """
-    asked = _settings(llm, stop, settings)
+    wish = metadata.get("jitr")
+    if wish not in _WISHES:
+        raise ConfigError(f'jitr must be "off", "no-store" or "observe" in a request\'s config, got {wish!r}.')
+    own = getattr(llm, "__dict__", {})
+    asked = settings_of({"stop": stop}, settings, own.get("model_kwargs") or {}, own)
     pairs, plain = _pairs(messages)
     return Call(
         id=uuid4().hex,
         messages=pairs,
+        tenant=str(metadata.get("jitr_tenant") or ""),
         step=step or _step(tags, metadata, run_name),
-        contract=_contract({name: asked[name] for name in _CONTRACT if name in asked}),
+        contract=contract_of(asked),
         model=str(metadata.get("ls_model_name") or ""),
         time=time.time(),
-        replaceable=plain and asked.get("n", 1) == 1 and asked.keys().isdisjoint(_UNREPLACEABLE),
+        replaceable=plain and is_replaceable(asked),
+        observe_only=wish == "observe",
+        storable=wish != "no-store",
     )
-
-
-def _settings(llm: BaseChatModel, stop: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What is set of all that matters here: by the request, else on the model."""
-    own = llm.__dict__
-    extra = own.get("model_kwargs") or {}
-    asked = {"stop": stop} if stop else {}
-    for name in (*_CONTRACT, "logprobs", "top_logprobs", "n"):
-        if value := settings.get(name) or extra.get(name) or own.get(name):
-            asked.setdefault(name, value)
-    return asked
 
 
 def _pairs(messages: Sequence[BaseMessage]) -> tuple[tuple[tuple[str, str], ...], bool]:
@@ -104,7 +116,12 @@ def _pairs(messages: Sequence[BaseMessage]) -> tuple[tuple[tuple[str, str], ...]
 
 
 def _step(tags: Sequence[str], metadata: Mapping[str, Any], run_name: str | None) -> str:
-    """Name of the step: declared by the user, else given by the framework, else ""."""
+    """Name of the step: declared by the user, else given by the framework, else "".
+
+    Never used, as they change from run to run or say nothing: ids, `langgraph_step`, `langgraph_triggers`, and the tags
+    `seq:step:…` (lost under retries and while streaming) and `map:key:…`. Other tags and metadata are for the user's
+    own ends, often the ids of customers.
+    """
     if declared := metadata.get("jitr_step"):
         return str(declared)
     for tag in tags:
@@ -114,36 +131,14 @@ def _step(tags: Sequence[str], metadata: Mapping[str, Any], run_name: str | None
     if namespace := metadata.get("langgraph_checkpoint_ns"):
         # "outer:uuid|1|inner:uuid": ids and counters change with every run, the path does not.
         place = "/".join(part.split(":", 1)[0] for part in namespace.split("|") if not part.isdigit())
-    framework = [part for part in (metadata.get("lc_agent_name"), place) if part]
-    return "/".join(framework) or run_name or ""
+    given = "/".join([str(part) for part in (metadata.get("lc_agent_name"), place, run_name) if part])
+    return _place(given) if given else ""
 
 
-def _contract(settings: Mapping[str, Any]) -> str:
-    """Short hash of what the request demands of the answer; "" if nothing."""
-    if not settings:
-        return ""
-    if settings.keys() == {"stop"}:
-        return _digest(settings)
-    # Schemas are large and bound once, so they are hashed once; holding the values keeps their ids unique.
-    values = tuple(settings.values())
-    key = (*settings, *map(id, values))
-    if (hit := _digests.get(key)) is None:
-        if len(_digests) >= 256:
-            _digests.clear()
-        hit = _digests[key] = (values, _digest(settings))
-    return hit[1]
-
-
-def _digest(settings: Mapping[str, Any]) -> str:
-    return sha256(json.dumps(settings, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """Schema of a Pydantic class, else the name of the thing: a repr would change with every process."""
-    if hasattr(value, "model_json_schema"):
-        return value.model_json_schema()
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+@functools.lru_cache(maxsize=1024)
+def _place(given: str) -> str:
+    """The name of a step that the framework gave, without the ids in it."""
+    return GIVEN + _CHANGING.sub("", given)
 
 
 def _calls_tools(message: AIMessage) -> bool:
@@ -254,3 +249,21 @@ def replacement_message(decision: Decision, provider: str) -> AIMessage:
         },
     }
     return AIMessage(decision.answer, response_metadata=metadata, usage_metadata=dict(_NO_TOKENS))
+
+
+def replacement_chunk(message: AIMessage) -> ChatGenerationChunk:
+    """A replacement's answer as a stream of one chunk."""
+    chunk = AIMessageChunk(
+        content=message.content,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(message=chunk)
+
+
+def replacement_events(message: AIMessage) -> Iterator[Any]:
+    """A replacement's answer as LangChain's protocol events."""
+    from langchain_core.language_models._compat_bridge import message_to_events
+
+    return message_to_events(message)

@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
+from langchain_core.utils.uuid import uuid7
 from pydantic import Field
 from typing_extensions import Self
 
+from jitr_core.config import disabled
+from jitr_core.integration import Engine, Routed, report_fault
 from jitr_core.types import Answer, Call
 
-from ._routing import Engine, Routed, report_fault
+from ._runs import claim, with_wishes
 from ._stand_in import CONTEXT, StandIn
-from ._translate import EventReader, answer_of_chunks, answer_of_result, call_of, replacement_message
+from ._translate import (
+    EventReader,
+    answer_of_chunks,
+    answer_of_result,
+    call_of,
+    replacement_chunk,
+    replacement_events,
+    replacement_message,
+)
 
 __all__ = ["JITRChatModel"]
-
-
-def _disabled() -> bool:
-    return os.environ.get("JITR_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
 @functools.lru_cache(maxsize=256)
@@ -44,15 +50,19 @@ class JITRChatModel(StandIn):
     """A chat model that stands in for `llm` and, where a certified replacement is confident, answers in its place.
 
     Chains, agents and callbacks see the teacher: its name in traces, its parameters, its cache entries, its errors.
-    Whatever goes wrong inside JITR, the teacher answers. `JITR_DISABLED=1` in the environment switches JITR off,
-    `metadata={"jitr": "off"}` in a request's config does so for this request. The step of a call is named by `step`,
-    `metadata["jitr_step"]`, a tag `jitr:<name>`, the LangGraph node, or the `run_name` bound to the model.
+    Whatever goes wrong inside JITR, the teacher answers. `JITR_DISABLED=1` in the environment switches JITR off. The
+    step of a call is declared by `step`, `jitr_step` in the request's config or a tag `jitr:<name>`: all its calls are
+    one task. Else agent, LangGraph node and the `run_name` bound to the model tell places apart, and the prompts tell
+    which calls do the same job.
+
+    A request may say in `metadata` or `configurable` of its config: `jitr_tenant`, whose it is, and as `jitr` one of
+    "off", "no-store" (a replacement may answer it, nothing of it is kept) and "observe" (the teacher answers it).
 
     What differs: `repr()`, `isinstance(x, ChatOpenAI)`, and that `loads(dumps(x))` gives the teacher.
 
     Attributes:
         llm: the teacher.
-        jitr: the engine; None if JITR was disabled when the wrapper was made.
+        jitr: the engine; None if JITR was off or could not be configured when the wrapper was made.
         step: name of the step this model serves; None derives it from each request.
 
     Example:
@@ -78,7 +88,7 @@ class JITRChatModel(StandIn):
         Raises:
             ConfigError: `llm` is not a chat model, or has no such setting.
         """
-        if jitr is None and not _disabled():
+        if jitr is None and not disabled():
             from jitr_core.engine import default
 
             jitr = default()
@@ -94,12 +104,13 @@ class JITRChatModel(StandIn):
         if context is None or isinstance(context, Routed):
             return context
         engine = self.jitr
-        if engine is None or _disabled():
+        if engine is None or disabled():
             return None
         try:
             tags, metadata = self._surroundings(context, run_manager, stop, kwargs)
             if metadata.get("jitr") == "off":
                 return None
+            claim(engine, run_manager.run_id if run_manager is not None else context.get("run_id"))
             name = context.get("run_name")
             call = call_of(
                 self.llm, messages, stop, kwargs, step=self.step, run_name=name, tags=tags, metadata=metadata
@@ -108,7 +119,7 @@ class JITRChatModel(StandIn):
             message = None
             if decision.kind == "replacement":
                 message = replacement_message(decision, metadata.get("ls_provider", ""))
-            return Routed(engine, call, decision, message)
+            return Routed(engine, call, decision, message, self._ask_aside)
         except Exception as error:
             report_fault(engine, "decide", error)
             return None
@@ -116,7 +127,7 @@ class JITRChatModel(StandIn):
     def _surroundings(
         self, config: RunnableConfig, run_manager: Any, stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[Sequence[str], Mapping[str, Any]]:
-        """Tags and metadata of the run, LangChain's `ls_…` parameters included."""
+        """Tags and metadata of the run, LangChain's `ls_…` parameters and the request's wishes included."""
         if run_manager is not None:
             return run_manager.tags, run_manager.metadata
         config = ensure_config(config)  # LangChain streams without a run manager
@@ -151,7 +162,23 @@ class JITRChatModel(StandIn):
 
         return ask
 
+    def _ask_aside(self, question: str) -> Answer:
+        """Asks the teacher a question that no call of the app asked, outside of every run."""
+        messages: list[BaseMessage] = [HumanMessage(question)]
+        name = str(self.llm._get_ls_params().get("ls_model_name") or "")
+        return self._asker(Call("", (), model=name), messages, None, {})()
+
     # LangChain's layers above the hooks: they remember what a hook needs to know.
+
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
+        """As the teacher's; the request's wishes become metadata."""
+        return super().invoke(input, self._wishing(config), **kwargs)
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """As the teacher's; the request's wishes become metadata."""
+        return await super().ainvoke(input, self._wishing(config), **kwargs)
 
     def generate(
         self,
@@ -185,21 +212,39 @@ class JITRChatModel(StandIn):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """As the teacher's; remembers the config, as LangChain streams without a run manager."""
-        return super().stream(input, config, **{CONTEXT: config or {}, **kwargs})
+        config = self._identified(config)
+        return super().stream(input, config, **{CONTEXT: config, **kwargs})
 
     def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """As the teacher's; remembers the config."""
-        return super().astream(input, config, **{CONTEXT: config or {}, **kwargs})
+        config = self._identified(config)
+        return super().astream(input, config, **{CONTEXT: config, **kwargs})
 
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As the teacher's; remembers the config."""
-        return super().stream_events(input, config, **_with_context(config, kwargs))
+        if kwargs.get("version") == "v3":  # the others come to `stream`
+            config = kwargs[CONTEXT] = self._identified(config)
+        return super().stream_events(input, config, **kwargs)
 
     def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As the teacher's; remembers the config."""
-        return super().astream_events(input, config, **_with_context(config, kwargs))
+        if kwargs.get("version") == "v3":
+            config = kwargs[CONTEXT] = self._identified(config)
+        return super().astream_events(input, config, **kwargs)
+
+    def _wishing(self, config: RunnableConfig | None) -> RunnableConfig | None:
+        """The config with what its `configurable` says to JITR as metadata, which LangChain hands on to the hooks."""
+        try:
+            return with_wishes(config)
+        except Exception:  # LangChain will say what is wrong with this config
+            return config
+
+    def _identified(self, config: RunnableConfig | None) -> RunnableConfig:
+        """`_wishing`, and with the id of the run, which LangChain tells no hook of a stream."""
+        config = self._wishing(config) or {}
+        return config if config.get("run_id") else {**config, "run_id": uuid7()}
 
     def _generate_with_cache(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
@@ -268,7 +313,7 @@ class JITRChatModel(StandIn):
     ) -> Iterator[ChatGenerationChunk]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            yield _only_chunk(message)
+            yield replacement_chunk(message)
             return
         if self.llm.rate_limiter:
             self.llm.rate_limiter.acquire(blocking=True)
@@ -291,7 +336,7 @@ class JITRChatModel(StandIn):
     ) -> AsyncIterator[ChatGenerationChunk]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            yield _only_chunk(message)
+            yield replacement_chunk(message)
             return
         if self.llm.rate_limiter:
             await self.llm.rate_limiter.aacquire(blocking=True)
@@ -320,7 +365,7 @@ class JITRChatModel(StandIn):
     ) -> Iterator[Any]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            yield from _events_of(message)
+            yield from replacement_events(message)
             return
         if self.llm.rate_limiter:
             self.llm.rate_limiter.acquire(blocking=True)
@@ -336,7 +381,7 @@ class JITRChatModel(StandIn):
     ) -> AsyncIterator[Any]:
         routed, message = self._enter(messages, stop, run_manager, kwargs)
         if message is not None:
-            for event in _events_of(message):
+            for event in replacement_events(message):
                 yield event
             return
         if self.llm.rate_limiter:
@@ -352,23 +397,3 @@ class JITRChatModel(StandIn):
         memo = {} if memo is None else memo
         memo[id(self.jitr)] = self.jitr
         return super().__deepcopy__(memo)
-
-
-def _with_context(config: RunnableConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {CONTEXT: config or {}, **kwargs} if kwargs.get("version") == "v3" else kwargs
-
-
-def _only_chunk(message: AIMessage) -> ChatGenerationChunk:
-    chunk = AIMessageChunk(
-        content=message.content,
-        response_metadata=message.response_metadata,
-        usage_metadata=message.usage_metadata,
-        chunk_position="last",
-    )
-    return ChatGenerationChunk(message=chunk)
-
-
-def _events_of(message: AIMessage) -> Iterator[Any]:
-    from langchain_core.language_models._compat_bridge import message_to_events
-
-    return message_to_events(message)

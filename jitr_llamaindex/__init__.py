@@ -1,8 +1,21 @@
-"""JITR for LlamaIndex.
+"""JITR for LlamaIndex: wrap the LLM, keep the app.
 
-There is nothing here yet. This package will hold `JITRLLM`, the wrapper around an LLM of LlamaIndex that
-`jitr_langchain.JITRChatModel` is around a chat model of LangChain. Until then a call log written by the app can be
-replayed with `jitr replay`.
+Example:
+    >>> from llama_index.core import Settings
+    >>> from jitr_llamaindex import JITRLLM
+    >>> Settings.llm = JITRLLM(llm=OpenAI(model="gpt-4.1"))  # doctest: +SKIP
 """
 
-__all__: list[str] = []
+from jitr_core.errors import MissingExtraError
+from jitr_core.integration import Engine
+
+try:
+    import llama_index.core as _core  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("llamaindex", "jitr_llamaindex") from error
+
+from .instrumentation import JITREventHandler
+from .llm import JITRLLM
+from .steps import jitr_step
+
+__all__ = ["JITRLLM", "Engine", "JITREventHandler", "jitr_step"]

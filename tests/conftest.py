@@ -28,5 +28,6 @@ def shared() -> Path:
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leaves state in the working folder or hears the user's settings."""
     monkeypatch.chdir(tmp_path)
-    for name in ("JITR_DISABLED", "JITR_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in set(os.environ) - {"JITR_SHARED"}:
+        if name.startswith("JITR_"):
+            monkeypatch.delenv(name)

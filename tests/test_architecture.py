@@ -19,7 +19,19 @@ import jitr_core
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("jitr_core", "jitr_langchain", "jitr_llamaindex")
 
-SHARED = {"types", "errors", "config", "_version", "equivalence", "calllog", "files", "prices", "observe"}
+SHARED = {
+    "types",
+    "errors",
+    "config",
+    "settings",
+    "_version",
+    "equivalence",
+    "calllog",
+    "files",
+    "integration",
+    "prices",
+    "observe",
+}
 """Parts that know nothing of the loop; everybody may import them."""
 
 STAGES = {

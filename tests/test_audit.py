@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import pytest
@@ -56,28 +55,9 @@ def test_a_rollback_stays_one():
     monitor = AuditMonitor(target=0.9, audit_delta=0.05)
     while monitor.update(False) == "keep":
         pass
-    before = monitor.state()
+    before = monitor.audits, monitor.errors
     assert monitor.update(True) == "rollback"
-    assert monitor.state() == before
-
-
-def test_a_monitor_goes_on_after_a_restart():
-    rng = random.Random(3)
-    answers = [rng.random() > 0.1 for _ in range(400)]
-    straight, restarted = (AuditMonitor(target=0.95, audit_delta=0.05) for _ in range(2))
-    for agreed in answers:
-        straight.update(agreed)
-        restarted = AuditMonitor.from_state(json.loads(json.dumps(restarted.state())))
-        restarted.update(agreed)
-    assert restarted.state() == straight.state()
-    assert restarted.agreement == pytest.approx(straight.agreement)
-
-
-def test_a_damaged_state_is_refused():
-    state = AuditMonitor(target=0.95, audit_delta=0.05).state()
-    for broken in ({}, {**state, "evidence": [1.0]}, {**state, "audits": None}):
-        with pytest.raises(ValueError, match="audit monitor"):
-            AuditMonitor.from_state(broken)
+    assert (monitor.audits, monitor.errors) == before
 
 
 def test_arguments_out_of_range_are_refused():

@@ -15,7 +15,6 @@ from jitr_core.certify import (
     agreement_low,
     allowed_errors,
     better,
-    calibration_mask,
     certify,
     next_attempt,
 )
@@ -191,20 +190,12 @@ def test_an_attempt_before_the_first_is_refused():
         next_attempt(-1, Policy())
 
 
-def test_only_calls_the_coin_chose_calibrate_and_only_since_a_rollback():
-    sampled, seq = [True, True, False, True], [0, 4, 5, 9]
-    assert calibration_mask(sampled).tolist() == [True, True, False, True]
-    assert calibration_mask(sampled, seq, since=4).tolist() == [False, True, False, True]
-    with pytest.raises(ValueError, match="seq"):
-        calibration_mask(sampled, since=4)
-
-
-def test_labels_of_deferred_calls_lean_to_the_hard_ones_and_the_mask_puts_it_right():
+def test_labels_of_deferred_calls_lean_to_the_hard_ones_and_the_coin_puts_it_right():
     rng = np.random.default_rng(5)
     confidence, correct = _stream(rng, 40_000, 1.0, 0.5)
     coin = rng.random(40_000) < 0.1
     labelled = coin | (confidence < 0.6)
-    mask = calibration_mask(coin[labelled])
+    mask = coin[labelled]
     assert abs(correct[labelled][mask].mean() - correct.mean()) < 0.02
     assert correct[labelled].mean() < correct.mean() - 0.05
 

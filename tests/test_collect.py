@@ -31,13 +31,12 @@ def test_the_label_is_the_most_frequent_answer_and_the_latest_of_equals():
 
 def test_the_latest_examples_are_kept_in_stream_order():
     data = build_dataset([example(str(i), "x", i) for i in (5, 3, 9, 1)], 2)
-    assert data.seq.tolist() == [5, 9]
     assert data.inputs == [("5",), ("9",)]
 
 
 def test_how_a_label_was_collected_is_kept():
-    data = build_dataset([example("a", "x", 0, audit_share=0.1, sampled=False, deferred_by="r1")], 9)
-    assert (data.audit_share.tolist(), data.sampled.tolist(), data.deferred_by) == ([0.1], [False], ["r1"])
+    data = build_dataset([example("a", "x", 0, sampled=False)], 9)
+    assert data.sampled.tolist() == [False]
 
 
 def test_no_examples_are_an_error_with_a_hint():

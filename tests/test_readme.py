@@ -15,6 +15,7 @@ import typer
 
 from jitr_core.calllog import read_calls
 from jitr_core.cli import app
+from jitr_core.settings import load_settings
 from jitr_core.store import Store
 from jitr_core.types import Observation
 
@@ -38,9 +39,34 @@ socket.socket.connect = no_network
 sys.modules["langchain_openai"] = types.SimpleNamespace(ChatOpenAI=ChatOpenAI)
 '''
 
+LLAMAINDEX_SETUP = '''
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.llms.callbacks import llm_completion_callback
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+class OpenAI(CustomLLM):
+    """Stands in for the LLM: answers without a key and without a network."""
+    model: str
+
+    @property
+    def metadata(self):
+        return LLMMetadata(model_name=self.model)
+
+    def stream_complete(self, prompt, formatted=False, **kwargs):
+        raise NotImplementedError
+
+    @llm_completion_callback()
+    def complete(self, prompt, formatted=False, **kwargs):
+        return CompletionResponse(text="delivery")
+
+for name in ("llama_index.llms", "llama_index.llms.openai"):
+    sys.modules[name] = types.SimpleNamespace(OpenAI=OpenAI)
+'''
+
+
+def blocks(language: str, *pages: Path) -> list[str]:
+    """The code blocks of some pages, of the README if none are given."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages or (ROOT / "README.md",))
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @dataclass
@@ -62,9 +88,10 @@ def ran(tmp_path_factory) -> dict[str, Ran]:
     """Every Python block, run once, by its text."""
     done = {}
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    for block in blocks("python"):
+    for block in blocks("python", *PAGES):
         folder = tmp_path_factory.mktemp("block")
-        (folder / "block.py").write_text(HIDDEN_SETUP + block, encoding="utf-8")
+        setup = HIDDEN_SETUP + LLAMAINDEX_SETUP * ("llama" in block)
+        (folder / "block.py").write_text(setup + block, encoding="utf-8")
         command = [sys.executable, "block.py"]
         result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
         done[block] = Ran(folder, result.stdout, result.stderr, result.returncode)
@@ -88,6 +115,28 @@ def test_the_chain_answers_and_its_call_is_observed_in_the_folder_the_readme_nam
     (observation,) = chain.observations(".jitr/jitr.db")
     assert observation.call.messages[-1] == ("user", "Where is my parcel?")
     assert observation.answer is not None and observation.answer.text == "delivery"
+
+
+def test_the_llamaindex_step_answers_and_its_call_is_observed(ran):
+    step = block_with(ran, "Settings.llm.predict")
+    assert step.printed == "delivery\n"
+    (observation,) = step.observations(".jitr/jitr.db")
+    assert observation.call.messages[-1][1].endswith("payment?\nWhere is my parcel?")
+    assert (observation.call.step, observation.call.model) == ("triage", "gpt-4.1")
+    assert observation.answer is not None and observation.answer.text == "delivery"
+
+
+def test_what_is_only_observed_and_what_an_agent_asks_is_in_the_state(ran):
+    observed, asked = block_with(ran, "# observes only").observations(".jitr/jitr.db")
+    assert observed.call.messages == asked.call.messages
+    assert observed.answer is not None and asked.answer is not None and asked.answer.text == "delivery"
+
+
+def test_the_settings_shown_are_settings(tmp_path):
+    (shown,) = blocks("toml", ROOT / "docs" / "langchain.md")
+    (tmp_path / "jitr.toml").write_text(shown, encoding="utf-8")
+    settings = load_settings(tmp_path, {})
+    assert settings.engine["app"] == "shop" and settings.policy.target == 0.97
 
 
 def test_redaction_and_the_switch_for_one_request_do_what_the_readme_says(ran):
@@ -115,11 +164,12 @@ def test_the_example_runs(capsys):
 
 def commands() -> dict[str, set[str]]:
     """The commands of `jitr`, each with its options."""
-    group = typer.main.get_command(app)
-    return {
-        name: {option for parameter in command.params for option in parameter.opts}
-        for name, command in group.commands.items()
-    }
+
+    def options(command) -> set[str]:
+        own = {option for parameter in command.params for option in parameter.opts}
+        return own.union(*map(options, getattr(command, "commands", {}).values()))
+
+    return {name: options(command) for name, command in typer.main.get_command(app).commands.items()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -152,7 +152,8 @@ def test_damage_within_the_file_becomes_a_store_error_or_a_problem_found(tmp_pat
         store._database.checkpoint()
     file = tmp_path / "jitr.db"
     content = bytearray(file.read_bytes())
-    content[len(content) // 2 :] = b"\xff" * (len(content) - len(content) // 2)
+    begin = len(content) * 3 // 4  # behind what opening reads
+    content[begin:] = b"\xff" * (len(content) - begin)
     file.write_bytes(content)
     with pytest.raises(StoreError, match="damaged"):
         with Store(url_of(tmp_path)) as store:

@@ -55,10 +55,15 @@ def test_a_huge_text_is_cut_and_a_broken_one_is_mended():
 
 def test_unknown_words_and_an_empty_vocabulary_weigh_nothing():
     vocabulary = Vocabulary.fit([bag(("red car",), "word")], "word")
-    assert len(vocabulary.weigh(bag(("blue",), "word"))[0]) == 0
-    assert len(Vocabulary.fit([], "word").weigh(bag(("blue",), "word"))[0]) == 0
-    _, weight = vocabulary.weigh(bag(("red red car",), "word"))
+    nothing = Vocabulary.fit([], "word")
+    for each in (vocabulary, nothing):
+        known = each.known(bag(("blue",), "word"))
+        assert (len(known.place), len(each.weights(known)), known.share) == (0, 0, 0.0)
+        assert each.known(bag(("",), "word")).share is None
+    known = vocabulary.known(bag(("red red car",), "word"))
+    weight = vocabulary.weights(known)
     assert float(weight @ weight) == pytest.approx(1)
+    assert known.share == pytest.approx(3 / 4)  # all but the pair "red red"
 
 
 def test_inputs_with_too_few_or_too_many_slots_are_arranged():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from wording import WordModel, stream
 
-from jitr_core import manage
+from jitr_core import Policy, manage
 from jitr_core.engine import JITR
 from jitr_core.store import Store
 from jitr_core.students import BaseModels
@@ -104,7 +104,7 @@ def test_a_damaged_folder_is_done_without(tmp_path):
 
 def engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> JITR:
     monkeypatch.setattr(BaseModels, "get", lambda self, kind: WordModel() if kind == "static" else None)
-    return JITR(f"sqlite:///{folder}/jitr.db", training="off", seed=1)
+    return JITR(f"sqlite:///{folder}/jitr.db", policy=Policy(free_wording=True), training="off", seed=1)
 
 
 def watch(jitr: JITR, calls: list[Call], answers: list[str]) -> list[Match | None]:

@@ -15,7 +15,7 @@ WINDOW = 3
 """Tokens that must agree for the search of inner literals to stop there."""
 
 MIN_INNER_WORDS = 4
-"""Words an inner literal needs unless it has structure (a line end or colon)."""
+"""Words an inner literal needs unless it has structure (a line end or colon) or stands at the same place in all."""
 
 MAX_REPEATS = 4
 """How often a window may occur in a prompt to be looked at; more often means it is no landmark."""
@@ -75,8 +75,9 @@ def _inner(middles: Sequence[Sequence[str]]) -> list[str]:
     base = min(middles, key=len)
     if len(base) < WINDOW:
         return []
-    places = [_windows(middle, set(_grams(base))) for middle in middles]
-    own = _windows(base, set(_grams(base)))
+    wanted = set(_grams(base))
+    places = [_windows(middle, wanted) for middle in middles]
+    own = _windows(base, wanted)
     steady = {
         gram
         for gram, at in own.items()
@@ -90,7 +91,8 @@ def _inner(middles: Sequence[Sequence[str]]) -> list[str]:
         nth = own[gram].index(start)
         starts = tuple([place[gram][nth] for place in places])
         length = _agreeing(middles, starts, length)
-        if _significant(base[start : start + length]) and _in_order(taken, starts, length):
+        run = base[start : start + length]
+        if (_significant(run) or _in_place(run, starts, taken, middles)) and _in_order(taken, starts, length):
             taken.append((starts, length))
     taken.sort()
     return _grown(middles, taken)
@@ -164,6 +166,19 @@ def _significant(run: Sequence[str]) -> bool:
     if count >= MIN_INNER_WORDS:
         return True
     return count > 0 and ("\n" in run or ":" in run)
+
+
+def _in_place(
+    run: Sequence[str],
+    starts: tuple[int, ...],
+    taken: Sequence[tuple[tuple[int, ...], int]],
+    middles: Sequence[Sequence[str]],
+) -> bool:
+    """Whether a run has a word and stands as far from an edge, or from a run taken so far, in all middles."""
+    if not words("".join(run)):
+        return False
+    anchors = [(0,) * len(starts), tuple(map(len, middles)), *(others for others, _ in taken)]
+    return any(len({start - at for start, at in zip(starts, anchor, strict=True)}) == 1 for anchor in anchors)
 
 
 def _in_order(taken: Sequence[tuple[tuple[int, ...], int]], starts: tuple[int, ...], length: int) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..types import Call, Match, Slots, Template
-from .merge import TaskAnswers, same_job, wording
+from .decisions import Decisions
+from .kinds import Kinds
+from .merge import AnswerBook, wording
 from .miner import Miner, Proposal
 from .pool import Pool, pooled
 from .refine import Refiner, core, supersedes, widened_template
@@ -21,6 +24,9 @@ __all__ = ["Identifier", "Learned"]
 
 MIN_WORDING = 4
 """Words two templates must have, all of them equal, to be one task whatever their white space and punctuation."""
+
+
+Saying = tuple[Key, tuple[str, ...] | None, tuple[object, ...]]
 
 
 @dataclass(slots=True)
@@ -45,13 +51,14 @@ class Learned:
 class Identifier:
     """Finds the recurring tasks in a stream of calls.
 
-    `match` may be called from any thread; `learn`, `adopt`, `forget` and `note_answer` belong to one thread.
+    `match` may be called from any thread; `learn`, `adopt`, `forget`, `decide` and `note_answer` belong to one thread.
 
     Args:
         templates: templates known from before, oldest first.
         min_calls: calls that must share a template before it is a task, ≥ 2.
         max_pool: most calls kept while they belong to no task, ≥ min_calls.
         max_pool_chars: most characters of prompts kept for them.
+        max_tasks: most tasks known at a time; the one that was answered longest ago leaves.
 
     Attributes:
         meaning: finds and recognises freely worded tasks; None leaves them alone.
@@ -64,11 +71,18 @@ class Identifier:
         min_calls: int = 8,
         max_pool: int = 10_000,
         max_pool_chars: int = 64_000_000,
+        max_tasks: int = 10_000,
     ) -> None:
+        self._decisions = Decisions()
         self._index = TemplateIndex()
         self._refiner = Refiner()
-        self._answers: dict[str, TaskAnswers] = {}
-        self._born: dict[str, int] = {}
+        self._answers = AnswerBook()
+        self._kinds = Kinds(min_calls)
+        # Tasks in the order of their latest answers, each with its place in the order in which they came to be.
+        self._born: OrderedDict[str, int] = OrderedDict()
+        self._births = 0
+        self._saying: dict[Saying, str] = {}
+        self._max_tasks = max_tasks
         self._pool = Pool(max(max_pool, min_calls), max_pool_chars)
         self._miner = Miner(self._pool, min_calls)
         self._min_calls = min_calls
@@ -91,24 +105,33 @@ class Identifier:
         return self._index.by_id.get(template_id)
 
     def adopt(self, templates: Iterable[Template]) -> None:
-        """Make templates known that come from elsewhere; those known already, or widened since, change nothing."""
+        """Make templates known that come from elsewhere, oldest first.
+
+        Those known already, or widened since, change nothing. One that is narrower than an older one of its task stands
+        beside it.
+        """
+        older: set[str] = set()
         for template in templates:
-            if self._index.by_id.get(template.id) == template:
-                continue
-            roles = roles_of(template.literals)
-            related = self._index.of_shape(key_of(template), roles) if roles is not None else []
-            if any(supersedes(known, template) for known in related):
-                continue
-            for known in related:
-                if supersedes(template, known):
-                    self._drop(known.id)
-            self._keep(template)
+            if self._index.by_id.get(template.id) != template:
+                related = self._index.of_task(template.task)
+                if any(supersedes(known, template) and known.id not in older for known in related):
+                    continue
+                for known in related:
+                    if supersedes(template, known):
+                        self._drop(known.id)
+                self._keep(template)
+            older.add(template.id)
+
+    def decide(self, decisions: Decisions) -> None:
+        """Respect what the user has decided, from now on."""
+        self._decisions = decisions
 
     def forget(self, task: str) -> None:
         """Drop all templates of a task; its later calls are unknown again."""
-        for template in [t for t in self._index.by_id.values() if t.task == task]:
+        for template in self._index.of_task(task):
             self._drop(template.id)
-        self._answers.pop(task, None)
+        self._answers.forget(task)
+        self._born.pop(task, None)
 
     def learn(self, call: Call) -> Learned:
         """Take in a call that `match` did not place, and see whether it makes a task with earlier ones.
@@ -123,6 +146,12 @@ class Identifier:
         roles = tuple([role for role, _ in call.messages])
         prompt = prompt_text(call.messages)
         learned = Learned()
+        declared = self._decisions.place(key, prompt)
+        if declared is not None:
+            learned.created.append(declared[0])
+            self._keep(declared[0])
+            learned.match = declared[1]
+            return learned
         template = self._widen((key, roles), prompt, learned)
         if template is not None:
             learned.match = _matched(template, prompt)
@@ -130,10 +159,10 @@ class Identifier:
         number = self._pool.add(pooled(call.id, key, roles, prompt))
         if number not in self._pool.calls:
             return learned
-        proposal = self._miner.propose(number, trusted=bool(call.step))
+        proposal = self._miner.propose(number, trusted=self._decisions.trusts(key))
         if proposal is not None:
             self._create((key, roles), proposal, learned)
-        elif call.step:
+        elif self._decisions.trusts(key):
             self._catch_all(key, learned)
         learned.placed = [(call_id, match) for call_id, match in learned.placed if call_id != call.id]
         learned.match = self.match(call)
@@ -163,7 +192,7 @@ class Identifier:
         """The known template that fits the prompt after a few of its words became input, if there is one."""
         template_id = self._refiner.find(shape, prompt)
         old = self._index.by_id.get(template_id) if template_id is not None else None
-        new = widened_template(old, prompt) if old is not None else None
+        new = widened_template(old, prompt) if old is not None and not self._decisions.is_declared(old) else None
         if old is None or new is None:
             return None
         self._drop(old.id)
@@ -174,14 +203,14 @@ class Identifier:
 
     def _create(self, shape: Shape, proposal: Proposal, learned: Learned) -> None:
         """Make a template of a proposal, and place all calls of the pool that belong to it."""
-        said = wording(proposal.literals)
-        task = self._task_saying((shape, said)) if sum(map(len, said)) >= MIN_WORDING else None
+        task = self._saying.get(_saying(shape[0], proposal.literals)) or self._decisions.step_task(shape[0])
         template = make_template(shape[0], proposal.literals, task)
         self._keep(template)
         learned.created.append(template)
-        here = [(number, call) for number, call in self._pool.calls.items() if (call.key, call.roles) == shape]
         hard = core(template.literals) or template.literals
-        here = [(number, call) for number, call in here if fit(hard, call.prompt) is not None]
+        # The quickest test first: this goes through the whole pool.
+        here = [(number, call) for number, call in self._pool.calls.items() if call.prompt.startswith(hard[0])]
+        here = [(n, call) for n, call in here if (call.key, call.roles) == shape and fit(hard, call.prompt) is not None]
         for _, call in here:
             if fit(template.literals, call.prompt) is None and self._refiner.find(shape, call.prompt) == template.id:
                 template = self._widen(shape, call.prompt, learned) or template
@@ -191,21 +220,16 @@ class Identifier:
                 learned.placed.append((call.id, match))
                 self._pool.remove(number)
 
-    def _task_saying(self, said: tuple[Shape, tuple[tuple[str, ...], ...]]) -> str | None:
-        """The task of a known template with the same words, if there is one."""
-        shape, wanted = said
-        for template in self._index.of_shape(*shape):
-            if len(template.literals) == len(wanted) and wording(template.literals) == wanted:
-                return template.task
-        return None
+    def note_answer(self, task: str, answer: str, slots: Slots = (), template: str | None = None) -> Learned:
+        """Take in what the teacher answered to a call of a task.
 
-    def note_answer(self, task: str, answer: str, slots: Slots = ()) -> Learned:
-        """Take in what the teacher answered to a call of a task; tasks that prove to be one job become one.
+        Tasks that prove to be one job become one, and a template that proves to serve two becomes two tasks.
 
         Args:
             task: the call's task.
             answer: the teacher's answer.
             slots: the call's input.
+            template: id of the call's template; without it no template is parted.
 
         Returns:
             `merged`, and in `created` the templates under their new task; mostly nothing.
@@ -213,36 +237,48 @@ class Identifier:
         learned = Learned()
         if self.meaning is not None and self.meaning.knows(task):
             return learned  # what its wordings have in common was judged already
-        answers = self._answers.get(task)
-        if answers is None:
-            answers = self._answers[task] = TaskAnswers(len(slots))
-        if answers.slots != len(slots) or not answers.note(answer, slots):
+        mine = next(iter(self._index.of_task(task)), None)
+        if mine is None:
             return learned
-        mine = self._representative(task)
-        for other in [name for name in self._answers if name != task] if mine is not None else []:
-            theirs = self._representative(other)
-            if mine is None or theirs is None or key_of(mine) != key_of(theirs):
+        self._born.move_to_end(task)
+        known = self._index.by_id.get(template) if template is not None else None
+        if known is not None and self._part(known, answer, slots, learned):
+            return learned
+        for other in self._answers.note(task, key_of(mine), answer, slots):
+            theirs = next(iter(self._index.of_task(other)), None)
+            if theirs is None or not self._decisions.held.isdisjoint((task, other)):
                 continue
-            if same_job(answers, self._answers[other], mine.literals, theirs.literals):
-                gone, survivor = (other, task) if self._age(task) < self._age(other) else (task, other)
+            if self._answers.same_job(task, other, mine.literals, theirs.literals):
+                gone, survivor = (other, task) if self._born[task] < self._born[other] else (task, other)
                 self._merge(gone, survivor, learned)
                 break
         return learned
 
-    def _representative(self, task: str) -> Template | None:
-        return next((template for template in self._index.by_id.values() if template.task == task), None)
-
-    def _age(self, task: str) -> int:
-        """Place of a task in the order in which tasks came to be; small is old."""
-        return self._born.get(task, len(self._born))
+    def _part(self, template: Template, answer: str, slots: Slots, learned: Learned) -> bool:
+        """Give parts of a template's calls templates and tasks of their own if their answers are of two kinds."""
+        said_so = template.task in self._decisions.held or self._decisions.trusts(key_of(template))
+        if said_so or len(slots) != len(template.literals) - 1:
+            return False
+        parts = self._kinds.note(template.id, template.literals, answer, slots)
+        tasks = (None, template.task)
+        created = [make_template(key_of(template), each, task) for each, task in zip(parts, tasks, strict=False)]
+        created = [special for special in created if special.id not in self._index.by_id]
+        if not created:
+            return False
+        for special in created:
+            self._keep(special)
+        self._kinds.forget(template.id)
+        self._answers.forget(template.task)
+        learned.created += created
+        return True
 
     def _merge(self, gone: str, survivor: str, learned: Learned) -> None:
-        for template in [t for t in self._index.by_id.values() if t.task == gone]:
+        for template in self._index.of_task(gone):
             renamed = make_template(key_of(template), template.literals, survivor)
             self._drop(template.id)
             self._keep(renamed)
             learned.created.append(renamed)
-        self._answers.pop(gone, None)
+        self.forget(gone)
         learned.merged.append((gone, survivor))
 
     def _catch_all(self, key: Key, learned: Learned) -> None:
@@ -250,7 +286,7 @@ class Identifier:
         here = [(number, call) for number, call in self._pool.calls.items() if call.key == key]
         if len(here) < self._min_calls:
             return
-        template = make_template(key, ("", ""))
+        template = make_template(key, ("", ""), self._decisions.step_task(key))
         self._keep(template)
         learned.created.append(template)
         for number, call in here:
@@ -258,14 +294,31 @@ class Identifier:
             self._pool.remove(number)
 
     def _keep(self, template: Template) -> None:
-        self._born.setdefault(template.task, len(self._born))
+        if template.task not in self._born:
+            self._born[template.task] = self._births
+            self._births += 1
         self._index.add(template)
         self._refiner.add(template)
         self._miner.learn_scaffold(template.literals)
+        self._saying.setdefault(_saying(key_of(template), template.literals), template.task)
+        while self._index.tasks() > self._max_tasks:
+            self.forget(next(iter(self._born)))
 
     def _drop(self, template_id: str) -> None:
+        template = self._index.by_id.get(template_id)
+        if template is None:
+            return
         self._index.remove(template_id)
         self._refiner.remove(template_id)
+        self._kinds.forget(template_id)
+        self._miner.forget_scaffold(template.literals)
+        self._saying.pop(_saying(key_of(template), template.literals), None)
+
+
+def _saying(key: Key, literals: tuple[str, ...]) -> Saying:
+    """What a template says, whatever its white space and punctuation; if that is little, all of it counts."""
+    said = wording(literals)
+    return (key, roles_of(literals), said if sum(map(len, said)) >= MIN_WORDING else literals)
 
 
 def _matched(template: Template, prompt: str) -> Match | None:

@@ -34,6 +34,9 @@ RETAINED = 0.75
 SHARED_TOKENS = 8
 """Tokens that two slot values must share at their start or end to count as alike."""
 
+EDGE = 200
+"""Characters of a slot value in which these tokens are looked for."""
+
 MIN_DISTINCT = 0.5
 """Smallest share of different prompts, in [0, 1], where there are fewer than `min_calls` different ones."""
 
@@ -201,10 +204,24 @@ class Miner:
 
     def learn_scaffold(self, literals: Sequence[str]) -> None:
         """Remember the labelling words of a template, so that they are no evidence for others."""
-        for message in _SLOT.join(literals).split(MESSAGE)[1:]:
-            parts = message.split(ROLE_END, 1)[-1].split(_SLOT)
-            units = [(unit, place) for place, part in enumerate(parts) for unit in _units(part, place, len(parts))]
-            self.scaffold.update({_label(unit, place, len(parts)) for unit, place in units if len(words(unit)) <= 2})
+        self.scaffold.update(_labels(literals))
+
+    def forget_scaffold(self, literals: Sequence[str]) -> None:
+        """Forget the labelling words of a template that is no longer known."""
+        for label in _labels(literals):
+            self.scaffold[label] -= 1
+            if self.scaffold[label] <= 0:
+                del self.scaffold[label]
+
+
+def _labels(literals: Sequence[str]) -> set[tuple[str, str]]:
+    """The labelling words of a template and where they stand."""
+    found: set[tuple[str, str]] = set()
+    for message in _SLOT.join(literals).split(MESSAGE)[1:]:
+        parts = message.split(ROLE_END, 1)[-1].split(_SLOT)
+        units = [(unit, place) for place, part in enumerate(parts) for unit in _units(part, place, len(parts))]
+        found |= {_label(unit, place, len(parts)) for unit, place in units if len(words(unit)) <= 2}
+    return found
 
 
 def _label(unit: str, place: int, parts: int) -> tuple[str, str]:
@@ -264,8 +281,8 @@ def _alike(literals: Sequence[str], fits: Sequence[Slots], *, strict: bool) -> f
         counted = list(dict.fromkeys(values)) if field and not strict else list(values)
         if len(counted) == 1:
             continue
-        starts = [_edge(value[:400], start=True, field=field or opens) for value in counted]
-        ends = [_edge(value[-400:], start=False, field=True) for value in counted]
+        starts = [_edge(value[:EDGE], start=True, field=field or opens) for value in counted]
+        ends = [_edge(value[-EDGE:], start=False, field=True) for value in counted]
         alike = max(_repeated(starts), _repeated(ends))
         worst = max(worst, alike if field or opens else alike * WORDING_WEIGHT)
     return worst

@@ -70,7 +70,8 @@ def identify_stream(
             earlier_answer = waiting.pop(call_id, None)
             if earlier_answer is not None:
                 current = _through(survivor, known.task) or known.task
-                survivor.update(identifier.note_answer(current, earlier_answer, known.slots).merged)
+                noted = identifier.note_answer(current, earlier_answer, known.slots, known.template)
+                survivor.update(noted.merged)
     for call, task in zip(kept, online, strict=True):
         match = identifier.match(call)
         final = match.task if match else task or place.get(call.id)

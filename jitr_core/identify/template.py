@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
-from ..types import Call, Match, Slots, Template
+from ..types import GIVEN, Call, Match, Slots, Template
 from .text import MESSAGE, ROLE_END, prompt_text
 
 __all__ = [
@@ -52,10 +53,11 @@ def make_template(key: Key, literals: Sequence[str], task: str | None = None) ->
     Args:
         key: app, tenant, step and contract.
         literals: the constant parts, one more than there are slots.
-        task: id of the task it belongs to; None makes one, of the step if there is one, else of the literals.
+        task: id of the task it belongs to; None makes one, of the step if one is declared, else of the literals.
     """
     if task is None:
-        task = step_task(key) if key[2] else _digest("t_", (*key, *literals))
+        declared = key[2] and not key[2].startswith(GIVEN)
+        task = step_task(key) if declared else _digest("t_", (*key, *literals))
     return Template(_digest("p_", (*key, task, *literals)), task, *key, tuple(literals))
 
 
@@ -101,36 +103,21 @@ class _Group:
     """The templates of one key and one sequence of roles, findable by how a prompt starts or ends.
 
     A template is filed under the longest power of two of characters of its head, or of its tail if that is longer:
-    a look-up takes one slice per length in use, whatever the number of templates.
+    a look-up takes one slice per length in use, whatever the number of templates, and so does a change.
     """
 
-    __slots__ = ("heads", "head_lengths", "tails", "tail_lengths", "loose")
+    __slots__ = ("heads", "tails", "_opening")
 
-    def __init__(self, templates: Iterable[Template], opening: int) -> None:
-        self.heads: dict[str, list[Template]] = {}
-        self.tails: dict[str, list[Template]] = {}
-        self.loose: list[Template] = []
-        ordered = sorted(templates, key=lambda t: (-specificity(t.literals), t.id))
-        for template in ordered:
-            head, tail = template.literals[0], template.literals[-1]
-            head_length = next((n for n in _LENGTHS if n <= len(head) and n > opening), 0)
-            tail_length = next((n for n in _LENGTHS if n <= len(tail)), 0)
-            if head_length and head_length - opening >= tail_length:
-                self.heads.setdefault(head[:head_length], []).append(template)
-            elif tail_length:
-                self.tails.setdefault(tail[-tail_length:], []).append(template)
-            else:
-                self.loose.append(template)
-        self.head_lengths = tuple(sorted({len(head) for head in self.heads}, reverse=True))
-        self.tail_lengths = tuple(sorted({len(tail) for tail in self.tails}, reverse=True))
+    def __init__(self, opening: int) -> None:
+        self.heads = _Drawers()
+        self.tails = _Drawers()
+        self._opening = opening
 
     def find(self, prompt: str) -> tuple[Template, Slots] | None:
         best: tuple[Template, Slots] | None = None
         most = -1
-        lists = [found for n in self.head_lengths if (found := self.heads.get(prompt[:n]))]
-        lists += [found for n in self.tail_lengths if (found := self.tails.get(prompt[-n:]))]
-        if self.loose:
-            lists.append(self.loose)
+        lists = [found for n in self.heads.lengths if (found := self.heads.filed.get(prompt[:n]))]
+        lists += [found for n in self.tails.lengths if (found := self.tails.filed.get(prompt[-n:] if n else ""))]
         for templates in lists:
             for template in templates:
                 slots = fit(template.literals, prompt)
@@ -141,14 +128,65 @@ class _Group:
                     break
         return best
 
+    def add(self, template: Template) -> None:
+        drawers, edge = self._place(template)
+        drawers.put(edge, template)
 
-class TemplateIndex:
-    """All known templates. Reading is safe from any thread while one thread writes."""
+    def remove(self, template: Template) -> None:
+        drawers, edge = self._place(template)
+        drawers.take(edge, template)
+
+    def __len__(self) -> int:
+        return len(self.heads.filed) + len(self.tails.filed)
+
+    def _place(self, template: Template) -> tuple[_Drawers, str]:
+        head, tail = template.literals[0], template.literals[-1]
+        head_length = next((n for n in _LENGTHS if n <= len(head) and n > self._opening), 0)
+        tail_length = next((n for n in _LENGTHS if n <= len(tail)), 0)
+        if head_length and head_length - self._opening >= tail_length:
+            return self.heads, head[:head_length]
+        return self.tails, tail[-tail_length:] if tail_length else ""
+
+
+class _Drawers:
+    """Templates by an edge of theirs, the most specific first. A reader sees a drawer before or after a change."""
+
+    __slots__ = ("filed", "lengths", "_counts")
 
     def __init__(self) -> None:
-        self._by_shape: dict[Shape, dict[str, Template]] = {}
+        self.filed: dict[str, tuple[Template, ...]] = {}
+        self.lengths: tuple[int, ...] = ()
+        self._counts: Counter[int] = Counter()
+
+    def put(self, edge: str, template: Template) -> None:
+        if edge not in self.filed:
+            self._count(len(edge), 1)
+        filed = (*self.filed.get(edge, ()), template)
+        self.filed[edge] = tuple(sorted(filed, key=lambda t: (-specificity(t.literals), t.id)))
+
+    def take(self, edge: str, template: Template) -> None:
+        rest = tuple([other for other in self.filed[edge] if other.id != template.id])
+        if rest:
+            self.filed[edge] = rest
+        else:
+            del self.filed[edge]
+            self._count(len(edge), -1)
+
+    def _count(self, length: int, change: int) -> None:
+        self._counts[length] += change
+        self.lengths = tuple(sorted((n for n, count in self._counts.items() if count), reverse=True))
+
+
+class TemplateIndex:
+    """All known templates. Reading is safe from any thread while one thread writes.
+
+    Whatever it does costs the same however many templates there are, unless they all start with the same text.
+    """
+
+    def __init__(self) -> None:
         self._groups: dict[Shape, _Group] = {}
         self._catch_all: dict[Key, Template] = {}
+        self._of_task: dict[str, dict[str, Template]] = {}
         self.by_id: dict[str, Template] = {}
 
     def find(self, call: Call) -> tuple[Template, Slots] | None:
@@ -178,39 +216,47 @@ class TemplateIndex:
         if old is not None:
             self.remove(old.id)
         self.by_id[template.id] = template
-        roles = roles_of(template.literals)
-        if roles is None:
+        self._of_task.setdefault(template.task, {})[template.id] = template
+        shape = _shape(template)
+        if shape is None:
             self._catch_all[key_of(template)] = template
             return
-        shape = (key_of(template), roles)
-        self._by_shape.setdefault(shape, {})[template.id] = template
-        self._rebuild(shape)
+        group = self._groups.get(shape)
+        if group is None:
+            group = self._groups[shape] = _Group(len(MESSAGE + shape[1][0] + ROLE_END))
+        group.add(template)
 
     def remove(self, template_id: str) -> None:
         """Forget a template; unknown ids are ignored."""
         template = self.by_id.pop(template_id, None)
         if template is None:
             return
-        roles = roles_of(template.literals)
-        if roles is None:
+        of_task = self._of_task[template.task]
+        del of_task[template_id]
+        if not of_task:
+            del self._of_task[template.task]
+        shape = _shape(template)
+        if shape is None:
             self._catch_all.pop(key_of(template), None)
             return
-        shape = (key_of(template), roles)
-        self._by_shape[shape].pop(template_id, None)
-        self._rebuild(shape)
+        group = self._groups[shape]
+        group.remove(template)
+        if not group:
+            del self._groups[shape]
 
-    def of_shape(self, key: Key, roles: tuple[str, ...]) -> list[Template]:
-        """The templates of one key and one sequence of roles, oldest first."""
-        return list(self._by_shape.get((key, roles), {}).values())
+    def of_task(self, task: str) -> list[Template]:
+        """The templates of a task, oldest first."""
+        return list(self._of_task.get(task, {}).values())
 
-    def _rebuild(self, shape: Shape) -> None:
-        templates = self._by_shape[shape]
-        if templates:
-            # A finished group takes the old one's place: readers see one or the other.
-            self._groups[shape] = _Group(templates.values(), len(MESSAGE + shape[1][0] + ROLE_END) if shape[1] else 0)
-        else:
-            self._by_shape.pop(shape, None)
-            self._groups.pop(shape, None)
+    def tasks(self) -> int:
+        """How many tasks have templates."""
+        return len(self._of_task)
+
+
+def _shape(template: Template) -> Shape | None:
+    """Where a template is filed; None if it takes any messages."""
+    roles = roles_of(template.literals)
+    return None if roles is None else (key_of(template), roles)
 
 
 def to_match(template: Template, slots: Slots) -> Match:

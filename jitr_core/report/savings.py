@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,8 +20,8 @@ __all__ = ["show_savings", "task_savings"]
 
 _NO_TASK = "no task (one-off calls)"
 _NOT_COUNTED = (
-    "Searches and training are billed, failed ones included. Not counted: the app's own time in asking replacements "
-    "(`jitr replay` measures it), and calls that were purged."
+    "Searches, training and questions about tasks are billed, failed ones included. Not counted: the app's own time in "
+    "asking replacements (`jitr replay` measures it), and calls that were purged."
 )
 
 
@@ -41,19 +41,26 @@ def task_savings(store: Store, prices: Prices, rates: Rates) -> dict[str | None,
         usage[part.task].append(part)
     found: dict[str | None, Savings] = {}
     for task in [task.id for task in store.tasks()]:
-        found[task] = _settled(usage.pop(task, []), prices, rates, _training_s(store, task))
+        parts = [task, *_merged(store, task)]
+        training_s = sum(report.seconds for part in parts for report in store.searches(part))
+        questions = [
+            _question(entry.details) for part in parts for entry in store.ledger(part) if entry.kind == "question"
+        ]
+        found[task] = _settled(usage.pop(task, []), prices, rates, training_s, questions)
     rest = [part for parts in usage.values() for part in parts]
     if rest:
         found[None] = _settled(rest, prices, rates, 0.0)
     return found
 
 
-def _settled(usage: Iterable[Usage], prices: Prices, rates: Rates, training_s: float) -> Savings:
+def _settled(
+    usage: Iterable[Usage], prices: Prices, rates: Rates, training_s: float, questions: Iterable[Traffic] = ()
+) -> Savings:
     usage = list(usage)
     asked = [part for part in usage if part.asked]
     return settle(
         bill(map(_traffic, usage), prices, rates),
-        bill(map(_traffic, asked), prices, rates),
+        bill([*map(_traffic, asked), *questions], prices, rates),
         replaced=sum(part.answered for part in usage),
         audits=sum(part.answered for part in asked),
         training_cpu_s=training_s,
@@ -67,11 +74,18 @@ def _traffic(part: Usage) -> Traffic:
     )
 
 
-def _training_s(store: Store, task: str) -> float:
-    """Seconds of all searches for a task and for those that were merged into it, which keep theirs."""
-    merged = [str(entry.details["gone"]) for entry in store.ledger(task) if entry.kind == "merge"]
-    own = sum(report.seconds for report in store.searches(task))
-    return own + sum(_training_s(store, gone) for gone in merged if gone != task)
+def _question(details: dict[str, Any]) -> Traffic:
+    """A question that JITR put to the teacher on its own account."""
+    sizes = ("input_tokens", "output_tokens", "input_chars", "output_chars")
+    known_in, known_out, chars_in, chars_out = (details[name] for name in sizes)
+    chars_in, chars_out = (0 if known_in is not None else chars_in), (0 if known_out is not None else chars_out)
+    return Traffic.measured(details["model"], 1, known_in or 0, known_out or 0, chars_in, chars_out)
+
+
+def _merged(store: Store, task: str) -> list[str]:
+    """The tasks that were merged into a task: they keep their searches and questions."""
+    gone = [str(entry.details["gone"]) for entry in store.ledger(task) if entry.kind == "merge"]
+    return [each for name in gone if name != task for each in (name, *_merged(store, name))]
 
 
 def show_savings(store: Store, prices: Prices, rates: Rates, console: Console | None = None) -> None:
@@ -103,6 +117,12 @@ def show_savings(store: Store, prices: Prices, rates: Rates, console: Console | 
     if not everything.replaced:
         spent = f", and {usd(everything.fixed_usd)} went into searches" if everything.fixed_usd else ""
         console.print(f"Not yet: no call was replaced so far{spent}. `jitr tasks` says why.", markup=False)
+    shadow = bill(map(_traffic, store.usage(reason="shadow")), prices, rates)
+    if shadow.calls:
+        told = (
+            f"Only observed: replacements would have answered {shadow.calls:,} more calls, for which the teacher cost"
+        )
+        console.print(f"{told} {usd(shadow.usd)}.", markup=False)
     for note in (rates_text(prices, rates, everything.estimated_share), _NOT_COUNTED):
         console.print(Text(note, style="dim"), soft_wrap=True)
 

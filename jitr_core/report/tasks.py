@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import ArtifactError
+from .facts import task_facts
 from .summary import STATE_STYLES
 from .wording import quoted, search_outcome, share, size
 
@@ -18,51 +19,132 @@ if TYPE_CHECKING:
     from ..store import Store
     from ..types import SearchReport, Task
 
-__all__ = ["show_attempt", "show_tasks"]
+__all__ = ["show_attempt", "show_task", "show_tasks"]
 
 
 def show_tasks(store: Store, console: Console | None = None) -> None:
-    """Print every task with what serves it and why.
+    """Print every task with its template, its answers, what serves it and why.
 
     Args:
         store: the opened state.
         console: where to; None is the standard output.
     """
     console = console or _console()
-    tasks = store.tasks()
-    if not tasks:
+    tasks, found = store.tasks(), task_facts(store)
+    if not found:
         console.print("No tasks yet: no prompt has recurred often enough.", markup=False)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("id", "task", "app", "state"):
+    for column in ("id", "task", "template", "answers", "state"):
         table.add_column(column, overflow="fold")
-    for column in ("calls", "labels", "replaced", "coverage", "audits", "attempts"):
+    for column in ("calls", "a day", "replaced"):
         table.add_column(column, justify="right")
     table.add_column("replacement", overflow="fold")
-    for task in tasks:
-        counts, release = store.counts(task.id), store.active_release(task.id)
-        serves = "–"
-        if release is not None:
-            serves = f"{release.family}, {size(release.size_bytes)}, confidence ≥ {release.certificate.threshold:.3f}"
+    several = len({(each["app"], each["tenant"]) for each in found}) > 1
+    for each in found:
+        owner = f" ({'/'.join(filter(None, (each['app'], each['tenant'])))})" if several else ""
         table.add_row(
-            Text(task.id),
-            Text(quoted(task.name, 40)),
-            Text(task.app + (f"/{task.tenant}" if task.tenant else "")),
-            Text(task.state, style=STATE_STYLES.get(task.state, "")),
-            f"{counts.calls:,}",
-            f"{counts.labels:,}",
-            f"{counts.answered:,}",
-            share(counts.answered / counts.calls if counts.calls else None),
-            f"{counts.audits:,}",
-            f"{store.attempts(task.id):,}",
-            Text(serves),
+            Text(each["task"]),
+            Text(quoted(each["name"], 40) + owner),
+            Text(_short_template(each)),
+            Text(_answers(each, 3)),
+            _state(each),
+            f"{each['calls']:,}",
+            f"{each['calls_per_day']:,.0f}",
+            share(each["coverage"]) if each["replaced"] else "–",
+            Text(_serves(each)),
         )
     console.print(table)
-    for task in tasks:
-        if task.reason:
-            console.print(Text(f"{task.id} {task.state}: {task.reason}"), soft_wrap=True)
+    for each in found:
+        console.print(Text(f"{each['task']} {each['why']}"), soft_wrap=True)
     for line in _damage(store, tasks):
         console.print(Text(line, style="bold red"), soft_wrap=True)
+
+
+def show_task(store: Store, task: Task, console: Console | None = None) -> None:
+    """Print all there is to say of one task.
+
+    Args:
+        store: the opened state.
+        task: the task.
+        console: where to; None is the standard output.
+    """
+    console = console or _console()
+    (facts,) = task_facts(store, task)
+    owner = "/".join(filter(None, (facts["app"], facts["tenant"])))
+    said = [f"{name}: {facts[key]}" for name, key in (("task", "task_type"), ("input", "input_type")) if facts[key]]
+    lines = [
+        ("state", f"{_state(facts)}; {facts['why']}"),
+        ("app", owner),
+        ("calls", f"{facts['calls']:,}, about {facts['calls_per_day']:,.0f} a day; {facts['labels']:,} labels"),
+        ("replaced", f"{facts['replaced']:,} ({share(facts['coverage'])}), {facts['audits']:,} audits"),
+        ("answers", _answers(facts, 20)),
+        ("replacement", _serves(facts)),
+        ("searches", f"{facts['attempts']:,} counted as made"),
+        ("the teacher says", "; ".join(said)),
+    ]
+    console.print(Text(f"{quoted(facts['name'], 120)} {facts['task']}", style="bold"), soft_wrap=True)
+    for name, text in lines:
+        if text:
+            console.print(Text.assemble((f"  {name}: ", "dim"), text), soft_wrap=True)
+    for each in facts["declared"]:
+        how = f"step {each['step']}" if each["step"] else "any step"
+        console.print(Text(f"  declared: {how}{', ' + repr(each['text']) if each['text'] else ''}"), soft_wrap=True)
+    for each in facts["templates"]:
+        step = f", step {each['step']}" if each["step"] else ""
+        console.print(Text(f"  template {each['id']}: {each['calls']:,} calls{step}", style="dim"), soft_wrap=True)
+        console.print(Text(_indented(each["text"])), soft_wrap=True)
+    for each in facts["examples"]:
+        shown = " | ".join(_cut(slot, 200) for slot in each["input"])
+        console.print(Text(f"  example: {shown} → {_cut(each['answer'], 80)}"), soft_wrap=True)
+
+
+def _state(facts: dict[str, Any]) -> Text:
+    state = "ignored" if facts["ignored"] else facts["state"]
+    return Text(state, style=STATE_STYLES.get(facts["state"], ""))
+
+
+def _serves(facts: dict[str, Any]) -> str:
+    release = facts["replacement"]
+    if release is None:
+        return "–"
+    return f"{release['family']}, {size(release['size_bytes'])}, confidence ≥ {release['threshold']:.3f}"
+
+
+def _answers(facts: dict[str, Any], limit: int) -> str:
+    """The answer space in a few words, e.g. `3 labels: billing, delivery, returns`."""
+    answers = facts["answers"]
+    if not facts["labels"]:
+        return "–"
+    if answers["kind"] != "labels":
+        return str(answers["reason"] if limit > 3 else answers["kind"])
+    labels = answers["labels"]
+    more = ", …" if len(labels) > limit else ""
+    return (
+        f"{len(labels)} label{'s' if len(labels) > 1 else ''}: {', '.join(_cut(x, 24) for x in labels[:limit])}{more}"
+    )
+
+
+def _short_template(facts: dict[str, Any]) -> str:
+    """The most used template in one line, and how many others there are."""
+    templates = facts["templates"]
+    if not templates:
+        declared = [each["text"] or f"step {each['step']}" for each in facts["declared"]]
+        return _cut(declared[0], 60) if declared else "–"
+    others = f" (+{len(templates) - 1})" if len(templates) > 1 else ""
+    text = max(templates, key=lambda each: each["calls"])["text"]
+    return _cut(text, 60) + others
+
+
+def _cut(text: str, limit: int) -> str:
+    """A text in one line, shortened in its middle: slots mostly stand at an end."""
+    line = " ".join(text.split())
+    half = (limit - 1) // 2
+    return line if len(line) <= limit else f"{line[:half]}…{line[-half:]}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _damage(store: Store, tasks: list[Task]) -> Iterator[str]:

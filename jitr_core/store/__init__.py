@@ -21,6 +21,7 @@ from .database import Database
 from .observations import Observations
 from .patterns import Patterns
 from .records import Asked, Audited, LedgerEntry, Purged, ReleaseState, TaskCounts, Usage
+from .regroup import Regrouping
 from .releases import Releases
 from .tasks import Tasks
 from .upkeep import Upkeep
@@ -28,7 +29,7 @@ from .upkeep import Upkeep
 __all__ = ["Asked", "Audited", "LedgerEntry", "Purged", "ReleaseState", "Store", "TaskCounts", "Usage"]
 
 
-class Store(Observations, Tasks, Patterns, Releases, Upkeep):
+class Store(Observations, Tasks, Regrouping, Patterns, Releases, Upkeep):
     """Everything JITR remembers, in one database that several threads and processes may share.
 
     Every method is one transaction; those that write hold the write lock from the start and wait for other writers.

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..types import Call, Example, Match, Observation, Slots
+from ..types import Call, Example, Match, Observation, Reason, Slots
 from . import rows
 from .database import Database
-from .parts import regrouped, survivors
+from .parts import owners, regrouped
 from .records import Asked, Audited, TaskCounts, Usage
 from .schema import counters, templates
 from .schema import observations as o
@@ -46,7 +46,7 @@ class Observations:
         """Stores calls; one whose id is known is left as it is.
 
         Args:
-            observations: in the order of the stream. A call of a merged task goes to the survivor.
+            observations: in the order of the stream. A call goes to the task that its template belongs to by now.
 
         Returns:
             How many were new.
@@ -55,9 +55,7 @@ class Observations:
             return 0
         new = [rows.observation_row(each, self._content_hash, self._chars) for each in observations]
         with self._database.write() as connection:
-            merged = survivors(connection)
-            for row in new if merged else ():
-                row["task"] = merged.get(row["task"], row["task"])
+            _place(connection, new)
             return int(connection.execute(_insert_new(connection), new).rowcount)
 
     def assign(self, placed: Sequence[tuple[str, Match]]) -> int:
@@ -73,9 +71,7 @@ class Observations:
             return 0
         changes = [{"call": rows.storable(call), **rows.placement(match, self._content_hash)} for call, match in placed]
         with self._database.write() as connection:
-            merged = survivors(connection)
-            for change in changes:
-                change["task"] = merged.get(change["task"], change["task"])
+            _place(connection, changes)
             update = o.update().where(o.c.id == bindparam("call"), *_UNPLACED_PROMPT)
             moved = int(connection.execute(update, changes).rowcount)
             if moved:
@@ -95,7 +91,7 @@ class Observations:
         numbered = select(o.c.n, o.c.labelled, position).where(o.c.task == task).subquery()
         labelled = select(numbered.c.n, numbered.c.seq).where(numbered.c.labelled, numbered.c.n > after)
         latest = labelled.order_by(numbered.c.n.desc()).limit(limit).subquery()
-        columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit_share, o.c.audit]
+        columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit]
         columns += [o.c.release, o.c.kind, o.c.reason, latest.c.seq]
         query = select(*columns).join(latest, latest.c.n == o.c.n).order_by(latest.c.n)
         with self._database.read() as connection:
@@ -147,17 +143,19 @@ class Observations:
             _number(_REPLACED & o.c.asked),
             _number(o.c.reason.in_(("deferral", "ood"))),
             func.max(o.c.time),
+            func.min(o.c.time),
         ).where(o.c.task == task)
         if release is not None:
             query = query.where(o.c.release == release)
         with self._database.read() as connection:
             return TaskCounts(*connection.execute(query).one())
 
-    def usage(self, task: str | None = None) -> list[Usage]:
+    def usage(self, task: str | None = None, reason: Reason | None = None) -> list[Usage]:
         """Traffic to price, summed by task, model and whether the teacher answered.
 
         Args:
             task: if given, only this task; otherwise everything, calls without a task included.
+            reason: if given, only calls decided for this reason.
         """
         unknown_in, unknown_out = o.c.input_tokens.is_(None), o.c.output_tokens.is_(None)
         query = (
@@ -178,6 +176,8 @@ class Observations:
         )
         if task is not None:
             query = query.where(o.c.task == task)
+        if reason is not None:
+            query = query.where(o.c.reason == reason)
         with self._database.read() as connection:
             return [Usage(*row) for row in connection.execute(query)]
 
@@ -210,17 +210,6 @@ class Observations:
             found = connection.execute(query.order_by(o.c.n.desc()).limit(limit)).all()
         return [Asked(tuple(json.loads(r.slots)), r.input_hash, r.kind == "replacement") for r in reversed(found)]
 
-    def recent_inputs(self, task: str, limit: int) -> list[Slots]:
-        """The latest inputs of a task, labelled or not, oldest first.
-
-        Args:
-            task: id of the task.
-            limit: at most so many.
-        """
-        query = select(o.c.slots).where(o.c.task == task, o.c.kept).order_by(o.c.n.desc()).limit(limit)
-        with self._database.read() as connection:
-            return rows.slots_of(connection.execute(query).scalars().all())[::-1]
-
     def unplaced(self, limit: int, *, app: str | None = None, tenant: str | None = None) -> list[Call]:
         """The latest calls that belong to no task, with their messages, oldest first.
 
@@ -235,6 +224,35 @@ class Observations:
                 query = query.where(column == value)
         with self._database.read() as connection:
             return [rows.call_of(row) for row in connection.execute(query)][::-1]
+
+    def latest(self, task: str, limit: int) -> list[Observation]:
+        """The latest calls of a task whose texts are kept, oldest first.
+
+        Args:
+            task: id of the task.
+            limit: at most so many.
+        """
+        query = select(o).where(o.c.task == task, o.c.kept).order_by(o.c.n.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [rows.observation_of(row) for row in connection.execute(query)][::-1]
+
+    def template_counts(self, task: str) -> dict[str, int]:
+        """Number of calls of a task by the id of their template."""
+        query = select(o.c.template, func.count()).where(o.c.task == task).group_by(o.c.template)
+        with self._database.read() as connection:
+            return {template: count for template, count in connection.execute(query) if template is not None}
+
+    def answer_counts(self, task: str, limit: int) -> dict[str, int]:
+        """How often the teacher gave each answer in the latest labelled calls of a task.
+
+        Args:
+            task: id of the task.
+            limit: at most so many calls.
+        """
+        latest = select(o.c.answer).where(o.c.task == task, o.c.labelled).order_by(o.c.n.desc()).limit(limit).subquery()
+        query = select(latest.c.answer, func.count()).group_by(latest.c.answer)
+        with self._database.read() as connection:
+            return {answer: count for answer, count in connection.execute(query)}
 
     def observations(self, task: str | None = None) -> Iterator[Observation]:
         """All stored calls in the order of the stream, read page by page.
@@ -263,6 +281,13 @@ class Observations:
                 return 0
             self._literal_chars[template] = sum(map(len, rows.template_of(row).literals))
         return self._literal_chars[template]
+
+
+def _place(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:
+    """Corrects the tasks of calls recognised by a process that has not heard of a merge or split yet."""
+    current = owners(connection, ((row["task"], row["template"]) for row in changes))
+    for row in changes:
+        row["task"] = current.get((row["task"], row["template"]))
 
 
 def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from .rows import dumps
-from .schema import counters, ledger, tasks
+from .schema import counters, ledger, searches, tasks, templates
 
-__all__ = ["entry", "regrouped", "survivors"]
+__all__ = ["attempts_made", "entry", "owners", "regrouped", "survivors"]
 
 _REGROUPED = counters.update().where(counters.c.name == "regroupings").values(value=counters.c.value + 1)
+
+
+def attempts_made(connection: Connection, task: str) -> int:
+    """Attempts that count as made for a task: its searches, and those its calls had a part in elsewhere."""
+    made = select(func.count()).select_from(searches).where(searches.c.task == task)
+    forgone = select(tasks.c.forgone).where(tasks.c.id == task)
+    return int(connection.execute(made).scalar_one()) + int(connection.execute(forgone).scalar() or 0)
 
 
 def entry(connection: Connection, now: float, kind: str, task: str | None, details: dict[str, Any]) -> None:
@@ -32,3 +40,17 @@ def survivors(connection: Connection) -> dict[str, str]:
         while merged[gone] in merged:
             merged[gone] = merged[merged[gone]]
     return merged
+
+
+def owners(connection: Connection, found: Iterable[tuple[Any, Any]]) -> dict[tuple[Any, Any], str | None]:
+    """The task that calls belong to by now: that of their template, or what became of theirs.
+
+    Args:
+        connection: within the transaction that stores them.
+        found: (task, template) of each call as it was recognised; None where it was not.
+    """
+    pairs = {pair for pair in found if pair[0] is not None}
+    query = select(templates.c.id, templates.c.task).where(templates.c.id.in_({template for _, template in pairs}))
+    current = {row.id: row.task for row in connection.execute(query)} if pairs else {}
+    merged = survivors(connection) if pairs else {}
+    return {(task, template): current.get(template, merged.get(task, task)) for task, template in pairs}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -11,15 +10,15 @@ from ..errors import StoreError
 from ..types import Release, SearchReport, TaskState
 from . import rows
 from .database import Database
-from .parts import entry
+from .parts import attempts_made, entry
 from .records import ReleaseState
-from .schema import monitors, observations, releases, searches, tasks
+from .schema import observations, releases, searches, tasks
 
 __all__ = ["Releases"]
 
 
 class Releases:
-    """Releases, searches and audit monitors; a part of `Store`."""
+    """Releases and searches; a part of `Store`."""
 
     _database: Database
 
@@ -77,18 +76,24 @@ class Releases:
             self._point(connection, task, release, new, reason, before=row.active_release)
 
     def conclude(
-        self, report: SearchReport, delta_spent: float, release: Release | None = None, expected: str | None = None
+        self,
+        report: SearchReport,
+        delta_spent: float,
+        release: Release | None = None,
+        expected: str | None = None,
+        regroupings: int | None = None,
     ) -> bool:
         """Stores what came of an attempt, in one transaction: the search, what it spent, and its release, active.
 
-        The release is refused if the task was paused or its active release changed while the attempt was made. A
-        task that is not served is `refused` with the report's reason, unless it is paused.
+        The release is refused if the task was paused, its active release changed, or it was merged or split while
+        the attempt was made. A task that is not served is `refused` with the report's reason, unless it is paused.
 
         Args:
             report: what was found; its `refusal` is completed.
             delta_spent: error probability the attempt spent.
             release: what is to serve from now on.
             expected: the release that was active when the attempt began.
+            regroupings: the task's count of regroupings when the attempt began; None does not look at it.
 
         Returns:
             Whether the release serves now.
@@ -99,6 +104,8 @@ class Releases:
                 report.refusal = "the task was paused meanwhile"
             elif release is not None and task is not None and task.active_release != expected:
                 report.refusal = "the active release was withdrawn or replaced meanwhile"
+            elif release is not None and task is not None and regroupings not in (None, task.regroupings):
+                report.refusal = "the task was merged or split meanwhile"
             promoted = release is not None and not report.refusal
             row = {"task": report.task, "at_label": report.at_label, "delta_spent": delta_spent}
             text = rows.report_text(report)
@@ -137,11 +144,10 @@ class Releases:
             mine = observations.c.task == task
             last = select(func.coalesce(func.max(observations.c.n), 0)).where(mine)
             calls = select(func.count()).select_from(observations).where(mine)
-            made = select(func.count()).select_from(searches).where(searches.c.task == task)
             start = {
                 "row": connection.execute(last).scalar_one(),
                 "calls": connection.execute(calls).scalar_one(),
-                "attempts": connection.execute(made).scalar_one(),
+                "attempts": attempts_made(connection, task),
             }
             entry(connection, self._database.clock(), "rollback", task, {"release": release, "start": start})
         return True
@@ -155,24 +161,6 @@ class Releases:
         connection.execute(tasks.update().where(tasks.c.id == task).values(values))
         details = {"release": release, "before": before, "state": state, "reason": reason}
         entry(connection, self._database.clock(), "activate", task, details)
-
-    def retire(self, release: str, reason: str) -> None:
-        """Withdraws a release; if it was serving, its task is observed again.
-
-        Raises:
-            StoreError: there is no such release.
-        """
-        with self._database.write(notify=True) as connection:
-            row = _row(connection, release)
-            if row is None:
-                raise StoreError(f"There is no release {release!r}.", hint="`jitr tasks` lists them.")
-            self._set_state(connection, release, "retired")
-            connection.execute(
-                tasks.update()
-                .where(tasks.c.active_release == release)
-                .values(active_release=None, state="observing", reason=reason)
-            )
-            entry(connection, self._database.clock(), "retire", row.task, {"release": release, "reason": reason})
 
     def add_search(self, report: SearchReport, delta_spent: float | None = None) -> None:
         """Stores what a search found.
@@ -196,30 +184,15 @@ class Releases:
             return [rows.report_of(text) for text in connection.execute(query).scalars()]
 
     def attempts(self, task: str) -> int:
-        """Number of searches made for a task: the index of its next attempt."""
-        query = select(func.count()).select_from(searches).where(searches.c.task == task)
+        """Index of a task's next attempt: its searches so far, and what merging and splitting cost it."""
         with self._database.read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return attempts_made(connection, task)
 
     def delta_spent(self, task: str) -> float:
         """Error probability the attempts of a task have spent together, ≥ 0."""
         query = select(func.coalesce(func.sum(searches.c.delta_spent), 0.0)).where(searches.c.task == task)
         with self._database.read() as connection:
             return float(connection.execute(query).scalar_one())
-
-    def save_monitor(self, release: str, state: dict[str, Any]) -> None:
-        """Stores the state of a release's audit monitor; JSON values."""
-        values = {"state": rows.dumps(state), "updated": self._database.clock()}
-        with self._database.write() as connection:
-            if not connection.execute(monitors.update().where(monitors.c.release == release).values(values)).rowcount:
-                connection.execute(monitors.insert(), {"release": release, **values})
-
-    def monitor(self, release: str) -> dict[str, Any] | None:
-        """The stored state of a release's audit monitor, None if there is none."""
-        query = select(monitors.c.state).where(monitors.c.release == release)
-        with self._database.read() as connection:
-            text = connection.execute(query).scalar()
-            return None if text is None else dict(json.loads(text))
 
     def _set_state(self, connection: Connection, release: str | None, state: ReleaseState) -> None:
         if release is not None:

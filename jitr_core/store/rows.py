@@ -15,6 +15,7 @@ from ..types import (
     CandidateReport,
     Certificate,
     Decision,
+    Declaration,
     Example,
     Match,
     Observation,
@@ -27,6 +28,7 @@ from ..types import (
 
 __all__ = [
     "call_of",
+    "declaration_of",
     "dumps",
     "example_of",
     "observation_of",
@@ -43,7 +45,6 @@ __all__ = [
     "template_row",
 ]
 
-_HANDED_OVER = ("deferral", "ood", "fallback")
 """Reasons for which a release passed a call on, having looked at it."""
 
 
@@ -165,21 +166,24 @@ def example_of(row: Row[Any]) -> Example:
     depend on the input. What a release handed over was labelled whatever the coin said, and what fell back is no
     fair sample: the input may be why.
     """
-    handed_over = row.release is not None and row.kind == "teacher" and row.reason in _HANDED_OVER
     return Example(
         slots=tuple(json.loads(row.slots)),
         answer=row.answer,
         group=row.input_hash,
         seq=row.seq,
-        audit_share=row.audit_share if row.release is not None else 1.0,
         sampled=row.reason != "fallback" and (row.audit if row.release is not None else True),
-        deferred_by=row.release if handed_over else None,
     )
 
 
 def task_of(row: Row[Any]) -> Task:
     """The task of a row."""
-    return Task(row.id, row.app, row.tenant, row.name, row.state, row.reason)
+    said = (row.decided, row.ignored, row.regroupings, row.input_type, row.task_type)
+    return Task(row.id, row.app, row.tenant, row.name, row.state, row.reason, *said)
+
+
+def declaration_of(row: Row[Any]) -> Declaration:
+    """The declaration of a row."""
+    return Declaration(row.task, row.app, row.tenant, row.step, tuple(json.loads(row.literals)))
 
 
 def template_row(template: Template) -> dict[str, Any]:

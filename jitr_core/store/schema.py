@@ -12,10 +12,10 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Meta
 __all__ = [
     "REVISIONS",
     "counters",
+    "declarations",
     "leases",
     "ledger",
     "metadata",
-    "monitors",
     "observations",
     "patterns",
     "releases",
@@ -84,8 +84,27 @@ tasks = Table(
     Column("active_release", String),
     Column("merged_into", String),
     Column("created", Double, nullable=False),
+    Column("decided", Boolean, nullable=False, server_default="0"),
+    Column("ignored", Boolean, nullable=False, server_default="0"),
+    Column("regroupings", Integer, nullable=False, server_default="0"),
+    Column("forgone", Integer, nullable=False, server_default="0"),
+    Column("input_type", String, nullable=False, server_default=""),
+    Column("task_type", String, nullable=False, server_default=""),
 )
-"""`merged_into`: the surviving task; a merged task is kept as a row only to say where it went."""
+"""`merged_into`: the surviving task; a merged task is kept as a row only to say where it went. `forgone`: attempts that
+count as made, because calls of the task had a part in them while they belonged to another one.
+"""
+
+declarations = Table(
+    "declarations",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    Column("task", String, nullable=False),
+    Column("app", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("step", String, nullable=False),
+    Column("literals", Text, nullable=False),
+)
 
 templates = Table(
     "templates",
@@ -133,14 +152,6 @@ searches = Table(
     Column("at_label", Integer, nullable=False),
     Column("delta_spent", Double, nullable=False),
     Column("report", Text, nullable=False),
-)
-
-monitors = Table(
-    "monitors",
-    metadata,
-    Column("release", String, primary_key=True),
-    Column("state", Text, nullable=False),
-    Column("updated", Double, nullable=False),
 )
 
 ledger = Table(

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, case, select
 
 from ..errors import StoreError
 from ..types import Task, TaskState, Template
 from . import rows
 from .database import Database
-from .parts import entry, regrouped, survivors
-from .schema import observations as o
-from .schema import releases, tasks, templates
+from .parts import entry, survivors
+from .schema import tasks, templates
 
 __all__ = ["Tasks"]
 
@@ -24,19 +23,17 @@ class Tasks:
     _database: Database
 
     def save_templates(self, found: Sequence[Template]) -> None:
-        """Stores templates; one that is known only changes its task. Those of a merged task go to the survivor."""
+        """Stores templates that are new. Those of a merged task go to the survivor; a known one stays with its task."""
         if not found:
             return
         with self._database.write(notify=True) as connection:
             merged = survivors(connection)
+            known = set(connection.execute(select(templates.c.id)).scalars())
             for template in found:
-                row = rows.template_row(template)
-                row["task"] = merged.get(template.task, template.task)
-                known = connection.execute(
-                    templates.update().where(templates.c.id == template.id).values(task=row["task"])
-                )
-                if not known.rowcount:
-                    connection.execute(templates.insert(), row)
+                if template.id not in known:
+                    row = rows.template_row(template)
+                    connection.execute(templates.insert(), {**row, "task": merged.get(template.task, template.task)})
+                    known.add(template.id)
 
     def templates(self) -> list[Template]:
         """All templates, oldest first."""
@@ -82,51 +79,56 @@ class Tasks:
             self._note(connection, "state", task, state=state, reason=reason)
 
     def rename(self, task: str, name: str) -> None:
-        """Changes what a task is called in reports.
+        """Gives a task the name the user wants, and notes it in the ledger.
 
         Raises:
             StoreError: there is no such task.
         """
-        with self._database.write(notify=True) as connection:
-            if not connection.execute(
-                tasks.update().where(tasks.c.id == task).values(name=rows.storable(name))
-            ).rowcount:
-                raise _unknown(task)
+        self._decide(task, "rename", {"name": rows.storable(name)})
 
-    def merge_tasks(self, gone: str, survivor: str) -> None:
-        """Moves the calls and templates of a task to another one that does the same job.
-
-        The releases of the task that goes are retired; the survivor's go on with the templates they were certified
-        on. Its
-        searches stay its own, since the survivor's budget of error probability has not paid for them.
-
-        Args:
-            gone: the task that goes; nothing happens if the two are one already.
-            survivor: the older task, which stays.
+    def ignore(self, task: str) -> None:
+        """Has a task left alone: it is paused until `unignore`, and so marked.
 
         Raises:
-            StoreError: one of the two does not exist.
+            StoreError: there is no such task.
         """
+        self._decide(task, "ignore", {"ignored": True, "state": "paused", "reason": "ignored by hand"})
+
+    def unignore(self, task: str) -> None:
+        """Ends what `ignore` began: the release that was active, if any, serves again.
+
+        Raises:
+            StoreError: there is no such task.
+        """
+        state = case((tasks.c.active_release.is_not(None), "active"), else_="observing")
+        self._decide(task, "unignore", {"ignored": False, "reason": "no longer ignored"}, state=state)
+
+    def describe(self, task: str, input_type: str, task_type: str, name: str) -> None:
+        """Keeps what the teacher says a task is, and the name it gives unless the user has decided about the task.
+
+        A name that another task has is followed by a number.
+        """
+        values = {"input_type": rows.storable(input_type), "task_type": rows.storable(task_type)}
         with self._database.write(notify=True) as connection:
-            merged = survivors(connection)
-            survivor = merged.get(survivor, survivor)
-            gone = merged.get(gone, gone)
-            if gone == survivor:
-                return  # done already, perhaps the other way round by another process
-            if _row(connection, gone) is None or _row(connection, survivor) is None:
-                raise StoreError(
-                    f"Tasks {gone!r} and {survivor!r} cannot be merged.", hint="Both must exist and differ."
-                )
-            for table in (o, templates):
-                connection.execute(table.update().where(table.c.task == gone).values(task=survivor))
-            regrouped(connection)
-            mine = releases.c.task == gone, releases.c.state != "withdrawn"
-            connection.execute(releases.update().where(*mine).values(state="retired"))
-            values: dict[str, Any] = {"merged_into": survivor, "active_release": None, "state": "observing"}
-            connection.execute(
-                tasks.update().where(tasks.c.id == gone).values(**values, reason=f"merged into {survivor}")
-            )
-            self._note(connection, "merge", survivor, gone=gone)
+            task = survivors(connection).get(task, task)
+            connection.execute(tasks.update().where(tasks.c.id == task).values(values))
+            row = _row(connection, task)
+            if row is not None and name and not row.decided:
+                query = select(tasks.c.name).where(tasks.c.id != task, tasks.c.merged_into.is_(None))
+                taken, number, base = set(connection.execute(query).scalars()), 1, rows.storable(name)
+                name = base
+                while name in taken:
+                    number += 1
+                    name = f"{base} ({number})"
+                connection.execute(tasks.update().where(tasks.c.id == task).values(name=name))
+
+    def _decide(self, task: str, kind: str, values: dict[str, Any], **computed: ColumnElement[Any]) -> None:
+        """Changes a task because the user says so, which the miner must respect from then on."""
+        with self._database.write(notify=True) as connection:
+            changed = tasks.update().where(tasks.c.id == task).values(**values, **computed, decided=True)
+            if not connection.execute(changed).rowcount:
+                raise _unknown(task)
+            self._note(connection, kind, task, **values)
 
     def _note(self, connection: Connection, kind: str, task: str, **details: Any) -> None:
         entry(connection, self._database.clock(), kind, task, details)

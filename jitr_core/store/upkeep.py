@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from ..errors import ConfigError, StoreError
 from .database import Database
-from .parts import entry, regrouped
+from .parts import entry, regrouped, survivors
 from .records import LedgerEntry, Purged
-from .schema import counters, leases, ledger, monitors, patterns, releases, searches, tasks, templates
+from .schema import counters, declarations, leases, ledger, patterns, releases, searches, tasks, templates
 from .schema import observations as o
 
 __all__ = ["Upkeep"]
@@ -54,14 +55,15 @@ class Upkeep:
         with self._database.read() as connection:
             return [_entry_of(row) for row in connection.execute(query)]
 
-    def last_entry(self, kind: str, task: str | None = None) -> LedgerEntry | None:
-        """The latest entry of a kind, None if there is none.
+    def last_entry(self, kind: str | Sequence[str], task: str | None = None) -> LedgerEntry | None:
+        """The latest entry of a kind or of several, None if there is none.
 
         Args:
             kind: what happened.
             task: if given, only entries about this task.
         """
-        query = select(ledger).where(ledger.c.kind == kind).order_by(ledger.c.n.desc()).limit(1)
+        kinds = [kind] if isinstance(kind, str) else kind
+        query = select(ledger).where(ledger.c.kind.in_(kinds)).order_by(ledger.c.n.desc()).limit(1)
         if task is not None:
             query = query.where(ledger.c.task == task)
         with self._database.read() as connection:
@@ -148,7 +150,8 @@ class Upkeep:
             doomed = select(tasks.c.id)
             if task is not None:
                 conditions.append(o.c.task == task)
-                doomed = doomed.where(or_(tasks.c.id == task, tasks.c.merged_into == task))
+                merged = [gone for gone, into in survivors(connection).items() if into == task]
+                doomed = doomed.where(tasks.c.id.in_([task, *merged]))
             if tenant is not None:
                 conditions.append(o.c.tenant == tenant)
                 doomed = doomed.where(tasks.c.tenant == tenant)
@@ -205,12 +208,11 @@ def _purge_tasks(connection: Connection, doomed: Select[tuple[str]], number: int
     for each in ids:
         of_task = releases.c.task == each
         paths += connection.execute(select(releases.c.path).where(of_task)).scalars()
-        names = select(releases.c.id).where(of_task)
-        connection.execute(delete(monitors).where(monitors.c.release.in_(names)))
         mine = select(templates.c.id).where(templates.c.task == each)
         connection.execute(delete(patterns).where(patterns.c.template.in_(mine)))
         for table in (templates, releases, searches):
             numbers[table.name] += connection.execute(delete(table).where(table.c.task == each)).rowcount
+        connection.execute(delete(declarations).where(declarations.c.task == each))
         numbers["tasks"] += connection.execute(delete(tasks).where(tasks.c.id == each)).rowcount
     return Purged(number, **numbers, paths=tuple(paths))
 
@@ -224,9 +226,9 @@ _CONTRADICTIONS: tuple[tuple[Select[Any], str], ...] = (
     (_missing(o.c.task, tasks.c.id), "Task {0} is missing, but {1} calls belong to it."),
     (_missing(o.c.template, templates.c.id), "Template {0} is missing, but {1} calls need it."),
     (_missing(templates.c.task, tasks.c.id), "Task {0} is missing, but {1} templates belong to it."),
+    (_missing(declarations.c.task, tasks.c.id), "Task {0} is missing, but it was declared."),
     (_missing(releases.c.task, tasks.c.id), "Task {0} is missing, but {1} releases belong to it."),
     (_missing(patterns.c.template, templates.c.id), "Template {0} is missing, but it has a pattern."),
-    (_missing(monitors.c.release, releases.c.id), "Release {0} is missing, but it has an audit monitor."),
     (_missing(tasks.c.merged_into, tasks.c.id), "Task {0} is missing, but {1} tasks were merged into it."),
     (_missing(tasks.c.active_release, releases.c.id), "Release {0} is missing, but it is active."),
     (

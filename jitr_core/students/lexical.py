@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,21 @@ from .text import MAX_CHARS, Bag, bag
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Vocabulary"]
+__all__ = ["Known", "Vocabulary"]
+
+
+class Known(NamedTuple):
+    """The features of one input that a vocabulary has.
+
+    Attributes:
+        place: shape (k,), where in the vocabulary they are.
+        counts: shape (k,), how often each occurs, ≥ 1.
+        share: of the input's different features, in [0, 1]; None if it has none.
+    """
+
+    place: NDArray[np.intp]
+    counts: NDArray[np.int64]
+    share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +70,24 @@ class Vocabulary:
         """Features of one input; its slots are normalised."""
         return bag(slots, self.kind, self.max_chars)
 
-    def weigh(self, found: Bag) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """TF-IDF weights of one input, of length 1 in the Euclidean norm, or empty if no feature is known.
-
-        Returns:
-            Places in the vocabulary and weights (1 + log count) × idf / norm, both of shape (k,).
-        """
+    def known(self, found: Bag) -> Known:
+        """What of an input's features is in the vocabulary."""
         if not len(self.hashes):
-            return np.zeros(0, np.intp), np.zeros(0, np.float32)
-        place = np.searchsorted(self.hashes, found.hashes)
+            return Known(np.zeros(0, np.intp), np.zeros(0, np.int64), 0.0 if len(found.hashes) else None)
+        place = self.hashes.searchsorted(found.hashes)
         place[place == len(self.hashes)] = 0
         known = self.hashes[place] == found.hashes
         place = place[known]
-        weight = (1 + np.log(found.counts[known].astype(np.float32))) * self.idf[place]
-        norm = float(np.sqrt(weight @ weight))
-        return place, weight / np.float32(norm) if norm else weight
+        share = len(place) / len(known) if len(known) else None
+        return Known(place, found.counts[known], share)
+
+    def weights(self, known: Known) -> NDArray[np.float32]:
+        """TF-IDF weights of one input, (1 + log count) × idf / norm, shape (k,), of Euclidean length 1 or 0."""
+        weight: NDArray[np.float32] = (1 + np.log(known.counts.astype(np.float32))) * self.idf[known.place]
+        norm = math.sqrt(weight @ weight)
+        if norm:
+            weight /= np.float32(norm)
+        return weight
 
     def rarity(self, hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Inverse document frequency of features, shape (k,); unknown ones are as rare as the rarest."""
@@ -85,10 +103,10 @@ class Vocabulary:
         """TF-IDF weights of many inputs, shape (n, p), sparse."""
         from scipy.sparse import csr_matrix
 
-        rows = [self.weigh(b) for b in bags]
-        starts = np.concatenate([[0], np.cumsum([len(place) for place, _ in rows])])
-        places = np.concatenate([place for place, _ in rows]) if rows else np.zeros(0, np.intp)
-        weights = np.concatenate([weight for _, weight in rows]) if rows else np.zeros(0, np.float32)
+        rows = [self.known(b) for b in bags]
+        starts = np.concatenate([[0], np.cumsum([len(row.place) for row in rows])])
+        places = np.concatenate([np.zeros(0, np.intp), *(row.place for row in rows)])
+        weights = np.concatenate([np.zeros(0, np.float32), *(self.weights(row) for row in rows)])
         return csr_matrix((weights, places, starts), shape=(len(bags), len(self.hashes)))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

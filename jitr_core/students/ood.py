@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .text import Bag
-
-__all__ = ["Gate", "known_share"]
+__all__ = ["Gate"]
 
 _QUANTILE = 0.0025  # of the training inputs' known shares; the gate opens at half of it
 _LONGER = 4.0  # times the longest usual input
@@ -52,7 +49,7 @@ class Gate:
 
         Args:
             length: in characters, all slots together, as the input came.
-            share: see `known_share`.
+            share: see `Known.share`.
         """
         if length > self.most_chars:
             return True
@@ -66,14 +63,3 @@ class Gate:
     def restore(cls, settings: dict[str, Any]) -> Gate:
         """The inverse of `state`."""
         return cls(float(settings["least_known"]), int(settings["most_chars"]), bool(settings["empty"]))
-
-
-def known_share(found: Bag, hashes: NDArray[np.uint64]) -> float | None:
-    """Share of an input's different features that are among `hashes` (ascending), in [0, 1]; None if it has none."""
-    if not len(found.hashes):
-        return None
-    if not len(hashes):
-        return 0.0
-    place = np.searchsorted(hashes, found.hashes)
-    place[place == len(hashes)] = 0
-    return float(np.mean(hashes[place] == found.hashes))

@@ -16,10 +16,10 @@ from ..types import Slots
 from .base_models import BaseModel, BaseModels
 from .combine import Combination
 from .files import verify_folder, write_folder
-from .lexical import Vocabulary
-from .ood import Gate, known_share
+from .lexical import Known, Vocabulary
+from .ood import Gate
 from .pairs import pair_features
-from .text import Bag, normalise
+from .text import normalise
 from .views import Landmarks, Names, arrange, embedding_vector
 
 __all__ = ["Head", "LinearStudent", "Student", "load_student"]
@@ -124,12 +124,12 @@ class LinearStudent:
             return self.answers[0], 0.0, True
         texts = arrange([normalise(slot) for slot in slots], self.slots)
         chars = self.vocabularies["char"]
-        char_bag = chars.bag(texts)
-        if self.gate.closed(length, known_share(char_bag, chars.hashes)):
+        known = chars.known(chars.bag(texts))
+        if self.gate.closed(length, known.share):
             return self.answers[0], 0.0, True
         if self.combination is None:
             return self.answers[0], self.constant, False
-        chosen, confidence = self.combination.decide(self._scores(texts, char_bag))
+        chosen, confidence = self.combination.decide(self._scores(texts, known))
         return self.answers[chosen[0]], float(confidence[0]), False
 
     def predict(self, inputs: Sequence[Slots]) -> tuple[list[str], NDArray[np.float64]]:
@@ -137,13 +137,14 @@ class LinearStudent:
         found = [self.predict_one(slots) for slots in inputs]
         return [answer for answer, _, _ in found], np.array([confidence for _, confidence, _ in found], np.float64)
 
-    def _scores(self, texts: tuple[str, ...], char_bag: Bag) -> NDArray[np.float32]:
+    def _scores(self, texts: tuple[str, ...], chars: Known) -> NDArray[np.float32]:
         """Scores of each head, shape (v, 1, c)."""
         kinds = {kind for head in self.heads for kind in head.linear}
         weights = {}
         for kind in kinds:
             vocabulary = self.vocabularies[kind]
-            weights[kind] = vocabulary.weigh(char_bag if kind == "char" else vocabulary.bag(texts))
+            known = chars if kind == "char" else vocabulary.known(vocabulary.bag(texts))
+            weights[kind] = known.place, vocabulary.weights(known)
         vectors = {view: self._vector(view, texts)[None] for view in {*self.landmarks, *self.names}}
         memo: dict[str, dict[int, NDArray[np.float32]]] = {view: {} for view in vectors}
         scores = np.empty((len(self.heads), 1, len(self.answers)), np.float32)

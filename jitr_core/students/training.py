@@ -16,7 +16,7 @@ from ..types import Slots
 from .base_models import BaseModels
 from .combine import cross_combine, fit_combination
 from .lexical import Vocabulary
-from .ood import Gate, known_share
+from .ood import Gate
 from .pairs import MAX_SLOTS, pair_features, pair_width
 from .recipes import CandidateRecipe, HeadRecipe
 from .ridge import kernel_ridge, landmark_ridge, sparse_ridge
@@ -34,6 +34,7 @@ _CHARS = 5_000  # of each slot, for character n-grams
 _MOST_EXACT = 8_000  # most inputs of a lexical head solved exactly, for memory's sake
 # Estimated seconds, one core: a fused multiply-add in dense and in sparse products; conjugate gradient steps.
 _DENSE_S, _SPARSE_S, _STEPS = 4e-11, 3e-9, 30
+_MOST_KEPT = 32_000_000  # products of lexical features that are kept, 128 MB, of each vocabulary
 _PATIENCE_S = 60.0
 _JOINT_S = 10.0
 _MIRROR = np.array([1.0, -1.0], np.float32)
@@ -128,6 +129,7 @@ class Bench:
         self._heads: dict[str, tuple[_Array, Head]] = {}
         self._views: dict[str, tuple[_Array, Landmarks]] = {}
         self._crossed: dict[str, Crossed] = {}
+        self._products: dict[tuple[str, int], _Array] = {}
 
     @property
     def paired(self) -> bool:
@@ -172,7 +174,7 @@ class Bench:
     @cached_property
     def _known(self) -> list[float | None]:
         # The vocabulary holds what occurs in two inputs or more, so each input's share is as if it had been left out.
-        return [known_share(b, self.vocabularies["char"].hashes) for b in self._bags["char"]]
+        return [self.vocabularies["char"].known(b).share for b in self._bags["char"]]
 
     @cached_property
     def closed(self) -> NDArray[np.bool_]:
@@ -237,12 +239,18 @@ class Bench:
 
     def _joint_s(self, recipe: HeadRecipe) -> float:
         """Estimated seconds of multiplying lexical features with those of the landmarks."""
-        work = 0.0
-        for kind in recipe.lexical:
-            matrix = self._matrices[kind]
-            counts = [np.bincount(m.indices, minlength=m.shape[1]) for m in (matrix, matrix[self._chosen])]
-            work += float(counts[0].astype(float) @ counts[1])
-        return work * _SPARSE_S
+        return sum(self._meetings[kind][1] for kind in recipe.lexical) * _SPARSE_S
+
+    @cached_property
+    def _meetings(self) -> dict[str, tuple[float, float]]:
+        """For each vocabulary, how often a feature of an input meets itself in another, and in a landmark."""
+        found = {}
+        for kind, matrix in self._matrices.items():
+            everywhere, there = (
+                np.bincount(m.indices, minlength=m.shape[1]).astype(float) for m in (matrix, matrix[self._chosen])
+            )
+            found[kind] = float(everywhere @ everywhere), float(everywhere @ there)
+        return found
 
     def crossed(self, recipe: CandidateRecipe) -> Crossed:
         """What a candidate does on inputs it has not seen."""
@@ -326,8 +334,7 @@ class Bench:
         parts = (*recipe.lexical, *recipe.kernels)
         for part in parts:
             if part in recipe.lexical:
-                matrix = self._matrices[part]
-                own = np.asarray((matrix @ matrix[chosen].T).todense(), np.float32)
+                own = self._product(part, chosen)
             else:
                 vectors, landmarks = self._view(part)
                 own = landmarks.kernel(vectors, self._block_weights(part, recipe))
@@ -336,6 +343,17 @@ class Bench:
             factors[part] = 1 / (max(spread, 1e-3) * len(parts))
             total += own * np.float32(factors[part])
         return total, factors
+
+    def _product(self, kind: str, chosen: NDArray[np.intp]) -> _Array:
+        """Scalar products of lexical features, shape (n, m), kept for the next head where they are not too many."""
+        key = kind, len(chosen)
+        if key in self._products:
+            return self._products[key]
+        matrix = self._matrices[kind]
+        found: _Array = (matrix @ matrix[chosen].T).toarray().astype(np.float32, copy=False)
+        if found.size <= _MOST_KEPT:
+            self._products[key] = found
+        return found
 
     def _block_weights(self, view: str, recipe: HeadRecipe) -> dict[str, float]:
         wanted = recipe.kernels[view]
@@ -347,10 +365,9 @@ class Bench:
         if recipe.kernels:
             return "exact" if self.n <= _EXACT else "landmarks"
         matrices = [self._matrices[kind] for kind in recipe.lexical]
-        frequencies = [np.bincount(matrix.indices).astype(float) for matrix in matrices]
         columns = (len(np.unique(self.folds)) + 1) * len(self.classes.answers)
         seconds = {
-            "exact": self.n**3 * _DENSE_S + sum(float(f @ f) for f in frequencies) * _SPARSE_S,
+            "exact": self.n**3 * _DENSE_S + sum(self._meetings[kind][0] for kind in recipe.lexical) * _SPARSE_S,
             "sparse": sum(m.nnz for m in matrices) * columns * 4 * _STEPS * _SPARSE_S / 4,
         }
         if self.n > _MOST_EXACT:

@@ -19,10 +19,15 @@ from jitr_core.types import Decision, Match
 
 
 class FakeEngine:
-    """Decides for the teacher, or for a replacement that always gives the same answer; dead, it raises everywhere."""
+    """Decides for the teacher, or for a replacement that always gives the same answer.
 
-    def __init__(self, replacement: str | None = None, *, audit: bool = False, dead: bool = False) -> None:
-        self.replacement, self.audits, self.dead = replacement, audit, dead
+    Deferring, it has a release that is not sure; dead, it raises everywhere.
+    """
+
+    def __init__(
+        self, replacement: str | None = None, *, audit: bool = False, deferring: bool = False, dead: bool = False
+    ) -> None:
+        self.replacement, self.audits, self.deferring, self.dead = replacement, audit, deferring, dead
         self.release = "r1"
         self.decided, self.observed, self.audited, self.faults = [], [], [], []
 
@@ -31,11 +36,13 @@ class FakeEngine:
             raise RuntimeError("dead engine")
         self.decided.append(call)
         match = Match("task-1", "template-1", ())
+        if self.deferring:
+            return Decision("teacher", "deferral", match, self.release, None, 0.4, self.audits, 0.1)
         if self.replacement is None or not call.replaceable:
             return Decision("teacher", "no_release", match)
         return Decision("replacement", "answered", match, self.release, self.replacement, 0.97, self.audits, 0.1)
 
-    def observe(self, call, decision, answer):
+    def observe(self, call, decision, answer, ask=None):
         if self.dead:
             raise RuntimeError("dead engine")
         self.observed.append((call, decision, answer))

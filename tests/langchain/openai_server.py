@@ -85,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests.append(request)
+        if self.server.fails_on_texts and not request.get("tools") and not request.get("response_format"):
+            return self._send("application/json", '{"error": {"message": "down"}}', 500)
         text, tool = _answer(request)
         finish = "stop" if tool is None else "tool_calls"
         usage = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
@@ -101,9 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.dumps({**base, "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
         self._send("text/event-stream", "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]))
 
-    def _send(self, kind: str, body: str) -> None:
+    def _send(self, kind: str, body: str, status: int = 200) -> None:
         data = body.encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
@@ -116,6 +118,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[dict[str, Any]] = []
+        self.fails_on_texts = False
 
     @property
     def url(self) -> str:

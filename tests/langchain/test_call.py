@@ -27,9 +27,9 @@ class Verdict(BaseModel):
     [
         ({"metadata": {"jitr_step": "a"}, "tags": ["jitr:b"], "run_name": "c"}, "a"),
         ({"tags": ["x", "jitr:b"], "run_name": "c"}, "b"),
-        ({"metadata": {"lc_agent_name": "agent", "langgraph_node": "node"}, "run_name": "c"}, "agent/node"),
-        ({"metadata": {"langgraph_checkpoint_ns": "outer:1f-2|1|in:9c", "langgraph_node": "in"}}, "outer/in"),
-        ({"run_name": "c", "tags": ["seq:step:2"]}, "c"),
+        ({"metadata": {"lc_agent_name": "agent", "langgraph_node": "node"}, "run_name": "c"}, "@agent/node/c"),
+        ({"metadata": {"langgraph_checkpoint_ns": "outer:1f-2|1|in:9c", "langgraph_node": "in"}}, "@outer/in"),
+        ({"run_name": "c", "tags": ["seq:step:2"]}, "@c"),
         ({"tags": ["seq:step:2", "map:key:k"]}, ""),
     ],
 )
@@ -45,7 +45,7 @@ def test_a_declared_step_wins_and_the_run_name_of_a_chain_is_not_one(teacher, en
     chain.invoke(INPUTS[0], {"run_name": "outer"})
     (PROMPT | JITRChatModel(llm=teacher, jitr=engine)).invoke(INPUTS[0], {"run_name": "outer"})
     list(RunnableLambda(lambda x: JITRChatModel(llm=teacher, jitr=engine).invoke(x)).stream("x", {"tags": ["jitr:t"]}))
-    assert [call.step for call in engine.decided] == ["triage", "judge", "", "t"]
+    assert [call.step for call in engine.decided] == ["triage", "@judge", "", "t"]
 
 
 def test_the_call_carries_roles_texts_and_the_teachers_name(wrapped, engine):

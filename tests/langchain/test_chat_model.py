@@ -332,5 +332,5 @@ def test_a_graph_streams_as_it_does_bare_and_names_its_nodes(replacement):
     engine = FakeEngine(replacement)
     got = streamed(JITRChatModel(llm=Teacher(), jitr=engine))
     assert got == streamed(Brief() if replacement else Teacher())
-    assert [call.step for call in engine.decided] == ["triage", "sub/judge"]
+    assert [call.step for call in engine.decided] == ["@triage", "@sub/judge"]
     assert len(engine.observed) == 2 and not engine.faults

@@ -45,16 +45,20 @@ def openai():
         yield chat_openai, server
 
 
-class _AroundOpenAI(ChatModelIntegrationTests):
+class _Around:
+    """What the suites have to know of the wrapper around `ChatOpenAI`."""
+
     replacement: str | None = None
+    deferring = False
 
     @pytest.fixture(autouse=True)
     def _teacher(self, openai):
         chat_openai, server = openai
-        self.engine = FakeEngine(self.replacement)
+        server.fails_on_texts = self.replacement is not None  # what a student cannot honour stays the provider's
+        self.engine = FakeEngine(self.replacement, deferring=self.deferring)
         self.teacher = chat_openai(model="gpt-fake", base_url=server.url, max_retries=0)
-        self.server = server
         yield
+        server.fails_on_texts = False
         assert not self.engine.faults
 
     @pytest.fixture
@@ -99,14 +103,28 @@ class _AroundOpenAI(ChatModelIntegrationTests):
         return "gpt-other"
 
 
+class TestAroundOpenAI(_Around, ChatModelUnitTests):
+    """Nothing is asked here; the address is one that stays, as the snapshot of the dump has it."""
+
+    @pytest.fixture(autouse=True)
+    def _teacher(self, openai):
+        self.engine = FakeEngine()
+        self.teacher = openai[0](model="gpt-fake", base_url="http://127.0.0.1:9/v1", max_retries=0)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # LangChain's own, with or without the wrapper
-class TestAroundOpenAIObserving(_AroundOpenAI):
+class TestAroundOpenAIObserving(_Around, ChatModelIntegrationTests):
     pass
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-class TestAroundOpenAIReplaced(_AroundOpenAI):
-    """Every call a student can honour is replaced."""
+class TestAroundOpenAIDeferring(_Around, ChatModelIntegrationTests):
+    deferring = True
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+class TestAroundOpenAIReplaced(_Around, ChatModelIntegrationTests):
+    """Every call a student can honour is replaced; the provider would answer it with an error."""
 
     replacement = "Positive."
 

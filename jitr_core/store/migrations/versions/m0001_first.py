@@ -74,8 +74,24 @@ def _tasks() -> None:
         sa.Column("active_release", sa.String()),
         sa.Column("merged_into", sa.String()),
         sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("decided", sa.Boolean(), nullable=False, server_default="0"),
+        sa.Column("ignored", sa.Boolean(), nullable=False, server_default="0"),
+        sa.Column("regroupings", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("forgone", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("input_type", sa.String(), nullable=False, server_default=""),
+        sa.Column("task_type", sa.String(), nullable=False, server_default=""),
         sa.PrimaryKeyConstraint("n"),
         sa.UniqueConstraint("id"),
+    )
+    op.create_table(
+        "declarations",
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("task", sa.String(), nullable=False),
+        sa.Column("app", sa.String(), nullable=False),
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("step", sa.String(), nullable=False),
+        sa.Column("literals", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("n"),
     )
     op.create_table(
         "templates",
@@ -122,13 +138,6 @@ def _releases() -> None:
         sa.PrimaryKeyConstraint("n"),
     )
     op.create_index("ix_searches_task", "searches", ["task"])
-    op.create_table(
-        "monitors",
-        sa.Column("release", sa.String(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("updated", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("release"),
-    )
 
 
 def _records() -> None:

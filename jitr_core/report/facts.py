@@ -1,0 +1,150 @@
+"""What there is to say of a task, as plain values: for `jitr tasks --json`, and for the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..config import Policy
+from ..identify import answer_space
+from ..manage import pipeline, task_templates
+from ..types import GIVEN
+from .wording import share
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+    from ..store import Store
+    from ..types import Observation, Task
+
+__all__ = ["marked", "task_facts"]
+
+_ANSWERS = 2_000  # latest labelled calls whose answers are looked at
+_EXAMPLES = 3
+_SEEN = 60  # latest calls among which examples are chosen
+_DAY_S = 86_400.0
+
+
+def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
+    """All there is to say of every task, or of one; JSON values.
+
+    Args:
+        store: the opened state.
+        task: only this one, with examples.
+
+    Returns:
+        For each task: `task` (its id), `name`, `app`, `tenant`, `state`, `reason`, `why` (it is or is not replaced),
+        `decided` (by the user), `ignored`, `input_type` and `task_type` (as the teacher said), `templates` [{`id`,
+        `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
+        `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `answers` {`kind`, `labels`, `reason`},
+        `replacement` or null, and `examples` [{`input`, `answer`}] if it is one task.
+    """
+    tasks = store.tasks()
+    last = max((store.counts(each.id).last_time or 0.0 for each in tasks), default=0.0)
+    cold_path = pipeline(store, Policy(), f"sqlite:///{store.path}")
+    wanted = tasks if task is None else [task]
+    return [_facts(store, each, last, cold_path, with_examples=task is not None) for each in wanted]
+
+
+def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
+    counts, release = store.counts(task.id), store.active_release(task.id)
+    space = answer_space(store.answer_counts(task.id, _ANSWERS))
+    days = max(last - (counts.first_time if counts.first_time is not None else last), _DAY_S) / _DAY_S
+    declared = [each for each in store.declarations() if each.task == task.id]
+    templates = [
+        {
+            "id": each.template.id,
+            "step": each.template.step.removeprefix(GIVEN),
+            "text": marked(each.template.literals),
+            "calls": each.calls,
+        }
+        for each in task_templates(store, task)
+    ]
+    facts: dict[str, Any] = {
+        "task": task.id,
+        "name": task.name,
+        "app": task.app,
+        "tenant": task.tenant,
+        "state": task.state,
+        "reason": task.reason,
+        "decided": task.decided,
+        "ignored": task.ignored,
+        "input_type": task.input_type or None,
+        "task_type": task.task_type or None,
+        "declared": [
+            {"step": each.step, "text": marked(each.literals) if each.literals else None} for each in declared
+        ],
+        "templates": templates,
+        "calls": counts.calls,
+        "calls_per_day": round(counts.calls / days, 2),
+        "labels": counts.labels,
+        "replaced": counts.answered,
+        "coverage": counts.answered / counts.calls if counts.calls else None,
+        "audits": counts.audits,
+        "attempts": store.attempts(task.id),
+        "answers": {"kind": space.kind, "labels": list(space.labels), "reason": space.reason},
+        "replacement": None,
+    }
+    if release is not None:
+        facts["replacement"] = {
+            "family": release.family,
+            "base_model": release.base_model,
+            "threshold": release.certificate.threshold,
+            "size_bytes": release.size_bytes,
+            "agreement_low": release.certificate.agreement_low,
+        }
+    facts["why"] = _why(task, facts, cold_path)
+    if with_examples:
+        facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
+    return facts
+
+
+def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
+    """Why a task is or is not replaced, and what comes next."""
+    answers, release = facts["answers"], facts["replacement"]
+    if task.state == "paused":
+        return f"not replaced: {task.reason or 'paused'}"
+    if release is not None:
+        low = share(release["agreement_low"])
+        return f"replaced where confidence ≥ {release['threshold']:.3f}: {task.reason}, agreement ≥ {low}"
+    if not facts["calls"]:
+        return "no calls yet"
+    missing = cold_path.missing(task)
+    due = f"the next search is due in {missing:,} calls" if missing else "the next search is due"
+    if task.state == "refused":
+        return f"not replaced: {task.reason}; {due}"
+    if answers["kind"] != "labels" and facts["labels"]:
+        return f"not replaceable as it looks: {answers['reason']}; {due}"
+    if not facts["labels"]:
+        return f"nothing to learn from: no call has a labelled answer; {due}"
+    return f"replaceable as it looks: {answers['reason']}; {due}"
+
+
+def _examples(seen: list[Observation]) -> Iterator[dict[str, Any]]:
+    """The latest calls with an answer of each kind, the latest first."""
+    told: set[str] = set()
+    spare = []
+    for each in reversed(seen):
+        match, answer = each.decision.match, each.answer.text if each.answer else each.decision.answer
+        if match is None or answer is None:
+            continue
+        example = {"input": list(match.slots), "answer": answer}
+        if answer in told:
+            spare.append(example)
+            continue
+        told.add(answer)
+        yield example
+        if len(told) == _EXAMPLES:
+            return
+    yield from spare[: _EXAMPLES - len(told)]
+
+
+def marked(literals: tuple[str, ...] | list[str]) -> str:
+    r"""A template for reading: its slots in braces, its messages introduced by their roles.
+
+    Example:
+        >>> marked(("\x1esystem\x1fSort it.\x1euser\x1fMessage: ", ""))
+        'system: Sort it.\nuser: Message: {input}'
+    """
+    names = ["{input}"] if len(literals) == 2 else [f"{{input {i}}}" for i in range(1, len(literals))]
+    text = "".join(part for pair in zip(literals, [*names, ""], strict=True) for part in pair)
+    return text.replace("\x1e", "\n").replace("\x1f", ": ").removeprefix("\n")

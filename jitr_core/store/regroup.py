@@ -1,0 +1,226 @@
+"""The part of the store that changes which calls make up a task: merging, splitting, declaring.
+
+delta is spent once over everything that is ever released for a call. Hence a task that takes in another one goes on at
+the later of their next attempts, a task that is split off at that of the one it came from, and a release serves on only
+where all templates it was certified on stay together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from ..errors import StoreError
+from ..types import Declaration, Task
+from . import rows
+from .database import Database
+from .parts import attempts_made, entry, regrouped, survivors
+from .schema import declarations, ledger, releases, tasks, templates
+from .schema import observations as o
+
+__all__ = ["Regrouping"]
+
+_STARTS = ("rollback", "restart", "purge")
+
+
+class Regrouping:
+    """Merges, splits and declarations; a part of `Store`. Every change raises `Store.version`."""
+
+    _database: Database
+
+    def merge_tasks(self, gone: str, survivor: str, *, by_hand: bool = False) -> bool:
+        """Moves the calls and templates of a task to another one that does the same job.
+
+        Releases answer the templates they were certified on, so the survivor's goes on; where it has none, the one
+        that served the other task does. Once there were releases, audits have labelled the two tasks' calls unevenly:
+        then only labels from now on count.
+
+        Args:
+            gone: the task that goes; nothing happens if the two are one already.
+            survivor: the older task, which stays.
+            by_hand: the user says so. The miner must not touch what the user has decided or paused.
+
+        Returns:
+            Whether the two are one now.
+
+        Raises:
+            StoreError: one of the two does not exist.
+        """
+        with self._database.write(notify=True) as connection:
+            merged = survivors(connection)
+            survivor, gone = merged.get(survivor, survivor), merged.get(gone, gone)
+            if gone == survivor:
+                return True  # done already, perhaps the other way round by another process
+            going, staying = _row(connection, gone), _row(connection, survivor)
+            if going is None or staying is None:
+                raise StoreError(
+                    f"Tasks {gone!r} and {survivor!r} cannot be merged.", hint="Both must exist and differ."
+                )
+            held = [row for row in (going, staying) if row.decided or row.state == "paused"]
+            if held and not by_hand:
+                return False
+            restart = _began(connection, gone) or _began(connection, survivor) or _released(connection, gone, survivor)
+            index = max(attempts_made(connection, gone), attempts_made(connection, survivor))
+            moved = _ids(connection, gone)
+            for table in (o, templates, declarations):
+                connection.execute(table.update().where(table.c.task == gone).values(task=survivor))
+            regrouped(connection)
+            values = _served_after(connection, going, staying)
+            if by_hand:
+                values["decided"] = True
+            _update(connection, survivor, **values, regroupings=staying.regroupings + 1)
+            _forgo(connection, survivor, index)
+            left = {"merged_into": survivor, "active_release": None, "state": "observing"}
+            _update(connection, gone, **left, reason=f"merged into {survivor}", regroupings=going.regroupings + 1)
+            self._note(connection, "merge", survivor, gone=gone, templates=moved, by_hand=by_hand)
+            if restart:
+                last = connection.execute(select(func.coalesce(func.max(o.c.n), 0))).scalar_one()
+                self._restart(connection, survivor, last, index)
+        return True
+
+    def split_task(self, task: str, new: Task, moved: Collection[str]) -> None:
+        """Makes some templates of a task, with their calls, a task of their own.
+
+        A release certified on templates of both tasks is withdrawn: it was never measured on either alone. Any other
+        one goes with its templates.
+
+        Args:
+            task: id of the task.
+            new: the task to be; it takes over state and reason of the one it comes from.
+            moved: ids of the templates.
+
+        Raises:
+            StoreError: there is no such task, or a template is not its own; nothing is changed.
+        """
+        with self._database.write(notify=True) as connection:
+            row = _row(connection, task)
+            if row is None or not set(moved) < set(_ids(connection, task)):
+                raise StoreError(
+                    f"Task {task!r} cannot be split so.", hint="`jitr tasks show TASK` lists its templates."
+                )
+            index, start = attempts_made(connection, task), _began(connection, task)
+            values = {"state": "paused" if row.state == "paused" else "observing", "reason": row.reason}
+            kept = {"app": row.app, "tenant": row.tenant, "ignored": row.ignored, "decided": True, "forgone": index}
+            born = {"id": new.id, "name": rows.storable(new.name), "created": self._database.clock()}
+            connection.execute(tasks.insert(), {**born, **kept, **values})
+            connection.execute(templates.update().where(templates.c.id.in_(moved)).values(task=new.id))
+            written = select(templates.c.literals).where(templates.c.id.in_(moved))
+            declared = (declarations.c.task == task) & declarations.c.literals.in_(written)
+            connection.execute(declarations.update().where(declared).values(task=new.id))
+            away = (o.c.task == task) & o.c.template.in_(moved)
+            connection.execute(o.update().where(away).values(task=new.id))
+            regrouped(connection)
+            _update(connection, task, decided=True, regroupings=row.regroupings + 1)
+            _divide_releases(connection, row, new.id, frozenset(moved))
+            self._note(connection, "split", task, new=new.id, templates=sorted(moved))
+            if start is not None:
+                for each in (task, new.id):
+                    self._restart(connection, each, start["row"], start["attempts"])
+
+    def declare_task(self, task: Task, declaration: Declaration) -> None:
+        """Stores a task the user knows before its first call, and how its calls are recognised."""
+        with self._database.write(notify=True) as connection:
+            where = {"id": task.id, "app": rows.storable(task.app), "tenant": rows.storable(task.tenant)}
+            values = {"name": rows.storable(task.name), "state": task.state, "reason": "", "decided": True}
+            connection.execute(tasks.insert(), {**where, **values, "created": self._database.clock()})
+            row = {name: rows.storable(value) for name, value in asdict(declaration).items() if name != "literals"}
+            connection.execute(declarations.insert(), {**row, "literals": rows.dumps(declaration.literals)})
+            self._note(connection, "declare", task.id, name=task.name, step=row["step"], literals=declaration.literals)
+
+    def declarations(self) -> list[Declaration]:
+        """All declarations, oldest first."""
+        with self._database.read() as connection:
+            query = select(declarations).order_by(declarations.c.n)
+            return [rows.declaration_of(row) for row in connection.execute(query)]
+
+    def joined_templates(self) -> frozenset[str]:
+        """Ids of the templates that ever came to another task by a merge."""
+        query = select(ledger.c.details).where(ledger.c.kind == "merge")
+        with self._database.read() as connection:
+            return frozenset(
+                template
+                for details in connection.execute(query).scalars()
+                for template in json.loads(details)["templates"]
+            )
+
+    def _restart(self, connection: Connection, task: str, row: int, attempts: int) -> None:
+        """Says that labels of a task up to a row count no more."""
+        before = select(func.count()).select_from(o).where(o.c.task == task, o.c.n <= row)
+        start = {"row": row, "calls": connection.execute(before).scalar_one(), "attempts": attempts}
+        self._note(connection, "restart", task, start=start)
+
+    def _note(self, connection: Connection, kind: str, task: str, **details: Any) -> None:
+        entry(connection, self._database.clock(), kind, task, details)
+
+
+def _row(connection: Connection, task: str) -> Row[Any] | None:
+    return connection.execute(select(tasks).where(tasks.c.id == task)).first()
+
+
+def _ids(connection: Connection, task: str) -> list[str]:
+    query = select(templates.c.id).where(templates.c.task == task).order_by(templates.c.n)
+    return list(connection.execute(query).scalars())
+
+
+def _update(connection: Connection, task: str, **values: Any) -> None:
+    connection.execute(tasks.update().where(tasks.c.id == task).values(**values))
+
+
+def _began(connection: Connection, task: str) -> dict[str, int] | None:
+    """Where the task's present begins, None if that is with its first call."""
+    mine = ledger.c.task == task, ledger.c.kind.in_(_STARTS)
+    last = connection.execute(select(ledger).where(*mine).order_by(ledger.c.n.desc()).limit(1)).first()
+    start: dict[str, int] | None = json.loads(last.details).get("start") if last is not None else None
+    return start
+
+
+def _released(connection: Connection, *found: str) -> bool:
+    return connection.execute(select(releases.c.id).where(releases.c.task.in_(found)).limit(1)).first() is not None
+
+
+def _forgo(connection: Connection, task: str, index: int) -> None:
+    """Makes the task's next attempt the one with this index, if it is not beyond it."""
+    lacking = index - attempts_made(connection, task)
+    if lacking > 0:
+        _update(connection, task, forgone=tasks.c.forgone + lacking)
+
+
+def _served_after(connection: Connection, going: Row[Any], staying: Row[Any]) -> dict[str, Any]:
+    """What serves the survivor of a merge, and its state: a pause of either stands."""
+    values: dict[str, Any] = {}
+    if staying.active_release is None and going.active_release is not None:
+        carried = releases.c.id == going.active_release
+        connection.execute(releases.update().where(carried).values(task=staying.id))
+        values = {"active_release": going.active_release, "state": going.state, "reason": going.reason}
+    mine = releases.c.task == going.id, releases.c.state != "withdrawn"
+    connection.execute(releases.update().where(*mine).values(state="retired"))
+    for row in (going, staying):
+        if row.state == "paused":
+            values |= {"state": "paused", "reason": row.reason}
+    return values
+
+
+def _divide_releases(connection: Connection, row: Row[Any], new: str, moved: frozenset[str]) -> None:
+    """Gives each release of a task that was split to the part it was certified on; withdraws it if that is both."""
+    for release in connection.execute(select(releases).where(releases.c.task == row.id)).all():
+        certified = set(json.loads(release.templates))
+        mine = releases.c.id == release.id
+        if certified and certified <= moved:
+            connection.execute(releases.update().where(mine).values(task=new))
+        elif not certified or certified & moved:
+            connection.execute(releases.update().where(mine).values(state="withdrawn"))
+        else:
+            continue
+        if release.id != row.active_release:
+            continue
+        torn = {"active_release": None, "state": "observing", "reason": "split: certified for both parts together"}
+        paused = {"state": "paused", "reason": row.reason} if row.state == "paused" else {}
+        _update(connection, row.id, **torn | paused)
+        if certified and certified <= moved:
+            serves = {"active_release": release.id, "state": row.state, "reason": row.reason}
+            _update(connection, new, **serves)
+            _update(connection, row.id, reason=paused.get("reason", "split"))

@@ -1,0 +1,175 @@
+"""LlamaIndex's requests and answers in JITR's records, and back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    MessageRole,
+    TextBlock,
+)
+from llama_index.core.llms.llm import LLM
+
+from jitr_core.integration import contract_of, is_replaceable, settings_of
+from jitr_core.types import Answer, Call, Decision
+
+__all__ = ["Response", "Streamed", "answer_of", "answer_of_stream", "call_of", "replacement_of"]
+
+Response = ChatResponse | CompletionResponse
+Streamed = tuple[Response | None, list[str | None]]
+"""The last response of a stream, which holds the whole text, and the delta of each."""
+
+_ASSISTANTS = ("assistant", "chatbot", "model")
+_TOOL_ROLES = ("tool", "function")
+_INPUT = ("prompt_tokens", "input_tokens", "prompt_token_count")
+_OUTPUT = ("completion_tokens", "output_tokens", "candidates_token_count")
+
+
+def call_of(llm: LLM, asked: Any, settings: Mapping[str, Any], step: str) -> Call | None:
+    """The record of one request, as it is known before the answer; None for what is no request.
+
+    Args:
+        llm: the teacher; its own settings count where the request has none.
+        asked: the chat's messages, or the prompt to complete.
+        settings: the keyword arguments of the request.
+        step: name of the step, "" if unknown.
+    """
+    if isinstance(asked, str):
+        pairs: tuple[tuple[str, str], ...] = (("user", asked),)
+        plain = True
+    elif isinstance(asked, list | tuple) and all([isinstance(message, ChatMessage) for message in asked]):
+        pairs, plain = _pairs(asked)
+    else:
+        return None
+    own = llm.__dict__
+    matter = settings_of(settings, own.get("additional_kwargs") or {}, own)
+    return Call(
+        id=os.urandom(16).hex(),
+        messages=pairs,
+        step=step,
+        contract=contract_of(matter) if matter else "",
+        # Not from the metadata: to make them takes longer than all the rest here, and the answer tells it too.
+        model=str(settings.get("model") or own.get("model") or own.get("model_name") or ""),
+        time=time.time(),
+        replaceable=plain and (not matter or is_replaceable(matter)),
+    )
+
+
+def _pairs(messages: Sequence[ChatMessage]) -> tuple[tuple[tuple[str, str], ...], bool]:
+    """(role, text) of each message, and whether that is all there is to them."""
+    pairs, plain = [], True
+    for message in messages:
+        role = _role(message)
+        if role in _TOOL_ROLES or (message.additional_kwargs and _calls_tools(message)):
+            plain = False
+        blocks = message.blocks
+        if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
+            text = blocks[0].text
+        else:
+            text = message.content or ""
+            plain = plain and all([isinstance(block, TextBlock) for block in blocks])
+        pairs.append((role, text))
+    return tuple(pairs), plain
+
+
+def _role(message: ChatMessage) -> str:
+    role = message.role
+    name = str(role._value_) if isinstance(role, MessageRole) else str(role)
+    return "assistant" if name in _ASSISTANTS else name
+
+
+def _calls_tools(message: ChatMessage | Response) -> bool:
+    more = message.additional_kwargs
+    return bool(more.get("tool_calls") or more.get("function_call"))
+
+
+def answer_of(response: Any, model: str, latency_s: float) -> Answer | None:
+    """The teacher's answer; None if it is anything but one text (tool calls, several blocks, nothing).
+
+    Args:
+        response: what the teacher returned.
+        model: its name where the response does not tell.
+        latency_s: seconds it took.
+    """
+    text = _text(response)
+    if text is None:
+        return None
+    raw = _fields(response.raw)
+    usage = _fields(raw.get("usage") or raw.get("usage_metadata") or response.additional_kwargs)
+    name = raw.get("model")
+    if not isinstance(name, str):
+        name = ""
+    return Answer(text, name or model, _count(usage, _INPUT), _count(usage, _OUTPUT), latency_s)
+
+
+def answer_of_stream(streamed: Streamed, model: str, latency_s: float) -> Answer | None:
+    """The answer of a stream that came to its end; None as in `answer_of`, or if its pieces do not add up to it.
+
+    Args:
+        streamed: the last response, and the delta of each.
+        model: the teacher's name where the response does not tell.
+        latency_s: seconds until the last piece was taken.
+    """
+    last, deltas = streamed
+    answer = answer_of(last, model, latency_s)
+    # A model that does not repeat the earlier text in each piece would teach a student the last word only.
+    told = "".join([delta or "" for delta in deltas])
+    return answer if answer is not None and told in ("", answer.text) else None
+
+
+def _text(response: Any) -> str | None:
+    if isinstance(response, CompletionResponse):
+        return None if _calls_tools(response) else response.text
+    if not isinstance(response, ChatResponse):
+        return None
+    message = response.message
+    blocks = message.blocks
+    if len(blocks) != 1 or _role(message) != "assistant" or _calls_tools(message):
+        return None
+    return blocks[0].text if isinstance(blocks[0], TextBlock) else None
+
+
+def _fields(whole: Any) -> dict[str, Any]:
+    """What the provider's own response holds, as a mapping; empty if it is none of the usual kinds."""
+    return whole if isinstance(whole, dict) else getattr(whole, "__dict__", {})
+
+
+def _count(usage: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    for name in names:
+        if isinstance(count := usage.get(name), int):
+            return count
+    return None
+
+
+def replacement_of(decision: Decision, *, chat: bool) -> Response:
+    """The replacement's answer as the response the app gets. No tokens were spent, so none are reported.
+
+    Args:
+        decision: a decision whose `kind` is "replacement".
+        chat: whether messages are answered, or a prompt is completed.
+
+    Raises:
+        ValueError: the decision has no answer.
+    """
+    text = decision.answer
+    if text is None:
+        raise ValueError("a replacement decided the call, but gave no answer")
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    origin = {
+        "task": decision.task,
+        "release": decision.release,
+        "confidence": decision.confidence,
+        "reason": decision.reason,
+    }
+    raw = {"model": f"jitr:{decision.release}", "usage": usage, "jitr": origin}
+    more = {"jitr": origin, **usage}
+    if not chat:
+        return CompletionResponse(text=text, raw=raw, additional_kwargs=more)
+    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[TextBlock(text=text)])
+    return ChatResponse(message=message, raw=raw, additional_kwargs=more)
