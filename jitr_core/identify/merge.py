@@ -23,17 +23,23 @@ MAX_INPUTS = 256
 so that two tasks keep the same ones."""
 
 FIRST_CHECK = 16
-"""Answers after which a task is compared with others for the first time, then at every doubling."""
+"""Answers after which a task is compared with others for the first time."""
+
+GROWTH = 1.25
+"""Factor by which its answers grow until it is compared again."""
+
+MIN_SHARED = 24
+"""Inputs two tasks must both have answered to be judged by them alone."""
 
 MIN_AGREEMENT = 0.9
 """Share of the shared inputs, in [0, 1], to which both must give the same answer."""
 
-MIN_KAPPA = 0.6
+MIN_KAPPA = 0.4
 """Smallest agreement beyond chance (Cohen's kappa, at most 1) on the shared inputs, at the lower end of what they
 leave possible."""
 
-SCORE_Z = 2.0
-"""Standard deviations down to that lower end (score interval: Wilson, JASA 1927): 0.977 one-sided."""
+SCORE_Z = 1.282
+"""Standard deviations down to that lower end (score interval: Wilson, JASA 1927): 0.9 one-sided."""
 
 MIN_OVERLAP = 0.5
 """Smallest share of labels, in [0, 1], that both tasks have (intersection over union)."""
@@ -61,11 +67,13 @@ class TaskAnswers:
         counts: how often each answer came; empty once there are too many different ones.
         inputs: hash of an input and its latest answer.
         open: there were too many different answers to keep.
+        due: answers after which it is compared with others next.
     """
 
     key: Key
     slots: int
     total: int = 0
+    due: int = FIRST_CHECK
     counts: Counter[str] = field(default_factory=Counter)
     inputs: dict[str, str] = field(default_factory=dict)
     open: bool = False
@@ -86,7 +94,10 @@ class TaskAnswers:
         self.inputs[content_hash(slots)] = answer
         if len(self.inputs) > MAX_INPUTS:
             del self.inputs[max(self.inputs)]
-        return self.total >= FIRST_CHECK and self.total & (self.total - 1) == 0
+        if self.total < self.due:
+            return False
+        self.due = int(self.total * GROWTH) + 1
+        return True
 
     def labels(self) -> set[str]:
         """The closed set of answers; empty if it is none."""
@@ -169,7 +180,7 @@ def same_job(one: TaskAnswers, other: TaskAnswers, one_wording: Sequence[str], o
     pairs = [(answer, other.inputs[key]) for key, answer in one.inputs.items() if key in other.inputs]
     if pairs:
         agreement, kappa = _agreement(pairs)
-        if agreement < MIN_AGREEMENT or kappa >= MIN_KAPPA:
+        if agreement < MIN_AGREEMENT or (kappa >= MIN_KAPPA and len(pairs) >= MIN_SHARED):
             return agreement >= MIN_AGREEMENT
     return _sentences_added(one_wording, other_wording)
 
