@@ -92,10 +92,10 @@ class Background:
         Raises:
             StoreError: the store fails; what could not be stored is kept for the next time, within bounds.
         """
-        self.freely.renew()
         touched = self._learn(batch)
         self._unstored += batch
         self._store()
+        self.freely.renew()
         self._audit(batch)
         if self.policy.ask_teacher:
             self._wonder(batch)
@@ -119,8 +119,10 @@ class Background:
 
     def close(self) -> None:
         """Give back what this process alone may hold, and close the store."""
-        self.freely.close()
-        self.store.close()
+        try:
+            self.freely.close()
+        finally:
+            self.store.close()
 
     def stand_down(self) -> None:
         """Serve no release until a batch goes well again: what cannot be audited must not be answered."""
@@ -182,7 +184,8 @@ class Background:
             decision.match, placed = self._place(observed.call, told)
         if decision.match is not None and observed.answer is not None:
             match = decision.match
-            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots, match.template))
+            # No template is parted here: its labels, releases and delta would have to be parted with it.
+            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots))
         return placed
 
     def _place(self, call: Call, answer: str | None) -> tuple[Match | None, list[tuple[str, Match]]]:
@@ -282,12 +285,12 @@ class Background:
             return
         templates, tasks = self.store.templates(), self.store.tasks()
         self.identifier.decide(Decisions.of(tasks, self.store.declarations()))
-        self.identifier.adopt(templates)
+        joined = self.store.joined_templates()
+        self.identifier.adopt(templates, apart=joined)
         kept = {template.task for template in templates}
         for task in {template.task for template in self.identifier.templates()} - kept:
             self.identifier.forget(task)
         self.freely.refresh(templates)
-        joined = self.store.joined_templates()
         table: dict[str, LoadedRelease] = {}
         for each in tasks:
             release = self.store.active_release(each.id) if each.state == "active" else None
@@ -325,13 +328,16 @@ def _answerable(release: Release, templates: list[Template], joined: frozenset[s
 
     Args:
         release: the release.
-        templates: all templates.
+        templates: all templates, oldest first: a wider version is younger than what it widens.
         joined: ids of templates that came to their task by a merge. Unless it was certified on them, neither they
             nor wider versions of them are the release's.
     """
     foreign = joined - set(release.templates)
     of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
-    certified = [t for t in of_task if t.id in release.templates]
     barred = [t for t in templates if t.id in foreign]
-    wider = [t for t in of_task if any(supersedes(t, narrow) for narrow in certified)]
+    wider = [
+        t
+        for place, t in enumerate(of_task)
+        if any(narrow.id in release.templates and supersedes(t, narrow) for narrow in of_task[:place])
+    ]
     return frozenset(release.templates) | {t.id for t in wider if not any(supersedes(t, other) for other in barred)}

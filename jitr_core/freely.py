@@ -53,7 +53,11 @@ class Freely:
         """Keep the index one's own."""
         if self._renew_at is not None and time.monotonic() >= self._renew_at:
             self._renew_at = time.monotonic() + _LEASE_S / 4
-            self._store.acquire(_LEASE, _owner(), _LEASE_S)
+            if not self._store.acquire(_LEASE, _owner(), _LEASE_S):
+                # Another process took the folder over, as this one was away too long.
+                self._renew_at = None
+                if self._meaning is not None:
+                    self._meaning.close()
 
     def refresh(self, templates: Sequence[Template]) -> None:
         """Take over what other processes found or purged."""

@@ -179,8 +179,10 @@ class Auditor:
 
     def _run(self) -> None:
         while True:
-            audit, _ = self._queue.get()
+            audit, give_up = self._queue.get()
             try:
                 audit()
+            except BaseException:  # a teacher may raise anything, the next audit is to be made all the same
+                give_up()
             finally:
                 self._queue.task_done()

@@ -72,7 +72,7 @@ class _Watch:
 
 
 def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
-    """The answer of a run; None if it is more than one text, or came out of a cache."""
+    """The answer of a run; None if it is more than one text, came out of a cache or from a replacement."""
     (generations,) = response.generations
     usage = _usage(response.llm_output or {})
     messages = [
@@ -82,6 +82,8 @@ def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
     chat = [ChatGeneration(message=_as_the_model_gave_it(message)) for message in messages]
     told = getattr(messages[0], "usage_metadata", None) if messages else None
     if told and told.get("total_cost") == 0:  # LangChain's mark on cached answers
+        return None
+    if any("jitr" in message.response_metadata for message in messages):
         return None
     return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), model, latency_s)
 

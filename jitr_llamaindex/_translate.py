@@ -90,7 +90,7 @@ def _calls_tools(message: ChatMessage | Response) -> bool:
 
 
 def answer_of(response: Any, model: str, latency_s: float) -> Answer | None:
-    """The teacher's answer; None if it is anything but one text (tool calls, several blocks, nothing).
+    """The teacher's answer; None if it is a replacement's or anything but one text (tool calls, several blocks).
 
     Args:
         response: what the teacher returned.
@@ -101,6 +101,8 @@ def answer_of(response: Any, model: str, latency_s: float) -> Answer | None:
     if text is None:
         return None
     raw = _fields(response.raw)
+    if "jitr" in raw:
+        return None  # a replacement's, through a wrapper of another engine
     usage = _fields(raw.get("usage") or raw.get("usage_metadata") or response.additional_kwargs)
     name = raw.get("model")
     if not isinstance(name, str):

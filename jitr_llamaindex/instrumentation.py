@@ -66,6 +66,8 @@ class _Spans(BaseSpanHandler[Any]):
     def span_enter(self, id_: str, bound_args: Any, instance: Any = None, parent_id: Any = None, **_: Any) -> None:  # type: ignore[override]
         """Remembers the span."""
         self._open[id_] = _Span(parent_id, instance)
+        if len(self._open) > _OPEN:
+            self._open.pop(next(iter(self._open)), None)
 
     def span_exit(self, id_: str, *args: Any, **_: Any) -> None:
         """Forgets the span."""

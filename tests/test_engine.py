@@ -18,6 +18,7 @@ from easy import easy_calls
 
 from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
 from jitr_core.jobs import policy_to_json
+from jitr_core.observe import Auditor
 from jitr_core.store import Store
 
 POLICY = Policy(families=("lexical",))
@@ -338,3 +339,16 @@ def test_a_forked_child_serves_and_leaves(tmp_path: Path) -> None:
     assert subprocess.run(command, timeout=60).returncode == 0
     with Store(url(tmp_path)) as store:
         assert sum(1 for _ in store.observations()) == 60
+
+
+def test_an_audit_that_raises_what_no_exception_is_leaves_the_others_standing():
+    made, given_up = [], []
+
+    def cancelled() -> None:
+        raise KeyboardInterrupt
+
+    auditor = Auditor(threaded=True)
+    auditor.put(cancelled, lambda: given_up.append(1))
+    auditor.put(lambda: made.append(1), lambda: None)
+    auditor.join()
+    assert (made, given_up) == ([1], [1])

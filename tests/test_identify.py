@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitr_core.identify import Identifier, identify_stream, join_prompt, prompt_text
+from jitr_core.identify import Identifier, identify_stream, join_prompt, prompt_text, supersedes
+from jitr_core.identify.template import make_template
 from jitr_core.types import Call
 
 WORDS = (
@@ -279,3 +280,10 @@ def test_chat_history_of_any_length_never_mixes_messages() -> None:
     assert None not in final
     sizes = Counter(len(match.slots) for c in calls if (match := identifier.match(c)))
     assert sizes == {1: 20, 3: 20, 5: 20, 7: 20}
+
+
+def test_a_template_that_takes_any_prompt_is_no_wider_version_of_another():
+    key = ("shop", "", "triage", "")
+    narrow = make_template(key, ("\x1euser\x1fSort: ", "."), "t")
+    assert supersedes(make_template(key, ("\x1euser\x1f", "."), "t"), narrow)
+    assert not supersedes(make_template(key, ("", ""), "t"), narrow)

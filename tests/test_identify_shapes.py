@@ -226,7 +226,7 @@ def test_a_restart_knows_the_templates_of_parted_tasks() -> None:
     assert [again.match(call) for call in calls] == [first.match(call) for call in calls]
 
 
-def test_known_tasks_are_bounded_and_the_one_answered_longest_ago_leaves() -> None:
+def test_beyond_the_bound_no_new_task_is_looked_for_and_known_ones_stay() -> None:
     identifier = Identifier(max_tasks=3)
 
     def feed(number: int) -> str | None:
@@ -234,10 +234,43 @@ def test_known_tasks_are_bounded_and_the_one_answered_longest_ago_leaves() -> No
         for i in range(9):
             call = Call(f"{number}-{i}", (("user", f"{text(9000 + number, 8)}.\nInput: {text(i)}"),))
             match = identifier.match(call) or identifier.learn(call).match
-            if match is not None:
-                identifier.note_answer(match.task, "yes", match.slots, match.template)
         return match.task if match else None
 
-    tasks = [feed(0), feed(1), feed(2), feed(0), feed(3)]
-    assert {template.task for template in identifier.templates()} == {tasks[0], tasks[2], tasks[4]}
-    assert feed(1) == tasks[1]
+    tasks = [feed(0), feed(1), feed(2)]
+    assert None not in tasks and feed(3) is None
+    assert [feed(0), feed(1), feed(2)] == tasks
+    identifier.forget(str(tasks[1]))
+    assert feed(4) is not None
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_inputs_written_by_a_formula_are_one_task_under_their_instruction(system: bool) -> None:
+    rng = random.Random(1)
+    calls, answers = [], []
+    question = "Is this review positive or negative? One word."
+    for i in range(400):
+        good = rng.random() < 0.5
+        word = rng.choice(("lovely", "moving", "witty", "warm") if good else ("dull", "clumsy", "cold", "tedious"))
+        review = f"A {word} film about {rng.choice(('love', 'war', 'chess'))}, number {rng.randrange(10**6)}."
+        messages = (("system", question), ("user", review)) if system else (("user", f"{question}\nReview: {review}"),)
+        calls.append(Call(str(i), messages))
+        answers.append("Positive" if good else "Negative")
+    assert len({a.final_task for a in identify_stream(calls, answers=answers)}) == 1
+
+
+def test_answers_that_the_instruction_lists_are_one_job_however_inputs_are_worded() -> None:
+    rng = random.Random(2)
+    said = {
+        "I would like to know about my {} order": "orders",
+        "I would like to know about a refund for my {}": "refunds",
+        "My new {} arrived broken": "repairs",
+        "The {} I bought is still not here": "delivery",
+    }
+    calls, answers = [], []
+    for i in range(300):
+        wording = rng.choice(list(said))
+        message = wording.format(f"{rng.choice(('phone', 'lamp', 'bike'))} {rng.randrange(1000)}")
+        system = "Sort the message into orders, refunds, repairs or delivery."
+        calls.append(Call(str(i), (("system", system), ("user", f"Message: {message}"))))
+        answers.append(said[wording])
+    assert len({a.final_task for a in identify_stream(calls, answers=answers)}) == 1

@@ -33,7 +33,7 @@ def _capped(message: str) -> list[str]:
     return [*tokens(message[:half]), message[half:-half], *tokens(message[-half:])]
 
 
-def common_literals(prompts: Sequence[Sequence[Sequence[str]]]) -> tuple[str, ...]:
+def common_literals(prompts: Sequence[Sequence[Sequence[str]]], *, placed: bool = True) -> tuple[str, ...]:
     """Literals that rebuild every one of the prompts, found message by message.
 
     The common tokens at the start and the end of each message are constant, and so are inner runs of tokens that all
@@ -42,19 +42,20 @@ def common_literals(prompts: Sequence[Sequence[Sequence[str]]]) -> tuple[str, ..
     Args:
         prompts: tokens of the messages of each prompt, as `mining_tokens` gives them; one prompt at least, and all
             must have the same sequence of roles.
+        placed: whether single inner words that stand at the same place in all prompts are constant, too.
 
     Returns:
         The constant parts, one more than there are slots.
     """
     literals = [""]
     for message in zip(*prompts, strict=True):
-        parts = _align(message)
+        parts = _align(message, placed)
         literals[-1] += parts[0]
         literals += parts[1:]
     return tuple(literals)
 
 
-def _align(texts: Sequence[Sequence[str]]) -> list[str]:
+def _align(texts: Sequence[Sequence[str]], placed: bool) -> list[str]:
     """The constant parts of one message."""
     first = texts[0]
     shortest = min(map(len, texts))
@@ -67,10 +68,10 @@ def _align(texts: Sequence[Sequence[str]]) -> list[str]:
     while tail < shortest - head and all(text[-1 - tail] == first[-1 - tail] for text in texts):
         tail += 1
     middles = [text[head : len(text) - tail] for text in texts]
-    return ["".join(first[:head]), *_inner(middles), "".join(first[len(first) - tail :])]
+    return ["".join(first[:head]), *_inner(middles, placed), "".join(first[len(first) - tail :])]
 
 
-def _inner(middles: Sequence[Sequence[str]]) -> list[str]:
+def _inner(middles: Sequence[Sequence[str]], placed: bool) -> list[str]:
     """Constant runs within the middles, in order."""
     base = min(middles, key=len)
     if len(base) < WINDOW:
@@ -92,7 +93,8 @@ def _inner(middles: Sequence[Sequence[str]]) -> list[str]:
         starts = tuple([place[gram][nth] for place in places])
         length = _agreeing(middles, starts, length)
         run = base[start : start + length]
-        if (_significant(run) or _in_place(run, starts, taken, middles)) and _in_order(taken, starts, length):
+        constant = _significant(run) or (placed and _in_place(run, starts, taken, middles))
+        if constant and _in_order(taken, starts, length):
             taken.append((starts, length))
     taken.sort()
     return _grown(middles, taken)

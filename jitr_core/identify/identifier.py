@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ class Identifier:
         min_calls: calls that must share a template before it is a task, ≥ 2.
         max_pool: most calls kept while they belong to no task, ≥ min_calls.
         max_pool_chars: most characters of prompts kept for them.
-        max_tasks: most tasks known at a time; the one that was answered longest ago leaves.
+        max_tasks: tasks beyond which no new one is looked for.
 
     Attributes:
         meaning: finds and recognises freely worded tasks; None leaves them alone.
@@ -78,8 +77,7 @@ class Identifier:
         self._refiner = Refiner()
         self._answers = AnswerBook()
         self._kinds = Kinds(min_calls)
-        # Tasks in the order of their latest answers, each with its place in the order in which they came to be.
-        self._born: OrderedDict[str, int] = OrderedDict()
+        self._born: dict[str, int] = {}  # each task's place in the order in which they came to be
         self._births = 0
         self._saying: dict[Saying, str] = {}
         self._max_tasks = max_tasks
@@ -104,16 +102,21 @@ class Identifier:
         """The template with this id, None if it is not known."""
         return self._index.by_id.get(template_id)
 
-    def adopt(self, templates: Iterable[Template]) -> None:
+    def adopt(self, templates: Iterable[Template], apart: Collection[str] = ()) -> None:
         """Make templates known that come from elsewhere, oldest first.
 
         Those known already, or widened since, change nothing. One that is narrower than an older one of its task stands
         beside it.
+
+        Args:
+            templates: the templates.
+            apart: ids of templates that came to their task by a merge: none is a version of another one.
         """
         older: set[str] = set()
+        alone = frozenset(apart)
         for template in templates:
             if self._index.by_id.get(template.id) != template:
-                related = self._index.of_task(template.task)
+                related = [t for t in self._index.of_task(template.task) if alone.isdisjoint((t.id, template.id))]
                 if any(supersedes(known, template) and known.id not in older for known in related):
                     continue
                 for known in related:
@@ -157,7 +160,7 @@ class Identifier:
             learned.match = _matched(template, prompt)
             return learned
         number = self._pool.add(pooled(call.id, key, roles, prompt))
-        if number not in self._pool.calls:
+        if number not in self._pool.calls or self._index.tasks() >= self._max_tasks:
             return learned
         proposal = self._miner.propose(number, trusted=self._decisions.trusts(key))
         if proposal is not None:
@@ -240,7 +243,6 @@ class Identifier:
         mine = next(iter(self._index.of_task(task)), None)
         if mine is None:
             return learned
-        self._born.move_to_end(task)
         known = self._index.by_id.get(template) if template is not None else None
         if known is not None and self._part(known, answer, slots, learned):
             return learned
@@ -297,12 +299,11 @@ class Identifier:
         if template.task not in self._born:
             self._born[template.task] = self._births
             self._births += 1
+        self._drop(template.id)
         self._index.add(template)
         self._refiner.add(template)
         self._miner.learn_scaffold(template.literals)
         self._saying.setdefault(_saying(key_of(template), template.literals), template.task)
-        while self._index.tasks() > self._max_tasks:
-            self.forget(next(iter(self._born)))
 
     def _drop(self, template_id: str) -> None:
         template = self._index.by_id.get(template_id)

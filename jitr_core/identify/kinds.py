@@ -111,7 +111,7 @@ class Kinds:
             return []
         watch.due = watch.total + watch.total // 8
         calls = list(watch.calls)
-        mark = _telling(calls, self._min_calls)
+        mark = None if _listed(literals, calls) else _telling(calls, self._min_calls)
         if mark is None:
             return []
         sides = [[call for call in calls if mark.on(call) is side] for side in (True, False)]
@@ -149,6 +149,16 @@ def _form(answer: str) -> Form:
     count = len(words(answer[:EDGE]))
     extent = "word" if count <= 1 else "phrase" if count <= RUN_WORDS else "text"
     return (opening, extent)
+
+
+def _listed(literals: Sequence[str], calls: Sequence[_Seen]) -> bool:
+    """Whether the constant text names the answers: then it is one job, however its inputs are worded."""
+    counts = Counter(call.answer for call in calls)
+    recurring = [answer for answer, count in counts.items() if count >= MIN_REPEATS]
+    if sum(counts[answer] for answer in recurring) < MAX_COMMON * len(calls):
+        return False
+    said = {word.casefold() for literal in literals for word in words(literal)}
+    return all(said.issuperset([word.casefold() for word in words(answer)]) for answer in recurring)
 
 
 def _telling(calls: Sequence[_Seen], min_calls: int) -> _Mark | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import Slots
@@ -138,19 +138,26 @@ class Miner:
             return Proposal((call.prompt,), tuple(members))
         if len(prompts) < self._min_calls and len(prompts) < MIN_DISTINCT * len(members):
             return None
-        literals = common_literals([self._pool.calls[other].tokens() for other in prompts.values()])
+        cut = [self._pool.calls[other].tokens() for other in prompts.values()]
+        fine = common_literals(cut)
+        # Inputs written by a formula share words as well: what these part is alike, taken as a whole it is not.
+        for literals in dict.fromkeys((fine, common_literals(cut, placed=False))):
+            if self._enough(call, literals, prompts, len(members), trusted):
+                fitting = tuple([n for n in members if fit(literals, self._pool.calls[n].prompt) is not None])
+                return Proposal(literals, fitting)
+        return None
+
+    def _enough(
+        self, call: Pooled, literals: tuple[str, ...], prompts: Mapping[str, int], size: int, trusted: bool
+    ) -> bool:
+        """Whether the literals of a bucket of calls, of which some prompts are looked at, are a template."""
         fits = [slots for prompt in prompts if (slots := fit(literals, prompt)) is not None]
         if len(fits) < len(prompts):
-            return None
-        if trusted:
-            enough = any(words(piece) for literal in literals for piece in _bodies(literal))
-            enough = enough and _alike(literals, fits, strict=False) <= MAX_ALIKE
-        else:
-            enough = self._convincing(call, literals, fits, len(members), self._common_lines(prompts.values()))
-        if not enough:
-            return None
-        fitting = tuple([n for n in members if fit(literals, self._pool.calls[n].prompt) is not None])
-        return Proposal(literals, fitting)
+            return False
+        if not trusted:
+            return self._convincing(call, literals, fits, size, self._common_lines(prompts.values()))
+        says = any(words(piece) for literal in literals for piece in _bodies(literal))
+        return says and _alike(literals, fits, strict=False) <= MAX_ALIKE
 
     def _common_lines(self, numbers: Iterable[int]) -> float:
         """Share of calls, in [0, 1], with an inner line that some, but not all, of the others have as well."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..types import Template
-from .template import Shape, TemplateIndex, fit, key_of, make_template
+from .template import Shape, TemplateIndex, fit, key_of, make_template, roles_of
 from .text import MESSAGE, tokens, words
 
 __all__ = ["Refiner", "core", "supersedes", "widened", "widened_template"]
@@ -112,6 +112,8 @@ def supersedes(wide: Template, narrow: Template) -> bool:
         return False
     if key_of(wide) != key_of(narrow) or len(wide.literals) == 1:
         return False
+    if roles_of(wide.literals) != roles_of(narrow.literals):
+        return False  # a template that takes any prompt is another input, no wider version
     pairs = list(zip(wide.literals, narrow.literals, strict=True))
     edges = pairs[0][1].startswith(pairs[0][0]) and pairs[-1][1].endswith(pairs[-1][0])
     return edges and all(literal in longer for literal, longer in pairs[1:-1])
