@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
 from .equivalence import equivalent
+from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, description, question, reading, supersedes, task_name
 from .route import LoadedRelease, Router
@@ -92,6 +93,9 @@ class Background:
         Raises:
             StoreError: the store fails; what could not be stored is kept for the next time, within bounds.
         """
+        if not self.store.path.exists():
+            # SQLite would go on writing to a file that nobody can open any more.
+            raise StoreError(f"The state {self.store.path} is gone.", hint="Restart the app to begin anew.")
         touched = self._learn(batch)
         self._unstored += batch
         self._store()

@@ -132,7 +132,8 @@ def read_calls(paths: Sequence[str | Path]) -> Iterator[CallRecord]:
     for path in map(Path, paths):
         number = 0
         try:
-            with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as f:
+            opened = gzip.open if path.suffix == ".gz" else open
+            with opened(path, "rt", encoding="utf-8-sig") as f:  # some tools begin a file with a byte order mark
                 for number, text in enumerate(f, start=1):
                     if text.strip():
                         yield _record(text, number - 1)

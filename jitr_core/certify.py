@@ -236,9 +236,10 @@ def _refusal(tested: tuple[int, int, int], total: int, *, target: float, delta: 
         reason = f"{total} labelled calls are too few: even without an error {least} are needed to show {target:.3g}"
         return Refusal(reason, calls, errors, allowed, least - total)
     share = calls / total
+    would = f"at most {allowed} would show {target:.3g}" if allowed >= 0 else f"too few calls to show {target:.3g}"
     reason = (
         f"agreement on the most confident {share:.0%} of {total} calls is {1 - errors / calls:.3f} "
-        f"({errors} errors); at most {allowed} would show {target:.3g}"
+        f"({errors} error{'s' * (errors != 1)}); {would}"
     )
     needed = _calls_needed(errors / calls, target=target, delta=delta)
     if needed is None:

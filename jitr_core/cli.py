@@ -270,7 +270,8 @@ def pause(task: TaskName, url: Url = DEFAULT_URL) -> None:
     with _open(url) as store:
         found = manage.find_task(store, task)
         manage.pause(store, found)
-    typer.echo(f"{found.name}: paused. The teacher answers; `jitr resume {found.id}` ends it.")
+    ends = f"jitr tasks unignore {found.id}" if found.ignored else f"jitr resume {found.id}"
+    typer.echo(f"{found.name}: paused. The teacher answers; `{ends}` ends it.")
 
 
 @app.command()
@@ -334,6 +335,8 @@ def purge(
 
     if task is None and tenant is None and days is None and not everything:
         raise ConfigError("say what to purge.", hint="Give --task, --tenant, --days or --all.")
+    if everything and (task is not None or tenant is not None or days is not None):
+        raise ConfigError("--all deletes everything.", hint="Leave out --task, --tenant and --days, or --all.")
     with _open(url) as store:
         found = manage.find_task(store, task) if task else None
         if not yes:

@@ -85,6 +85,8 @@ class Policy:
                 raise ConfigError(f"{name} must be ≥ {low}, got {getattr(self, name)}.")
         if not 0 <= self.ask_teacher <= 100:
             raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
+        if self.retention_days is not None and not self.retention_days > 0:
+            raise ConfigError(f"retention_days must be > 0, got {self.retention_days}.", hint="None keeps all calls.")
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)

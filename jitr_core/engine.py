@@ -122,8 +122,11 @@ class JITR:
     ) -> None:
         if training not in ("process", "inline", "off"):
             raise ConfigError(f"training must be process, inline or off, got {training!r}.")
-        if "://" not in url:
-            raise ConfigError(f"not a database URL: {url!r}.", hint="Write for example sqlite:///.jitr/jitr.db")
+        backend, _, path = url.partition(":///")
+        if not backend.startswith("sqlite") or path in ("", ":memory:"):
+            raise ConfigError(
+                f"{url!r} does not name an SQLite file.", hint="Write for example sqlite:///.jitr/jitr.db"
+            )
         self.url = absolute(url)  # the app may change its working folder
         self.policy, self.app, self.tenant = policy or Policy(), app, tenant
         self.faults: collections.Counter[str] = collections.Counter()

@@ -133,6 +133,7 @@ def test_purging_a_task_deletes_its_calls_and_files(state: str, tmp_path: Path) 
     with Store(state) as store:
         (task,) = store.tasks()
     assert run("purge", "--url", state)[0] == 2
+    assert run("purge", "--all", "--days", "1", "--yes", "--url", state)[0] == 2
     code, output = run("purge", "--task", task.id, "--yes", "--url", state)
     assert code == 0 and "calls deleted" in output
     with Store(state) as store:

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -352,3 +353,19 @@ def test_an_audit_that_raises_what_no_exception_is_leaves_the_others_standing():
     auditor.put(lambda: made.append(1), lambda: None)
     auditor.join()
     assert (made, given_up) == ([1], [1])
+
+
+def test_a_state_deleted_under_a_running_app_takes_its_replacements_out_of_service(tmp_path, caplog):
+    folder = tmp_path / "state"
+    jitr = JITR(url(folder), policy=POLICY, training="inline", seed=0)
+    assert "answered" in serve(jitr, easy_calls(600))
+    shutil.rmtree(folder)
+    jitr.refresh()
+    assert "answered" not in serve(jitr, easy_calls(20, seed=7))
+    assert "is gone" in caplog.text and jitr.faults
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "sqlite://", "sqlite:///", "sqlite:///:memory:", "postgresql://x/y"])
+def test_a_url_that_names_no_file_is_refused_at_once(wrong):
+    with pytest.raises(ConfigError, match="SQLite file"):
+        JITR(wrong)
