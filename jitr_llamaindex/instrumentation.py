@@ -98,7 +98,8 @@ class JITREventHandler(BaseEventHandler):
 
     The calls are stored, tasks found and replacements certified as behind a `JITRLLM`; `jitr tasks` shows them. Where a
     certified replacement would have answered, its answer is stored beside the LLM's (reason "shadow") and counted in
-    `could_replace`. Calls through a `JITRLLM` of the same process are that wrapper's affair and not observed again.
+    `could_replace`. Calls through a `JITRLLM` of the same process are that wrapper's affair and not observed again,
+    but for asynchronous streams of a `CustomLLM`, see docs/llamaindex.md.
 
     Attributes:
         observed: calls observed so far.
