@@ -211,8 +211,9 @@ class Identifier:
         self._keep(template)
         learned.created.append(template)
         hard = core(template.literals) or template.literals
-        # The quickest test first: this goes through the whole pool.
-        here = [(number, call) for number, call in self._pool.calls.items() if call.prompt.startswith(hard[0])]
+        # The quickest test first: this may go through the whole pool.
+        candidates = self._pool.starting(hard[0])
+        here = [(number, call) for number, call in candidates.items() if call.prompt.startswith(hard[0])]
         here = [(n, call) for n, call in here if (call.key, call.roles) == shape and fit(hard, call.prompt) is not None]
         for _, call in here:
             if fit(template.literals, call.prompt) is None and self._refiner.find(shape, call.prompt) == template.id:
