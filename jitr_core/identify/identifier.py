@@ -70,7 +70,7 @@ class Identifier:
         self,
         templates: Iterable[Template] = (),
         *,
-        min_calls: int = 8,
+        min_calls: int = 7,
         max_pool: int = 10_000,
         max_pool_chars: int = 64_000_000,
         max_tasks: int = 10_000,
