@@ -27,6 +27,7 @@ SHARED = {
     "_version",
     "equivalence",
     "calllog",
+    "structured",
     "files",
     "integration",
     "prices",
