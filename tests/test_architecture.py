@@ -39,6 +39,7 @@ STAGES = {
     "identify",
     "collect",
     "search",
+    "compose",
     "students",
     "certify",
     "promote",
@@ -56,6 +57,9 @@ HUBS = {"pipeline", "background", "freely", "engine", "manage", "jobs", "cli", "
 ALLOWED = {
     ("search", "students"),  # a search trains students …
     ("search", "collect"),  # … on a data set
+    ("compose", "search"),  # structured answers are searched field by field
+    ("compose", "students"),
+    ("compose", "collect"),
     ("store", "identify"),  # the default of the hash that groups examples
 }
 """The only imports from stage to stage."""

@@ -48,55 +48,6 @@ class Copied(NamedTuple):
     known: bool
 
 
-def _features(each: Tokens) -> list[list[str]]:
-    """Features of every token: its word and shape, its neighbours, its place in its line."""
-    words = [each.word(i) for i in range(len(each.tokens))]
-    lower = [word.casefold() for word in words]
-    found: list[list[str]] = []
-    start = 0
-    for end in range(1, len(words) + 1):
-        if end < len(words) and each.tokens[end].line == each.tokens[start].line:
-            continue
-        label = _label(lower[start:end])
-        for i in range(start, end):
-            before = lower[i - 1] if i > start else "\n"
-            after = lower[i + 1] if i + 1 < end else "\n"
-            further = lower[i - 2] if i > start + 1 else "\n"
-            beyond = lower[i + 2] if i + 2 < end else "\n"
-            found.append(
-                [
-                    f"w {lower[i]}",
-                    f"s {_shape(words[i])}",
-                    f"e {lower[i][-3:]}",
-                    f"p {before}",
-                    f"n {after}",
-                    f"pp {further} {before}",
-                    f"nn {after} {beyond}",
-                    f"l {each.slot[i]} {label}",
-                    f"i {label} {min(i - start, 6)}",
-                    f"j {label} {min(end - 1 - i, 3)}",
-                    f"g {each.tokens[i].glued} {i + 1 < end and each.tokens[i + 1].glued}",
-                ]
-            )
-        start = end
-    return found
-
-
-def _label(line: list[str]) -> str:
-    """What opens a line: "title" of "title: …"."""
-    return " ".join(line[: line.index(":")]) if ":" in line[:5] else ""
-
-
-def _shape(word: str) -> str:
-    if word.isdigit():
-        return f"d{min(len(word), 6)}"
-    if not word[0].isalpha():
-        return word
-    if word.isupper():
-        return "X" if len(word) == 1 else "XX"
-    return "Xx" if word[0].isupper() else "x"
-
-
 def _key(each: Tokens, first: int, last: int) -> tuple[str, ...]:
     return tuple([each.word(i).casefold() for i in range(first, last + 1)])
 
@@ -108,7 +59,7 @@ class Copier:
     Attributes:
         form: how a copied part is written, see `jitr_core.students.spans.FORMS`.
         numbers: only numbers are copied.
-        length: tokens of the longest span.
+        length: tokens of the longest span; numbers may have more.
         vocabulary: column of each feature.
         weights: shape (v, 5), of each feature in each role.
         lengths: shape (length,), of spans of 1, 2, … tokens.
@@ -132,11 +83,13 @@ class Copier:
         if not len(reading.first):
             return Copied(None, 0.0, 0.0, False)
         sums = np.zeros((len(each.tokens), _ROLES))
-        for i, names in enumerate(_features(each)):
+        for i, names in enumerate(each.features):
             columns = [self.vocabulary[name] for name in names if name in self.vocabulary]
             sums[i] = self.weights[columns].sum(axis=0)
         times = _times(each, reading, self.known)
-        return _best(_Spans.of(reading).scores(sums, self.lengths, _known(times) @ self.whole), reading, times, self.form)
+        return _best(
+            _Spans.of(reading).scores(sums, self.lengths, _known(times) @ self.whole), reading, times, self.form
+        )
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Settings and arrays to store."""
@@ -233,7 +186,7 @@ class _Spans:
             - inside[self.first]
             + sums[self.last, 3]
             + sums[self.after, 4] * self.has_after
-            + lengths[self.last - self.first]
+            + lengths[np.minimum(self.last - self.first, len(lengths) - 1)]
             + whole
         )
 
@@ -277,7 +230,6 @@ class CopyBench:
         self.keys = [_key(e, *gold[0]) if gold else None for e, gold in zip(inputs, golds, strict=True)]
         self.taught = np.zeros(len(inputs), bool)
         self.taught[self.row[self.gold]] = True
-        self._names = [_features(each) for each in self.inputs]
         self._match()
 
     def _gold(self, golds: list[list[tuple[int, int]]]) -> NDArray[np.bool_]:
@@ -294,9 +246,7 @@ class CopyBench:
         ids = {key: i for i, key in enumerate(dict.fromkeys(k for k in self.keys if k is not None))}
         self._ids = ids
         marked = {key: i + 1 for key, i in ids.items()}
-        found = [
-            _times(each, Reading.of([each], self.length, numbers=self.numbers), marked) for each in self.inputs
-        ]
+        found = [_times(each, Reading.of([each], self.length, numbers=self.numbers), marked) for each in self.inputs]
         self._value = np.concatenate([np.zeros(0), *found]).astype(np.intp) - 1  # −1: none
         self._own = np.array([-1 if k is None else ids[k] for k in self.keys], np.intp)
 
@@ -317,7 +267,7 @@ class CopyBench:
         rows = rows[np.cumsum(sizes[::-1])[::-1] <= max(_MOST_SPANS, int(sizes[-1]) if len(sizes) else 0)]
         if not len(rows):
             return None
-        counts = Counter(name for i in rows for name in {name for names in self._names[i] for name in names})
+        counts = Counter(name for i in rows for name in {name for names in self.inputs[i].features for name in names})
         vocabulary = {name: i for i, name in enumerate(sorted(n for n, c in counts.items() if c >= _MIN_INPUTS))}
         among = np.zeros(len(self.inputs), bool)
         among[rows] = True
@@ -333,7 +283,7 @@ class CopyBench:
         at, columns = [], []
         for i in rows:
             start = int(self.reading.offsets[i])
-            for j, names in enumerate(self._names[i]):
+            for j, names in enumerate(self.inputs[i].features):
                 found = [vocabulary[name] for name in names if name in vocabulary]
                 columns += found
                 at += [start + j] * len(found)
@@ -349,7 +299,7 @@ class CopyBench:
         each = np.cumsum(np.append(True, row[1:] != row[:-1])) - 1
         sizes = matrix.shape[1] * _ROLES, self.length, _KNOWN
         transposed = matrix.T.tocsr()
-        length = spans.last - spans.first
+        length = np.minimum(spans.last - spans.first, self.length - 1)
 
         def loss(flat: _Array) -> tuple[float, _Array]:
             own, lengths, whole = np.split(flat, np.cumsum(sizes)[:-1])

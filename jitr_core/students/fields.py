@@ -110,9 +110,7 @@ class Field:
         return combined(label, confidence, copied, [(item, said[part]) for item, part in self.items])
 
 
-def combined(
-    label: str, confidence: float, copied: Copied | None, items: Sequence[tuple[str, Choice]]
-) -> Certainty:
+def combined(label: str, confidence: float, copied: Copied | None, items: Sequence[tuple[str, Choice]]) -> Certainty:
     """A field's value and the figures that speak for it.
 
     Args:
@@ -297,9 +295,7 @@ class FieldsStudent:
 _TRUST = ("centre", "spread", "coefficients")
 
 
-def written(
-    values: Mapping[Path, str], orders: Mapping[frozenset[Path], tuple[Path, ...]], style: Style
-) -> str | None:
+def written(values: Mapping[Path, str], orders: Mapping[frozenset[Path], tuple[Path, ...]], style: Style) -> str | None:
     """The answer with these values, None if the teacher never gave one with these fields."""
     order = orders.get(frozenset(values))
     return None if order is None else style.write({path: values[path] for path in order})

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Token:
     glued: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tokens:
     """The tokens of an input.
 
@@ -64,6 +65,59 @@ class Tokens:
     def word(self, at: int) -> str:
         """The text of one token."""
         return self.text(at, at)
+
+    @cached_property
+    def features(self) -> list[list[str]]:
+        """Features of every token: its word and shape, its neighbours, its place in its line."""
+        return _features(self)
+
+
+def _features(each: Tokens) -> list[list[str]]:
+    words = [each.word(i) for i in range(len(each.tokens))]
+    lower = [word.casefold() for word in words]
+    found: list[list[str]] = []
+    start = 0
+    for end in range(1, len(words) + 1):
+        if end < len(words) and each.tokens[end].line == each.tokens[start].line:
+            continue
+        label = _label(lower[start:end])
+        for i in range(start, end):
+            before = lower[i - 1] if i > start else "\n"
+            after = lower[i + 1] if i + 1 < end else "\n"
+            further = lower[i - 2] if i > start + 1 else "\n"
+            beyond = lower[i + 2] if i + 2 < end else "\n"
+            found.append(
+                [
+                    f"w {lower[i]}",
+                    f"s {_shape(words[i])}",
+                    f"e {lower[i][-3:]}",
+                    f"p {before}",
+                    f"n {after}",
+                    f"pp {further} {before}",
+                    f"nn {after} {beyond}",
+                    f"l {each.slot[i]} {label}",
+                    f"i {label} {min(i - start, 6)}",
+                    f"j {label} {min(end - 1 - i, 3)}",
+                    f"g {each.tokens[i].glued} {i + 1 < end and each.tokens[i + 1].glued}",
+                ]
+            )
+        start = end
+    return found
+
+
+def _label(line: list[str]) -> str:
+    """What opens a line: "title" of "title: …"."""
+    return " ".join(line[: line.index(":")]) if ":" in line[:5] else ""
+
+
+def _shape(word: str) -> str:
+    if word.isdigit():
+        return f"d{min(len(word), 6)}"
+    if not word[0].isalpha():
+        return word
+    if word.isupper():
+        return "X" if len(word) == 1 else "XX"
+    return "Xx" if word[0].isupper() else "x"
 
 
 def tokens(slots: Sequence[str]) -> Tokens:
@@ -157,7 +211,9 @@ class Reading:
             edges.append(edges[-1] + len(one))
             offsets.append(offsets[-1] + len(each.tokens))
         none = [np.zeros(0, np.intp)]
-        return cls(inputs, np.array(edges), np.concatenate(first or none), np.concatenate(last or none), np.array(offsets))
+        return cls(
+            inputs, np.array(edges), np.concatenate(first or none), np.concatenate(last or none), np.array(offsets)
+        )
 
     def written(self, span: int, form: str) -> str | None:
         """What a span gives, encoded."""

@@ -228,9 +228,7 @@ _SMALL = 100_000  # entries up to which BLAS uses one thread anyway
 _COMBINATION = ("weights", "reliability", "centre", "spread", "coefficients")
 
 
-def restore_linear(
-    settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_models: BaseModels
-) -> LinearStudent:
+def restore_linear(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_models: BaseModels) -> LinearStudent:
     """The student that `LinearStudent.save` wrote.
 
     Args:
