@@ -1,8 +1,8 @@
-"""Composing: structured answers, field by field. Each field is searched on its own; an answer stands if all its fields do.
+"""Composing: structured answers, field by field. Each field is searched on its own; answers stand if all fields do.
 
-All is cross-fitted over the folds of the inputs: what a field's parts say of an input, which way of learning a field is
-the better one, how far a field and a whole answer are to be trusted. So the confidence of whole answers can be certified
-like that of labels.
+All is cross-fitted over the folds of the inputs: what a field's parts say of an input, which way of learning a field
+is the better one, how far a field and a whole answer are to be trusted. So the confidence of whole answers can be
+certified like that of labels.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .structured import MISSING, Path, Structured, Style, named, structured
 from .students.copier import Copied, CopyBench
 from .students.fields import Certainty, Choice, Field, FieldsStudent, Trust, combined, whole_figures, written
 from .students.plans import Plan, Table
+from .students.spans import Tokens
 from .students.student import LinearStudent
 from .types import CandidateReport
 
@@ -175,12 +176,12 @@ class _Composition:
         found: list[Certainty] = []
         for i in range(len(column)):
             said = [(item, Choice(r.predicted[i], float(r.confidence[i]))) for item, r in parts]
-            found.append(combined(gate.predicted[i], float(gate.confidence[i]), copied and copied[i], said))
+            found.append(combined(gate.predicted[i], float(gate.confidence[i]), copied[i] if copied else None, said))
         values = [each.value for each in found]
         right = np.array([v is not None and v == w for v, w in zip(values, column, strict=True)], bool)
         return _Tried(plan, gate, parts, bench, values, np.stack([each.figures for each in found]), right)
 
-    def _tokens(self, plan: Plan, row: int) -> object:
+    def _tokens(self, plan: Plan, row: int) -> Tokens | None:
         return self.table.tokens[row] if plan.form else None
 
     def _copied(self, plan: Plan, column: list[str | None]) -> tuple[CopyBench | None, list[Copied] | None]:
@@ -198,7 +199,7 @@ class _Composition:
             memo: dict[tuple[int, str | None], str] = {}
             answers = []
             for at, (group, call) in enumerate(zip(self.dataset.group.tolist(), self.calls, strict=True)):
-                value = call and call.values.get(path, MISSING)
+                value = None if call is None else call.values.get(path, MISSING)
                 if (group, value) not in memo:
                     memo[group, value] = label(group, value, f"<stray call {at}>")
                 answers.append(memo[group, value])
@@ -219,7 +220,7 @@ class _Composition:
         n = len(self.table.inputs)
         predicted, confidence, right = [""] * n, np.zeros(n), np.zeros(n, bool)
         style = Style.of([each for each in self.table.answers if each])
-        orders = [each and tuple(each.values) for each in self.table.answers]
+        orders = [None if each is None else tuple(each.values) for each in self.table.answers]
         for fold in np.unique(self.folds):
             held, rest = self.folds == fold, self.folds != fold
             if not rest.any():

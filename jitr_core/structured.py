@@ -1,4 +1,4 @@
-"""Structured answers: a JSON value in its frame of text, flat as paths and values, and written as the teacher writes."""
+"""Structured answers: a JSON value in its frame of text, flat as paths and values; written as the teacher writes."""
 
 from __future__ import annotations
 

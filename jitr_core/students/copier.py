@@ -179,7 +179,7 @@ class _Spans:
     def scores(self, sums: _Array, lengths: _Array, whole: _Array) -> _Array:
         """Scores, shape (s,), from the weights of each token in each role, shape (t, 5)."""
         inside = np.concatenate([[0.0], np.cumsum(sums[:, 2])])
-        return (
+        found: _Array = (
             sums[self.before, 0] * self.has_before
             + sums[self.first, 1]
             + inside[self.last + 1]
@@ -189,12 +189,13 @@ class _Spans:
             + lengths[np.minimum(self.last - self.first, len(lengths) - 1)]
             + whole
         )
+        return found
 
     def shares(self, residual: _Array, count: int) -> _Array:
-        """How much of a residual of each span falls on each of `count` tokens in each role: the gradient of `scores`."""
+        """How much of each span's residual falls on each of `count` tokens in each role: the gradient of `scores`."""
 
         def gathered(at: NDArray[np.intp], weight: _Array) -> _Array:
-            return np.bincount(at, weight, minlength=count + 1)
+            return np.asarray(np.bincount(at, weight, minlength=count + 1), np.float64)
 
         inside = np.cumsum(gathered(self.first, residual) - gathered(self.last + 1, residual))
         columns = [

@@ -1,7 +1,7 @@
 """The student of structured answers: a student for each field, and an answer only if all of them are confident.
 
-Every field has a **gate**, a student of labels: the field's usual values, that there is none, that it is copied from the
-input, or that it is a list of labels. What is copied a copier finds; each label of a list has a student of its own.
+Every field has a **gate**, a student of labels: the field's usual values, that there is none, that it is copied from
+the input, or that it is a list of labels. What is copied a copier finds; each label of a list has a student of its own.
 """
 
 from __future__ import annotations
@@ -276,7 +276,12 @@ class FieldsStudent:
             "fields": [],
         }
         for i, field in enumerate(self.fields):
-            own = {"path": list(field.path), "kind": field.kind, "constant": field.constant, "gate": field.gate}
+            own: dict[str, Any] = {
+                "path": list(field.path),
+                "kind": field.kind,
+                "constant": field.constant,
+                "gate": field.gate,
+            }
             own["items"] = [list(item) for item in field.items]
             if field.trust is not None:
                 arrays |= {f"field.{i}.trust.{key}": getattr(field.trust, key) for key in _TRUST}

@@ -97,7 +97,7 @@ class Table:
 
     def column(self, path: Path) -> list[str | None]:
         """A field's encoded values; `MISSING` where an answer lacks it, None where there is no answer."""
-        return [each and each.values.get(path, MISSING) for each in self.answers]
+        return [None if each is None else each.values.get(path, MISSING) for each in self.answers]
 
     def plans(self, path: Path) -> list[Plan]:
         """Ways to learn a field; none if it can only be written freely."""
