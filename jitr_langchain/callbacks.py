@@ -60,7 +60,7 @@ class _Watch:
             if call is None or claimed(self._engine, run):
                 return
             claim(self._engine, run)  # another handler may see it too
-            answer = _answer(response, call.model, perf_counter() - started)
+            answer = _answer(response, call, perf_counter() - started)
             if answer is not None:
                 self._engine.observe(call, self._engine.decide(call), answer)
         except Exception as error:
@@ -71,7 +71,7 @@ class _Watch:
         self._open.pop(run, None)
 
 
-def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
+def _answer(response: LLMResult, call: Call, latency_s: float) -> Answer | None:
     """The answer of a run; None if it is more than one text, came out of a cache or from a replacement."""
     (generations,) = response.generations
     usage = _usage(response.llm_output or {})
@@ -85,7 +85,7 @@ def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
         return None
     if any("jitr" in message.response_metadata for message in messages):
         return None
-    return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), model, latency_s)
+    return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), call, latency_s)
 
 
 def _usage(llm_output: Mapping[str, Any]) -> UsageMetadata | None:

@@ -28,6 +28,7 @@ SHARED = {
     "equivalence",
     "calllog",
     "structured",
+    "forms",
     "files",
     "integration",
     "prices",
