@@ -100,7 +100,7 @@ class Routed:
 def decided(engine: Engine, call: Call) -> Decision:
     """The engine's decision. An answer that is not of the form the call demands is not given: the teacher answers."""
     decision = engine.decide(call)
-    if decision.kind == "replacement" and call.form is not None and not fits(call.form, decision.answer):
+    if decision.answer is not None and call.form is not None and not fits(call.form, decision.answer):
         decision.kind, decision.reason, decision.answer = "teacher", "fallback", None
     return decision
 

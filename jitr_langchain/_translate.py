@@ -305,7 +305,7 @@ def replacement_message(decision: Decision, provider: str, form: Form | None = N
 
 def replacement_chunk(message: AIMessage) -> ChatGenerationChunk:
     """A replacement's answer as a stream of one chunk."""
-    pieces = [
+    pieces: Any = [
         {**call, "args": json.dumps(call["args"], ensure_ascii=False), "index": i, "type": "tool_call_chunk"}
         for i, call in enumerate(message.tool_calls)
     ]

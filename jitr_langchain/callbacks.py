@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 
 from jitr_core.config import disabled
-from jitr_core.integration import Engine, report_fault
+from jitr_core.integration import Engine, decided, report_fault
 from jitr_core.types import Answer, Call
 
 from ._runs import claim, claimed, remember, watched
@@ -62,7 +62,7 @@ class _Watch:
             claim(self._engine, run)  # another handler may see it too
             answer = _answer(response, call, perf_counter() - started)
             if answer is not None:
-                self._engine.observe(call, self._engine.decide(call), answer)
+                self._engine.observe(call, decided(self._engine, call), answer)
         except Exception as error:
             report_fault(self._engine, "observe", error)
 
