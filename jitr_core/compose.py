@@ -24,6 +24,7 @@ from .students.fields import Certainty, Choice, Field, FieldsStudent, Trust, com
 from .students.plans import Plan, Table
 from .students.spans import Tokens
 from .students.student import LinearStudent
+from .students.training import Bench
 from .types import CandidateReport
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class _Composition:
         self.table = Table(dataset.inputs, [known[label] for label in dataset.labels])
         self.calls = [known[answer] for answer in dataset.answers]
         self.searches: dict[tuple[str, ...], SearchResult] = {}
+        self.benches: dict[bytes, Bench] = {}
         self.families = policy.families
 
     def run(self) -> SearchResult:
@@ -210,6 +212,7 @@ class _Composition:
                 seed=self.seed,
                 families=self.families,
                 progress=self._within if self.progress else None,
+                benches=self.benches,
             )
         return self.searches[key]
 

@@ -109,8 +109,8 @@ class Table:
         copied = self._copied(values)
         if copied is not None:
             found.append(copied)
-        listed = _listed([value for _, value in values]) if not closed or len(counts) > MAX_CLOSED else None
-        if listed is not None:
+        listed = _listed([value for _, value in values])
+        if listed is not None and len(counts) > len(listed.items):  # else every list is one of a few
             found.append(listed)
         usual = sum(times for times in counts.values() if times >= MIN_USUAL * len(values))
         if closed and len(counts) <= MAX_CLOSED or not found and (closed or usual >= MIN_USUALLY * len(values)):
