@@ -12,6 +12,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from .errors import CallLogError
 from .types import Call
 
-__all__ = ["CallRecord", "call_of", "count_calls", "read_calls"]
+__all__ = ["CallRecord", "call_of", "called", "count_calls", "read_calls"]
 
 _CONTRACT = ("tools", "tool_choice", "response_format", "functions", "stop")
 
@@ -40,7 +41,7 @@ class CallRecord:
         model: the teacher's name; "" if not recorded.
         step: name of the step; "" if not recorded.
         options: recorded `tools`, `tool_choice`, `response_format` and what `params` holds.
-        tool_calls: tool calls in the answer.
+        tool_calls: tool calls in the answer, in LangChain's form or OpenAI's.
         usage: recorded token counts; empty if not recorded.
         latency_s: seconds the teacher took; None if not recorded.
         time: seconds since the epoch; None if not recorded or not a number.
@@ -56,6 +57,27 @@ class CallRecord:
     usage: Mapping[str, Any] = field(default_factory=dict)
     latency_s: float | None = None
     time: float | None = None
+
+    @property
+    def said(self) -> str:
+        """What answers are compared by: the text; of one call of a tool its arguments, of several all of them."""
+        if not self.tool_calls:
+            return self.answer
+        calls = [called(call) for call in self.tool_calls]
+        if len(calls) > 1:
+            return json.dumps([{"name": name, "arguments": arguments} for name, arguments in calls], ensure_ascii=False)
+        arguments = calls[0][1]
+        return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def called(call: Mapping[str, Any]) -> tuple[str, Any]:
+    """Name and arguments of a recorded call of a tool, in LangChain's form or OpenAI's; parsed if they are JSON."""
+    function = call.get("function", call)
+    arguments = function.get("args", function.get("arguments", {}))
+    if isinstance(arguments, str):
+        with suppress(ValueError):
+            arguments = json.loads(arguments)
+    return str(function.get("name", "")), arguments
 
 
 def _messages(line: dict[str, Any]) -> list[dict[str, Any]]:

@@ -117,7 +117,7 @@ def identify(
         identifier.meaning = offline()
     ids = [record.id for record in read_calls(calls)]
     stream = (call_of(record, str(i)) for i, record in enumerate(read_calls(calls)))
-    answers = (record.answer for record in read_calls(calls))
+    answers = (record.said for record in read_calls(calls))
     found: set[str] = set()
     with written(out) as file:
         for call_id, each in zip(ids, identify_stream(stream, identifier, answers=answers), strict=True):

@@ -13,16 +13,14 @@ from hashlib import sha256
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
+from .forms import FORMATS, TOOLS, fits, form_of
 from .types import Answer, Call, Decision
 
-__all__ = ["Engine", "Routed", "contract_of", "is_replaceable", "report_fault", "settings_of"]
+__all__ = ["Engine", "Routed", "contract_of", "decided", "is_replaceable", "report_fault", "settings_of"]
 
-# Providers spell `response_format` differently; all of them shape the answer.
-_FORMATS = ("response_format", "format", "response_schema", "response_mime_type", "output_config")
-_TOOLS = ("tools", "functions")
-_CONTRACT = (*_TOOLS, "tool_choice", *_FORMATS, "stop")
-_UNREPLACEABLE = frozenset((*_TOOLS, *_FORMATS, "logprobs", "top_logprobs"))
+_CONTRACT = (*TOOLS, "tool_choice", *FORMATS, "stop")
 _MATTERS = frozenset((*_CONTRACT, "logprobs", "top_logprobs", "n"))
+_LOGPROBS = ("logprobs", "top_logprobs")
 
 _digests: dict[tuple[Any, ...], tuple[tuple[Any, ...], str]] = {}
 
@@ -83,20 +81,28 @@ class Routed:
         except Exception as error:
             report_fault(self.engine, "observe", error)
 
-    def observe(self, read: Callable[[Any, str, float], Answer | None], answered: Any, started: float) -> None:
+    def observe(self, read: Callable[[Any, Call, float], Answer | None], answered: Any, started: float) -> None:
         """Tells the engine what the teacher answered.
 
         Args:
-            read: finds the answer in `answered`, given the teacher's name and the seconds it took; None: there is none.
+            read: finds the answer in `answered`, given the call and the seconds it took; None: there is none.
             answered: what came from the teacher.
             started: `perf_counter()` when it was asked.
         """
         try:
-            answer = read(answered, self.call.model, perf_counter() - started)
+            answer = read(answered, self.call, perf_counter() - started)
             if answer is not None:
                 self.engine.observe(self.call, self.decision, answer, self.ask)
         except Exception as error:
             report_fault(self.engine, "observe", error)
+
+
+def decided(engine: Engine, call: Call) -> Decision:
+    """The engine's decision. An answer that is not of the form the call demands is not given: the teacher answers."""
+    decision = engine.decide(call)
+    if decision.answer is not None and call.form is not None and not fits(call.form, decision.answer):
+        decision.kind, decision.reason, decision.answer = "teacher", "fallback", None
+    return decision
 
 
 def report_fault(engine: Engine, where: str, error: Exception) -> None:
@@ -121,13 +127,16 @@ def settings_of(*sources: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_replaceable(settings: Mapping[str, Any]) -> bool:
-    """Whether a student can honour these settings (see `settings_of`): one plain text and nothing beside it.
+    """Whether a student can honour these settings (see `settings_of`): one answer in a known form, nothing beside it.
 
     Example:
         >>> is_replaceable({"stop": ["."]}), is_replaceable({"n": 2}), is_replaceable({"logprobs": True})
         (True, False, False)
     """
-    return settings.get("n", 1) == 1 and settings.keys().isdisjoint(_UNREPLACEABLE)
+    if not settings:
+        return True
+    form = form_of(settings)
+    return settings.get("n", 1) == 1 and settings.keys().isdisjoint(_LOGPROBS) and (not form or form.kind != "other")
 
 
 def contract_of(settings: Mapping[str, Any]) -> str:

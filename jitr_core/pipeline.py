@@ -33,6 +33,7 @@ __all__ = ["Pipeline"]
 _log = logging.getLogger("jitr")
 Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
+_SEARCHED = ("labels", "fields")  # kinds of answers a student can give
 _NEW_LABELS = 0.25  # growth of the labels below which a task that is served is not searched again
 _COMPARED = 2_000  # latest calls on which a new student is compared with the active release
 
@@ -129,9 +130,9 @@ class Pipeline:
                 report.refusal = (
                     "none of its calls can be answered by a student: they ask for tools, a format or the like"
                 )
-            elif space.kind == "labels":
+            elif space.kind in _SEARCHED:
                 dataset = build_dataset(examples, self.policy.max_examples)
-                release = self._search(task, dataset, delta, report, active)
+                release = self._search(task, space.kind, dataset, delta, report, active)
             else:
                 report.refusal = space.reason
         except JITRError as error:
@@ -159,12 +160,13 @@ class Pipeline:
         return len(examples) < (1 + _NEW_LABELS) * known
 
     def _search(
-        self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None
+        self, task: Task, kind: str, dataset: Dataset, delta: float, report: SearchReport, active: Release | None
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
+        from .compose import search_fields
         from .search import search
 
-        result = search(
+        result = (search_fields if kind == "fields" else search)(
             dataset,
             policy=self.policy,
             base_models=self.base_models,

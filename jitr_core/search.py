@@ -77,6 +77,7 @@ def search(
     coverage: Coverage | None = None,
     families: Sequence[str] | None = None,
     progress: Progress | None = None,
+    benches: dict[bytes, Bench] | None = None,
 ) -> SearchResult:
     """Find the candidate that would answer the largest share of the task's calls at the promised agreement.
 
@@ -89,6 +90,7 @@ def search(
             answers were right; by default the share above the best threshold in hindsight.
         families: overrules the policy's.
         progress: told what is going on and how far it is, in [0, 1].
+        benches: given to searches over the same inputs with different labels, keeps what they can share.
 
     Returns:
         The candidates, the winner, and its cross-fitted answers and confidences.
@@ -97,7 +99,8 @@ def search(
         TrainingError: the examples are too few, or answers hardly ever recur.
     """
     with _one_thread():
-        return _Search(dataset, policy, base_models, seed, coverage, families or policy.families, progress).run()
+        chosen = families or policy.families
+        return _Search(dataset, policy, base_models, seed, coverage, chosen, progress, benches).run()
 
 
 def _one_thread() -> contextlib.AbstractContextManager[object]:
@@ -117,7 +120,9 @@ class _Search:
         coverage: Coverage | None,
         families: Sequence[str],
         progress: Progress | None,
+        benches: dict[bytes, Bench] | None,
     ) -> None:
+        self.benches = {} if benches is None else benches
         self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
         self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
         self.families = tuple(families)
@@ -169,8 +174,14 @@ class _Search:
         return Classes(self.classes.answers, self.classes.labels[rows])
 
     def _bench(self, rows: NDArray[np.intp]) -> Bench:
-        inputs = [self.dataset.inputs[i] for i in rows]
-        return Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.progress)
+        key = rows.tobytes()
+        if key in self.benches:
+            bench = self.benches[key].relabelled(self._classes(rows))
+        else:
+            inputs = [self.dataset.inputs[i] for i in rows]
+            bench = Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.progress)
+        self.benches[key] = bench
+        return bench
 
     def _rung(self, recipes: list[CandidateRecipe], rows: NDArray[np.intp], following: int) -> list[CandidateRecipe]:
         """Try candidates on a sample; those worth trying on the next."""

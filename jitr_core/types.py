@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Slots = tuple[str, ...]
 """The varying parts of one call's prompt, in order: the **input** a student sees."""
@@ -16,6 +16,22 @@ Reason = Literal["no_task", "no_release", "deferral", "ood", "fallback", "shadow
 """Why a call was decided as it was; the values of `reason` in `jitr replay --decisions`."""
 
 TaskState = Literal["observing", "shadow", "canary", "active", "paused", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form in which a request wants its answer.
+
+    Attributes:
+        kind: `text`; `json`, its whole text is JSON; `tool`, a call of one tool, whose arguments are the answer;
+            `other`, which no student can give.
+        tool: name of that tool; "" otherwise.
+        schema: what the JSON must be like: a JSON schema, or a Pydantic class; None: any object.
+    """
+
+    kind: Literal["text", "json", "tool", "other"]
+    tool: str = ""
+    schema: Any = None
 
 
 @dataclass(slots=True)
@@ -34,6 +50,7 @@ class Call:
         replaceable: False where a student cannot honour the request (n > 1, logprobs, tools …).
         observe_only: True: the teacher answers whatever a replacement would say, which is only compared.
         storable: False: nothing of the call is stored, learnt from or audited; it may be answered.
+        form: the form of its answer; None for plain text. It is not stored: the contract tells forms apart.
     """
 
     id: str
@@ -47,6 +64,7 @@ class Call:
     replaceable: bool = True
     observe_only: bool = False
     storable: bool = True
+    form: Form | None = None
 
 
 @dataclass(slots=True)
@@ -54,7 +72,7 @@ class Answer:
     """What a model answered, with what it cost as far as the provider told.
 
     Attributes:
-        text: the answer as the app got it, white space included.
+        text: the answer as the app got it, white space included; of a call of a tool, its arguments as JSON.
         model: name of the model that answered; "" if unknown.
         input_tokens: tokens billed for the prompt; None if the provider did not say.
         output_tokens: tokens billed for the answer; None if the provider did not say.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
+import operator
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -14,8 +17,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Chat
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from jitr_core.errors import ConfigError
+from jitr_core.forms import form_of
 from jitr_core.integration import contract_of, is_replaceable, settings_of
-from jitr_core.types import GIVEN, Answer, Call, Decision
+from jitr_core.types import GIVEN, Answer, Call, Decision, Form
 
 __all__ = [
     "REQUEST_KEYS",
@@ -92,6 +96,7 @@ def call_of(
         replaceable=plain and is_replaceable(asked),
         observe_only=wish == "observe",
         storable=wish != "no-store",
+        form=form_of(asked),
     )
 
 
@@ -150,44 +155,76 @@ def _calls_tools(message: AIMessage) -> bool:
     )
 
 
-def answer_of_result(result: ChatResult, model: str, latency_s: float) -> Answer | None:
+def answer_of_result(result: ChatResult, call: Call, latency_s: float) -> Answer | None:
     """The teacher's answer; None if it is more than one text (tool calls, several generations, content blocks).
+
+    Where the request demands a call of one tool, the answer is that call's arguments.
 
     Args:
         result: what the teacher returned.
-        model: its name where the result does not tell.
+        call: the request; it tells the teacher's name where the result does not.
         latency_s: seconds it took.
     """
     if len(result.generations) != 1:
         return None
     generation = result.generations[0]
     told = {**(result.llm_output or {}), **(generation.generation_info or {})}
-    return _answer([generation.message], told.get("model_name") or model, latency_s)
+    return _answer([generation.message], call.form, told.get("model_name") or call.model, latency_s)
 
 
-def answer_of_chunks(messages: Sequence[BaseMessage], model: str, latency_s: float) -> Answer | None:
+def answer_of_chunks(messages: Sequence[BaseMessage], call: Call, latency_s: float) -> Answer | None:
     """The answer of a stream that came to its end; None as in `answer_of_result`, or if nothing came.
 
     Args:
         messages: the message of every chunk, as the teacher sent it.
-        model: the teacher's name where the chunks do not tell.
+        call: the request; it tells the teacher's name where the chunks do not.
         latency_s: seconds until the last chunk was taken.
     """
-    return _answer(messages, model, latency_s)
+    return _answer(messages, call.form, call.model, latency_s)
 
 
-def _answer(messages: Sequence[BaseMessage], model: str, latency_s: float) -> Answer | None:
-    texts: list[str] = []
+def _answer(messages: Sequence[BaseMessage], form: Form | None, model: str, latency_s: float) -> Answer | None:
+    text = _arguments(messages, form.tool) if form is not None and form.kind == "tool" else _text(messages)
+    if text is None:
+        return None
     usages: list[Mapping[str, Any]] = []
+    for message in messages:
+        if isinstance(message, AIMessage) and message.usage_metadata:
+            usages.append(message.usage_metadata)
+        model = message.response_metadata.get("model_name") or model
+    return _priced(text, model, usages, latency_s)
+
+
+def _text(messages: Sequence[BaseMessage]) -> str | None:
+    """The text of a message or of its chunks; None if there is more to them."""
+    texts: list[str] = []
     for message in messages:
         content = message.content
         if not isinstance(content, str) or not isinstance(message, AIMessage) or _calls_tools(message):
             return None
+        if "refusal" in message.additional_kwargs and message.additional_kwargs["refusal"]:
+            return None
         texts.append(content)
-        if message.usage_metadata:
-            usages.append(message.usage_metadata)
-        model = message.response_metadata.get("model_name") or model
-    return _priced("".join(texts), model, usages, latency_s) if texts else None
+    return "".join(texts) if texts else None
+
+
+def _arguments(messages: Sequence[BaseMessage], tool: str) -> str | None:
+    """The arguments of the one call of a tool that a message or its chunks make; None if there is more to them."""
+    if not messages or not all(isinstance(message, AIMessage) for message in messages):
+        return None
+    whole: Any = functools.reduce(operator.add, messages)
+    if whole.text or whole.invalid_tool_calls:
+        return None
+    if len(whole.tool_calls) != 1 or whole.tool_calls[0]["name"] != tool:
+        return None
+    arguments = json.dumps(whole.tool_calls[0]["args"], ensure_ascii=False)
+    if isinstance(whole, AIMessageChunk) and whole.tool_call_chunks:
+        # LangChain guesses what is missing of arguments that were cut off.
+        with suppress(ValueError):
+            json.loads(whole.tool_call_chunks[0]["args"] or "")
+            return arguments
+        return None
+    return arguments
 
 
 def _priced(text: str, model: str, usages: Iterable[Mapping[str, Any]], latency_s: float) -> Answer:
@@ -206,31 +243,38 @@ class EventReader:
     def __init__(self) -> None:
         self._blocks: list[Mapping[str, Any]] = []
 
-    def read(self, event: Mapping[str, Any], model: str, latency_s: float) -> Answer | None:
-        """The answer once `event` is the last one, if it is one text; None before.
+    def read(self, event: Mapping[str, Any], call: Call, latency_s: float) -> Answer | None:
+        """The answer once `event` is the last one, if it is one text or the call of a demanded tool; None before.
 
         Args:
             event: the next event.
-            model: the teacher's name where the event does not tell.
+            call: the request; it tells the teacher's name where the event does not.
             latency_s: seconds since the request.
         """
         if event["event"] == "content-block-finish":
             self._blocks.append(event["content"])
         if event["event"] != "message-finish" or not self._blocks:
             return None
-        if any(block.get("type") != "text" for block in self._blocks):
+        name = (event.get("metadata") or {}).get("model_name") or call.model
+        first, form = self._blocks[0], call.form
+        if form is not None and form.kind == "tool":
+            if len(self._blocks) > 1 or (first.get("type"), first.get("name")) != ("tool_call", form.tool):
+                return None
+            text = json.dumps(first.get("args"), ensure_ascii=False)
+        elif any(block.get("type") != "text" for block in self._blocks):
             return None
-        text = "".join(block.get("text", "") for block in self._blocks)
-        name = (event.get("metadata") or {}).get("model_name") or model
+        else:
+            text = "".join(block.get("text", "") for block in self._blocks)
         return _priced(text, name, [event.get("usage") or {}], latency_s)
 
 
-def replacement_message(decision: Decision, provider: str) -> AIMessage:
+def replacement_message(decision: Decision, provider: str, form: Form | None = None) -> AIMessage:
     """The replacement's answer as the message the app gets. No tokens were spent, so none are reported.
 
     Args:
         decision: a decision whose `kind` is "replacement".
         provider: LangChain's name of the teacher's provider: messages of one chat must not change it.
+        form: what the request demands; the answer has that form.
 
     Raises:
         ValueError: the decision has no answer.
@@ -248,13 +292,27 @@ def replacement_message(decision: Decision, provider: str) -> AIMessage:
             "reason": decision.reason,
         },
     }
-    return AIMessage(decision.answer, response_metadata=metadata, usage_metadata=dict(_NO_TOKENS))
+    told: Any = {"response_metadata": metadata, "usage_metadata": dict(_NO_TOKENS)}
+    if form is not None and form.kind == "tool":
+        arguments = json.loads(decision.answer)
+        call = {"name": form.tool, "args": arguments, "id": f"call_{uuid4().hex[:24]}", "type": "tool_call"}
+        return AIMessage("", tool_calls=[call], **told)
+    if form is not None and hasattr(form.schema, "model_validate_json"):
+        # The parser of `with_structured_output` looks here, not at the text.
+        told["additional_kwargs"] = {"parsed": form.schema.model_validate_json(decision.answer), "refusal": None}
+    return AIMessage(decision.answer, **told)
 
 
 def replacement_chunk(message: AIMessage) -> ChatGenerationChunk:
     """A replacement's answer as a stream of one chunk."""
+    pieces: Any = [
+        {**call, "args": json.dumps(call["args"], ensure_ascii=False), "index": i, "type": "tool_call_chunk"}
+        for i, call in enumerate(message.tool_calls)
+    ]
     chunk = AIMessageChunk(
         content=message.content,
+        additional_kwargs=message.additional_kwargs,
+        tool_call_chunks=pieces,
         response_metadata=message.response_metadata,
         usage_metadata=message.usage_metadata,
         chunk_position="last",

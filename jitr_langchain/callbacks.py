@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 
 from jitr_core.config import disabled
-from jitr_core.integration import Engine, report_fault
+from jitr_core.integration import Engine, decided, report_fault
 from jitr_core.types import Answer, Call
 
 from ._runs import claim, claimed, remember, watched
@@ -60,9 +60,9 @@ class _Watch:
             if call is None or claimed(self._engine, run):
                 return
             claim(self._engine, run)  # another handler may see it too
-            answer = _answer(response, call.model, perf_counter() - started)
+            answer = _answer(response, call, perf_counter() - started)
             if answer is not None:
-                self._engine.observe(call, self._engine.decide(call), answer)
+                self._engine.observe(call, decided(self._engine, call), answer)
         except Exception as error:
             report_fault(self._engine, "observe", error)
 
@@ -71,7 +71,7 @@ class _Watch:
         self._open.pop(run, None)
 
 
-def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
+def _answer(response: LLMResult, call: Call, latency_s: float) -> Answer | None:
     """The answer of a run; None if it is more than one text, came out of a cache or from a replacement."""
     (generations,) = response.generations
     usage = _usage(response.llm_output or {})
@@ -85,7 +85,7 @@ def _answer(response: LLMResult, model: str, latency_s: float) -> Answer | None:
         return None
     if any("jitr" in message.response_metadata for message in messages):
         return None
-    return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), model, latency_s)
+    return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), call, latency_s)
 
 
 def _usage(llm_output: Mapping[str, Any]) -> UsageMetadata | None:

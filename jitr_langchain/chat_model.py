@@ -23,7 +23,7 @@ from pydantic import Field
 from typing_extensions import Self
 
 from jitr_core.config import disabled
-from jitr_core.integration import Engine, Routed, report_fault
+from jitr_core.integration import Engine, Routed, decided, report_fault
 from jitr_core.types import Answer, Call
 
 from ._runs import claim, with_wishes
@@ -115,10 +115,10 @@ class JITRChatModel(StandIn):
             call = call_of(
                 self.llm, messages, stop, kwargs, step=self.step, run_name=name, tags=tags, metadata=metadata
             )
-            decision = engine.decide(call)
+            decision = decided(engine, call)
             message = None
             if decision.kind == "replacement":
-                message = replacement_message(decision, metadata.get("ls_provider", ""))
+                message = replacement_message(decision, metadata.get("ls_provider", ""), call.form)
             return Routed(engine, call, decision, message, self._ask_aside)
         except Exception as error:
             report_fault(engine, "decide", error)
@@ -155,7 +155,7 @@ class JITRChatModel(StandIn):
                 self.llm.rate_limiter.acquire(blocking=True)
             started = perf_counter()
             result = self.llm._generate(messages, stop=stop, **kwargs)
-            answer = answer_of_result(result, call.model, perf_counter() - started)
+            answer = answer_of_result(result, call, perf_counter() - started)
             if answer is None:
                 raise ValueError("the teacher's answer to an audited call is more than a text")
             return answer

@@ -21,10 +21,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, convert
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
-from jitr_core.calllog import CallRecord, count_calls, read_calls
+from jitr_core.calllog import CallRecord, called, count_calls, read_calls
 from jitr_core.config import Policy
 from jitr_core.engine import JITR
-from jitr_core.types import Decision
+from jitr_core.forms import fits, form_of
+from jitr_core.integration import settings_of
+from jitr_core.types import Decision, Form
 
 from ._stand_in import CONTEXT
 from .chat_model import JITRChatModel
@@ -62,9 +64,10 @@ class RecordedTeacher(BaseChatModel):
         if record is None:
             raise RuntimeError("no record loaded")
         self._asked += 1
+        calls = record.tool_calls or _demanded(record, kwargs)
         message = AIMessage(
-            content=record.answer,
-            tool_calls=[_tool_call(c, i) for i, c in enumerate(record.tool_calls)],
+            content=record.answer if record.tool_calls or not calls else "",
+            tool_calls=[_tool_call(c, i) for i, c in enumerate(calls)],
             usage_metadata=_usage(record),
             response_metadata={"model_name": record.model} if record.model else {},
         )
@@ -102,14 +105,26 @@ def _usage(record: CallRecord) -> Any:
 
 def _tool_call(call: Any, index: int) -> Any:
     """A tool call in LangChain's form, from that form or OpenAI's."""
-    function = call.get("function", call)
-    args = function.get("args", function.get("arguments", {}))
+    name, args = called(call)
     return {
-        "name": str(function.get("name", "")),
+        "name": name,
         "args": args if isinstance(args, dict) else {"arguments": args},
         "id": str(call.get("id", index)),
         "type": "tool_call",
     }
+
+
+def _demanded(record: CallRecord, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The call of the demanded tool, where the log has only its arguments, as the answer."""
+    form = form_of(settings_of(settings))
+    if form is None or form.kind != "tool" or not fits(Form("json"), record.answer):
+        return []
+    return [{"name": form.tool, "arguments": record.answer}]
+
+
+def _said(message: AIMessage) -> str:
+    """What the app got: the text, or what it calls tools with."""
+    return CallRecord("", (), str(message.text), tool_calls=[dict(call) for call in message.tool_calls]).said
 
 
 @dataclass(slots=True)
@@ -211,7 +226,9 @@ def replay(
                 config: Any = {"metadata": {"jitr_step": record.step}} if record.step else None
                 options = {k: v for k, v in record.options.items() if k not in _RESERVED}
                 answer = llm.invoke(_messages(record), config, **options)
-                yield position, Replayed(index, record, ear.decision, ear.task, str(answer.text))
+                replaced = ear.decision is not None and ear.decision.kind == "replacement"
+                said = _said(answer) if replaced else record.answer
+                yield position, Replayed(index, record, ear.decision, ear.task, said)
             jitr.flush()
             ear({"kind": "end", "teacher_calls": teacher.asked, "jitr": jitr})
         finally:

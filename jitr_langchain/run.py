@@ -52,7 +52,7 @@ def _tokens(record: CallRecord) -> tuple[float, float, float]:
     prompt = sum(len(str(m.get("content") or "")) for m in record.messages)
     for keys, chars in (
         (("input_tokens", "prompt_tokens"), prompt),
-        (("output_tokens", "completion_tokens"), len(record.answer)),
+        (("output_tokens", "completion_tokens"), len(record.said)),
     ):
         told = next((float(record.usage[k]) for k in keys if isinstance(record.usage.get(k), int | float)), None)
         if told is None:
@@ -93,7 +93,7 @@ class _Run:
     def call(self, replayed: Replayed) -> None:
         """Count a call."""
         decision = replayed.decision
-        self.tally.call(decision, replayed.task, replayed.answer, replayed.record.answer)
+        self.tally.call(decision, replayed.task, replayed.answer, replayed.record.said)
         teacher = decision is None or decision.kind == "teacher" or decision.audit
         self.spent.add(replayed.record, asked=teacher)
         if decision is not None and decision.reason in ("deferral", "ood") and decision.match is not None:

@@ -14,8 +14,8 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags, instr
 from llama_index_instrumentation.span import active_span_id
 
 from jitr_core.config import disabled
-from jitr_core.integration import Engine, Routed, report_fault
-from jitr_core.types import Answer
+from jitr_core.integration import Engine, Routed, decided, report_fault
+from jitr_core.types import Answer, Call
 
 from ._ready import ready
 from ._translate import answer_of, answer_of_stream, call_of, replacement_of
@@ -128,10 +128,11 @@ class Calls:
             call = call_of(self.teacher, asked, kwargs, step)
             if call is None:
                 return None, teachers
-            routed = Routed(engine, call, engine.decide(call), None, self._ask_aside)
+            decision = engine.decide(call) if call.form is None else decided(engine, call)
+            routed = Routed(engine, call, decision, None, self._ask_aside)
             if routed.decision.kind != "replacement":
                 return routed, teachers
-            routed.message = replacement_of(routed.decision, chat=chat)
+            routed.message = replacement_of(routed.decision, call.form, chat=chat)
             answer = ready(self.teacher, method, routed.message)
             routed.deliver(self._asker("chat" if chat else "complete", routed, args, kwargs))
             return None, answer
@@ -147,13 +148,13 @@ class Calls:
             args = tuple([_frozen(value) for value in args])
             kwargs = {name: _frozen(value) for name, value in kwargs.items()}
 
-        return functools.partial(self._aside, method, routed.call.model, args, kwargs)
+        return functools.partial(self._aside, method, routed.call, args, kwargs)
 
     def _ask_aside(self, question: str) -> Answer:
         """Asks the teacher a question that no call of the app asked."""
-        return self._aside("complete", "", (question,), {})
+        return self._aside("complete", Call("", ()), (question,), {})
 
-    def _aside(self, method: str, model: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+    def _aside(self, method: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
         """What the teacher answers outside of the app's callbacks.
 
         Raises:
@@ -163,7 +164,7 @@ class Calls:
         started = perf_counter()
         with instrument_tags({SWITCH_TAG: "audit"}):
             response = getattr(teacher, method)(*args, **kwargs)
-        answer = answer_of(response, model, perf_counter() - started)
+        answer = answer_of(response, call, perf_counter() - started)
         if answer is None:
             raise ValueError("the teacher's answer to an audited call is more than a text")
         return answer

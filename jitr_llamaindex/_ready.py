@@ -41,7 +41,7 @@ def _whole(llm: Any) -> Response:
 def _piece(llm: Any) -> Response:
     answer = _whole(llm)
     text: Any = answer.message.content if hasattr(answer, "message") else answer.text
-    return answer.model_copy(update={"delta": text})
+    return answer.model_copy(update={"delta": text or ""})
 
 
 def _pieces(llm: Any) -> Generator[Response, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,13 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     MessageRole,
     TextBlock,
+    ToolCallBlock,
 )
 from llama_index.core.llms.llm import LLM
 
+from jitr_core.forms import form_of
 from jitr_core.integration import contract_of, is_replaceable, settings_of
-from jitr_core.types import Answer, Call, Decision
+from jitr_core.types import Answer, Call, Decision, Form
 
 __all__ = ["Response", "Streamed", "answer_of", "answer_of_stream", "call_of", "replacement_of"]
 
@@ -49,6 +52,9 @@ def call_of(llm: LLM, asked: Any, settings: Mapping[str, Any], step: str) -> Cal
         return None
     own = llm.__dict__
     matter = settings_of(settings, own.get("additional_kwargs") or {}, own)
+    form = form_of(matter) if matter else None
+    if form is not None and form.kind == "tool" and isinstance(asked, str):
+        plain = False  # a completion cannot call a tool
     return Call(
         id=os.urandom(16).hex(),
         messages=pairs,
@@ -58,6 +64,7 @@ def call_of(llm: LLM, asked: Any, settings: Mapping[str, Any], step: str) -> Cal
         model=str(settings.get("model") or own.get("model") or own.get("model_name") or ""),
         time=time.time(),
         replaceable=plain and (not matter or is_replaceable(matter)),
+        form=form,
     )
 
 
@@ -89,15 +96,18 @@ def _calls_tools(message: ChatMessage | Response) -> bool:
     return bool(more.get("tool_calls") or more.get("function_call"))
 
 
-def answer_of(response: Any, model: str, latency_s: float) -> Answer | None:
+def answer_of(response: Any, call: Call, latency_s: float) -> Answer | None:
     """The teacher's answer; None if it is a replacement's or anything but one text (tool calls, several blocks).
+
+    Where the request demands a call of one tool, the answer is that call's arguments.
 
     Args:
         response: what the teacher returned.
-        model: its name where the response does not tell.
+        call: the request; it tells the teacher's name where the response does not.
         latency_s: seconds it took.
     """
-    text = _text(response)
+    form = call.form
+    text = _arguments(response, form.tool) if form is not None and form.kind == "tool" else _text(response)
     if text is None:
         return None
     raw = _fields(response.raw)
@@ -107,19 +117,19 @@ def answer_of(response: Any, model: str, latency_s: float) -> Answer | None:
     name = raw.get("model")
     if not isinstance(name, str):
         name = ""
-    return Answer(text, name or model, _count(usage, _INPUT), _count(usage, _OUTPUT), latency_s)
+    return Answer(text, name or call.model, _count(usage, _INPUT), _count(usage, _OUTPUT), latency_s)
 
 
-def answer_of_stream(streamed: Streamed, model: str, latency_s: float) -> Answer | None:
+def answer_of_stream(streamed: Streamed, call: Call, latency_s: float) -> Answer | None:
     """The answer of a stream that came to its end; None as in `answer_of`, or if its pieces do not add up to it.
 
     Args:
         streamed: the last response, and the delta of each.
-        model: the teacher's name where the response does not tell.
+        call: the request; it tells the teacher's name where the response does not.
         latency_s: seconds until the last piece was taken.
     """
     last, deltas = streamed
-    answer = answer_of(last, model, latency_s)
+    answer = answer_of(last, call, latency_s)
     # A model that does not repeat the earlier text in each piece would teach a student the last word only.
     told = "".join([delta or "" for delta in deltas])
     return answer if answer is not None and told in ("", answer.text) else None
@@ -137,6 +147,28 @@ def _text(response: Any) -> str | None:
     return blocks[0].text if isinstance(blocks[0], TextBlock) else None
 
 
+def _arguments(response: Any, tool: str) -> str | None:
+    """The arguments of the one call of a tool that a response makes; None if there is more to it."""
+    if not isinstance(response, ChatResponse):
+        return None
+    message = response.message
+    calls: list[tuple[Any, Any]] = [
+        (b.tool_name, b.tool_kwargs) for b in message.blocks if isinstance(b, ToolCallBlock)
+    ]
+    if not calls:  # as integrations wrote them before there were such blocks
+        told = message.additional_kwargs.get("tool_calls")
+        asked = [_fields(_fields(each).get("function")) for each in told] if isinstance(told, list) else []
+        calls = [(each.get("name"), each.get("arguments")) for each in asked]
+    if len(calls) != 1 or calls[0][0] != tool or message.content:
+        return None
+    arguments = calls[0][1]
+    try:
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        return None
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else None
+
+
 def _fields(whole: Any) -> dict[str, Any]:
     """What the provider's own response holds, as a mapping; empty if it is none of the usual kinds."""
     return whole if isinstance(whole, dict) else getattr(whole, "__dict__", {})
@@ -149,11 +181,12 @@ def _count(usage: Mapping[str, Any], names: Sequence[str]) -> int | None:
     return None
 
 
-def replacement_of(decision: Decision, *, chat: bool) -> Response:
+def replacement_of(decision: Decision, form: Form | None = None, *, chat: bool) -> Response:
     """The replacement's answer as the response the app gets. No tokens were spent, so none are reported.
 
     Args:
         decision: a decision whose `kind` is "replacement".
+        form: what the request demands; the answer has that form.
         chat: whether messages are answered, or a prompt is completed.
 
     Raises:
@@ -173,5 +206,12 @@ def replacement_of(decision: Decision, *, chat: bool) -> Response:
     more = {"jitr": origin, **usage}
     if not chat:
         return CompletionResponse(text=text, raw=raw, additional_kwargs=more)
-    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[TextBlock(text=text)])
+    if form is not None and form.kind == "tool":
+        call = f"call_{os.urandom(12).hex()}"
+        block = ToolCallBlock(tool_call_id=call, tool_name=form.tool, tool_kwargs=json.loads(text))
+        # LlamaIndex's parser of streamed objects looks only here.
+        told = {"id": call, "type": "function", "function": {"name": form.tool, "arguments": text}}
+        message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[block], additional_kwargs={"tool_calls": [told]})
+    else:
+        message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[TextBlock(text=text)])
     return ChatResponse(message=message, raw=raw, additional_kwargs=more)

@@ -29,7 +29,7 @@ from typing_extensions import Self
 
 from jitr_core.config import disabled
 from jitr_core.engine import default
-from jitr_core.integration import Engine, report_fault
+from jitr_core.integration import Engine, decided, report_fault
 from jitr_core.types import Call
 
 from ._translate import answer_of_stream, call_of
@@ -193,9 +193,9 @@ class JITREventHandler(BaseEventHandler):
 
     def _end(self, engine: Engine, ended: _Open, response: Any) -> None:
         call = ended.call
-        answer = answer_of_stream((response, ended.deltas), call.model, perf_counter() - ended.started)
+        answer = answer_of_stream((response, ended.deltas), call, perf_counter() - ended.started)
         call.observe_only = True
-        decision = engine.decide(call)
+        decision = decided(engine, call)
         if answer is None:
             return
         self.observed += 1

@@ -251,7 +251,10 @@ class JITRLLM(LLM):
 
 
 class JITRFunctionCallingLLM(JITRLLM, FunctionCallingLLM):
-    """A `JITRLLM` around a function-calling LLM; made by `JITRLLM(llm=…)`. Calls with tools go to the teacher."""
+    """A `JITRLLM` around a function-calling LLM; made by `JITRLLM(llm=…)`.
+
+    Where a call leaves no choice of the tool it may be replaced; which tool an agent calls stays with the teacher.
+    """
 
     chat_with_tools = _built_on("chat_with_tools")
     achat_with_tools = _built_on("achat_with_tools")

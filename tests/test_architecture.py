@@ -27,6 +27,8 @@ SHARED = {
     "_version",
     "equivalence",
     "calllog",
+    "structured",
+    "forms",
     "files",
     "integration",
     "prices",
@@ -38,6 +40,7 @@ STAGES = {
     "identify",
     "collect",
     "search",
+    "compose",
     "students",
     "certify",
     "promote",
@@ -55,6 +58,9 @@ HUBS = {"pipeline", "background", "freely", "engine", "manage", "jobs", "cli", "
 ALLOWED = {
     ("search", "students"),  # a search trains students …
     ("search", "collect"),  # … on a data set
+    ("compose", "search"),  # structured answers are searched field by field
+    ("compose", "students"),
+    ("compose", "collect"),
     ("store", "identify"),  # the default of the hash that groups examples
 }
 """The only imports from stage to stage."""

@@ -25,6 +25,7 @@ from llamaindex_ways import PLAIN, STRUCTURED, TOOLS, collect, messages, teacher
 from pydantic import PrivateAttr
 
 from jitr_core.errors import ConfigError
+from jitr_core.types import Call
 from jitr_llamaindex import JITRLLM, jitr_step
 from jitr_llamaindex._translate import answer_of_stream
 from jitr_llamaindex.steps import place_of
@@ -90,7 +91,7 @@ def test_what_is_no_request_is_the_teachers_affair(wrong):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"tools": [{"name": "f"}]}, {"response_format": {"type": "json_object"}}, {"n": 2}, {"logprobs": True}],
+    [{"tools": [{"name": "f"}]}, {"tools": [{"name": "f"}], "tool_choice": "required"}, {"n": 2}, {"logprobs": True}],
     ids=str,
 )
 def test_what_no_student_can_honour_goes_to_the_teacher(settings):
@@ -331,10 +332,10 @@ def test_what_a_provider_keeps_on_itself_is_there_for_what_it_builds():
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_the_pieces_of_a_stream_add_up_to_the_answer_or_there_is_none(pieces):
     told = [CompletionResponse(text="".join(pieces[: i + 1]), delta=piece) for i, piece in enumerate(pieces)]
-    answer = answer_of_stream((told[-1], [response.delta for response in told]), "m", 0.1)
+    answer = answer_of_stream((told[-1], [response.delta for response in told]), Call("1", ()), 0.1)
     assert answer is not None and answer.text == "".join(pieces)
     forgetful = CompletionResponse(text=pieces[-1])
-    assert (answer_of_stream((forgetful, pieces), "m", 0.1) is None) == (len(pieces) > 1)
+    assert (answer_of_stream((forgetful, pieces), Call("1", ()), 0.1) is None) == (len(pieces) > 1)
 
 
 @given(st.text(min_size=1), st.uuids())

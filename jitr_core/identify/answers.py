@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from ..structured import Path, items, structured
 
 __all__ = ["AnswerSpace", "answer_space"]
 
@@ -18,7 +19,7 @@ MAX_NEW_SHARE = 0.15
 (Biometrika 1953) it estimates the probability that the next answer is a new one; stray answers are part of it."""
 
 MIN_FIELDS_SHARE = 0.9
-"""Smallest share of answers that are JSON objects, in [0, 1], at which a task's answers count as fields."""
+"""Smallest share of answers that are structured, in [0, 1], at which a task's answers count as fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class AnswerSpace:
     """What a task's answers are like.
 
     Attributes:
-        kind: `labels` (a closed set), `fields` (JSON objects) or `text` (anything else, or too little to tell).
+        kind: `labels` (a closed set), `fields` (JSON objects, lists or numbers) or `text` (anything else, or too
+            little to tell).
         labels: the closed set, most frequent first; () for other kinds. Strays are left out.
         reason: why it is of this kind, in words for the user.
     """
@@ -41,6 +43,8 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
 
     Answers are compared without white space around them. Labels are answers that came at least twice; they make up
     the answer space if at most `MAX_NEW_SHARE` of all answers came once only, so a few stray sentences do no harm.
+    Objects are labels only if one of their fields tells all the others: else every field is learnt by itself, and
+    combinations that never came can be answered too.
 
     Args:
         answers: the teacher's answers, or a count of each.
@@ -60,14 +64,15 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
         return AnswerSpace("text", (), f"too few answers to tell: {total} of {MIN_ANSWERS}")
     repeated = [answer for answer, times in counts.items() if times > 1]
     once = len(counts) - len(repeated)
-    fields = _share_of_objects(counts, total)
+    share, factors = _fields(counts, total)
     closed = bool(repeated) and once / total <= MAX_NEW_SHARE
-    if closed and len(repeated) <= max_labels:
+    composed = share >= MIN_FIELDS_SHARE and len(repeated) > factors
+    if closed and len(repeated) <= max_labels and not composed:
         labels = tuple(sorted(repeated, key=lambda a: (-counts[a], a)))
         strays = f", {once} strays" if once else ""
         return AnswerSpace("labels", labels, f"{len(labels)} different answers in {total} calls{strays}")
-    if fields >= MIN_FIELDS_SHARE:
-        return AnswerSpace("fields", (), f"answers are JSON objects: {fields:.0%} of {total}")
+    if share >= MIN_FIELDS_SHARE:
+        return AnswerSpace("fields", (), f"answers are JSON: {share:.0%} of {total}")
     if closed:
         return AnswerSpace(
             "text", (), f"too many labels: {len(repeated)} in {total} calls, at most {max_labels} allowed"
@@ -75,14 +80,17 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
     return AnswerSpace("text", (), f"answers are free text: {len(counts)} different answers in {total} calls")
 
 
-def _share_of_objects(counts: Mapping[str, int], total: int) -> float:
-    """Share of answers that are JSON objects, in [0, 1]."""
-    objects = 0
+def _fields(counts: Mapping[str, int], total: int) -> tuple[float, int]:
+    """Share of answers that are structured, in [0, 1], and how many values the field with the most of them has.
+
+    Values count as answers do: from the second time on. Of lists the items count.
+    """
+    found, values = 0, dict[Path, Counter[str]]()
     for answer, times in counts.items():
-        if answer.startswith("{") and answer.endswith("}"):
-            try:
-                json.loads(answer)
-            except (ValueError, RecursionError):
-                continue
-            objects += times
-    return objects / total
+        if (taken := structured(answer)) is not None:
+            found += times
+            for path, value in taken.values.items():
+                for item in items(value) or [value]:
+                    values.setdefault(path, Counter())[item] += times
+    several = (sum(times > 1 for times in each.values()) for each in values.values())
+    return found / total, max(several, default=0)

@@ -112,7 +112,7 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     due = f"the next search is due in {missing:,} calls" if missing else "the next search is due"
     if task.state == "refused":
         return f"not replaced: {task.reason}; {due}"
-    if answers["kind"] != "labels" and facts["labels"]:
+    if answers["kind"] == "text" and facts["labels"]:
         return f"not replaceable as it looks: {answers['reason']}; {due}"
     if not facts["labels"]:
         return f"nothing to learn from: no call has a labelled answer; {due}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base_models import BaseModel, BaseModels, HashingModel, TokenTable
-from .student import LinearStudent, Student, load_student
+from .loading import load_student
+from .student import LinearStudent, Student
 
 __all__ = ["BaseModel", "BaseModels", "HashingModel", "LinearStudent", "Student", "TokenTable", "load_student"]

@@ -23,7 +23,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], *, keep_existing: boo
 
     Args:
         path: where it shall be.
-        fill: writes the files into the folder it is given.
+        fill: writes the files, in folders of their own if it likes, into the folder it is given.
         keep_existing: if something is there already, leave that and throw the new folder away.
 
     Raises:
@@ -34,7 +34,8 @@ def write_folder(path: Path, fill: Callable[[Path], None], *, keep_existing: boo
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         fill(temporary)
-        files = {f.name: _sha256(f) for f in sorted(temporary.iterdir())}
+        found = sorted(f for f in temporary.rglob("*") if f.is_file())
+        files = {f.relative_to(temporary).as_posix(): _sha256(f) for f in found}
         text = json.dumps({"format": 1, "files": files}, indent=1, sort_keys=True)
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         temporary.chmod(0o755)
@@ -61,7 +62,7 @@ def verify_folder(path: Path) -> str:
     manifest = _manifest(path)
     for name, digest in manifest["files"].items():
         file = path / name
-        if not file.is_file() or Path(name).name != name:
+        if not file.is_file() or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(f"{file} is missing.", hint="Train the task again, or restore the file.")
         if _sha256(file) != digest:
             raise ArtifactError(f"{file} was changed.", hint="Train the task again, or restore the file.")

@@ -11,20 +11,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArtifactError
 from ..types import Slots
 from .base_models import BaseModel, BaseModels
 from .combine import Combination
-from .files import verify_folder, write_folder
+from .files import write_folder
 from .lexical import Known, Vocabulary
 from .ood import Gate
 from .pairs import pair_features
 from .text import normalise
 from .views import Landmarks, Names, arrange, embedding_vector
 
-__all__ = ["Head", "LinearStudent", "Student", "load_student"]
+__all__ = ["FORMAT", "Head", "LinearStudent", "Student", "restore_linear"]
 
-_FORMAT = 1
+FORMAT = 1
+"""Version of the artifacts."""
 
 
 class Student(Protocol):
@@ -180,7 +180,7 @@ class LinearStudent:
 
         arrays: dict[str, NDArray[Any]] = {}
         settings: dict[str, Any] = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "family": self.family,
             "base_model": self.base_model,
             "answers": list(self.answers),
@@ -228,31 +228,18 @@ _SMALL = 100_000  # entries up to which BLAS uses one thread anyway
 _COMBINATION = ("weights", "reliability", "centre", "spread", "coefficients")
 
 
-def load_student(path: str | Path, base_models: BaseModels) -> LinearStudent:
-    """Load an artifact, verified against its manifest.
+def restore_linear(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_models: BaseModels) -> LinearStudent:
+    """The student that `LinearStudent.save` wrote.
 
     Args:
-        path: its folder.
+        settings: of its `student.json`.
+        arrays: of its `arrays.safetensors`.
         base_models: the base models of this machine.
 
     Raises:
-        ArtifactError: the artifact is missing, changed or of another version, or its base model is not at hand.
+        ArtifactError: its base model is not at hand.
     """
-    from safetensors.numpy import load_file
 
-    folder = Path(path)
-    verify_folder(folder)
-    try:
-        settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
-        if settings["format"] != _FORMAT:
-            raise ArtifactError(f"{folder} was written by another version of JITR.", hint="Train the task again.")
-        arrays = load_file(folder / "arrays.safetensors")
-        return _restore(settings, arrays, base_models)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ArtifactError(f"{folder} cannot be read: {error!r}.", hint="Train the task again.") from error
-
-
-def _restore(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], base_models: BaseModels) -> LinearStudent:
     def under(prefix: str) -> dict[str, NDArray[Any]]:
         return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 

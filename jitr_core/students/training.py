@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -35,8 +36,7 @@ _MOST_EXACT = 8_000  # most inputs of a lexical head solved exactly, for memory'
 # Estimated seconds, one core: a fused multiply-add in dense and in sparse products; conjugate gradient steps.
 _DENSE_S, _SPARSE_S, _STEPS = 4e-11, 3e-9, 30
 _MOST_KEPT = 32_000_000  # products of lexical features that are kept, 128 MB, of each vocabulary
-_PATIENCE_S = 60.0
-_JOINT_S = 10.0
+_PATIENCE_S, _JOINT_S = 60.0, 10.0
 _MIRROR = np.array([1.0, -1.0], np.float32)
 
 
@@ -131,6 +131,13 @@ class Bench:
         self._crossed: dict[str, Crossed] = {}
         self._products: dict[tuple[str, int], _Array] = {}
 
+    def relabelled(self, classes: Classes) -> Bench:
+        """The same inputs with other labels: what does not depend on those is not computed again."""
+        other = copy(self)
+        other.__dict__.pop("targets", None)
+        other.classes, other._heads, other._crossed = classes, {}, {}
+        return other
+
     @property
     def paired(self) -> bool:
         """Whether inputs have pairs of slots to compare."""
@@ -147,9 +154,8 @@ class Bench:
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Words and character n-grams of the inputs."""
-        few = self.n < 5_000
         return {
-            "word": Vocabulary.fit(self._bags["word"], "word", min_inputs=1 if few else 2),
+            "word": Vocabulary.fit(self._bags["word"], "word", min_inputs=1 if self.n < 5_000 else 2),
             "char": Vocabulary.fit(self._bags["char"], "char", min_inputs=2, max_chars=_CHARS),
         }
 
@@ -216,8 +222,7 @@ class Bench:
             raise TrainingError(
                 f"no {kind} base model is at hand.", hint='Install it with: pip install "jitr[offline]"'
             )
-        texts = self.embedded_texts()
-        tell = self._progress
+        texts, tell = self.embedded_texts(), self._progress
         found = self._models.embed(kind, texts, (lambda share: tell("embedding inputs", share)) if tell else None)
         at = {text: found[i] for i, text in enumerate(texts)}
         vectors = np.stack([embedding_vector(at.__getitem__, model.blocks, each) for each in self.texts])

@@ -64,8 +64,7 @@ def test_the_call_carries_roles_texts_and_the_teachers_name(wrapped, engine):
     "settings",
     [
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
-        {"response_format": {"type": "json_object"}},
-        {"response_format": Verdict},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "any", "response_format": Verdict},
         {"functions": [{"name": "f"}]},
         {"n": 2},
         {"logprobs": True},
@@ -90,7 +89,9 @@ def test_settings_on_the_teacher_count_like_those_of_the_request(engine):
 
     assert call().replaceable and call().contract == ""
     assert not call(n=3).replaceable
-    assert not call(model_kwargs={"response_format": {"type": "json_object"}}).replaceable
+    asking = call(model_kwargs={"response_format": {"type": "json_object"}})
+    assert asking.replaceable and asking.form.kind == "json" and asking.contract
+    assert not call(model_kwargs={"tools": [{"name": "a"}, {"name": "b"}]}).replaceable
     assert call(stop=["!"]).contract != "" and call(stop=["!"]).replaceable
 
 

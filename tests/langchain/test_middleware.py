@@ -87,7 +87,7 @@ def test_an_agent_does_not_notice_it(use, kind, dead):
     assert _used(use, kind, Agentic(), JITRMiddleware(engine)) == _used(use, kind, Agentic())
     if not dead:
         assert len(engine.decided) == (2 if kind in ("tool", "tool and format") else 1)
-        assert {call.replaceable for call in engine.decided} == {kind in ("plain", "system prompt")}
+        assert {call.replaceable for call in engine.decided} == {kind not in ("tool", "tool and format")}
         assert not engine.faults
 
 

@@ -1,0 +1,183 @@
+"""Structured answers, measured: a log of product attributes, and a made log with every kind of field.
+
+    python benchmarks/fields.py [--calls 1500] [--seeds 3] [--noise 0.02]
+
+Of the product log (491 calls, GPT-4; the fields differ by category): cross-fitted agreement of every field and of whole
+answers, and the coverage that would be certified. Of the made log: what `jitr replay` replaces, and how the replaced
+answers agree. Whether every answer that was given is of the teacher's form is counted for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jitr_core.calllog import read_calls
+from jitr_core.certify import Refusal, certify
+from jitr_core.collect import build_dataset
+from jitr_core.compose import search_fields
+from jitr_core.config import Policy
+from jitr_core.equivalence import equivalent
+from jitr_core.forms import fits
+from jitr_core.students import BaseModels
+from jitr_core.types import Example, Form
+
+PRODUCTS = "product-json-oa-mine-gpt4.jsonl.gz"
+KINDS = {"refund": "money back|refund me|return it", "delivery": "never arrived|where is my parcel|courier lost it"}
+KINDS |= {"warranty": "broke after a week|stopped working|defective", "other": "question about it|please advise"}
+THINGS = "Kettle Toaster Blender Vacuum Router Lamp Mixer Fan Heater Monitor".split()
+MARKS = {"damaged box": "the box was crushed", "missing part": "a part is missing", "wrong colour": "wrong colour too"}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "category": {"enum": sorted(KINDS)},
+        "urgent": {"type": "boolean"},
+        "product": {"type": "string"},
+        "order": {
+            "type": "object",
+            "properties": {"id": {"type": "integer"}, "amount": {"type": "number"}, "currency": {"const": "USD"}},
+            "required": ["id", "amount", "currency"],
+        },
+        "phone": {"type": "string"},
+        "remarks": {"type": "array", "items": {"enum": sorted(MARKS)}},
+    },
+    "required": ["category", "urgent", "product", "order", "remarks"],
+}
+
+
+def complaints(count: int, seed: int, noise: float) -> Iterator[dict[str, Any]]:
+    """Calls with labels, a boolean, a copied text, two numbers, a constant, an optional field and a list of labels.
+
+    Args:
+        count: number of calls.
+        seed: makes them repeatable.
+        noise: share of answers, in [0, 1], in which the category is drawn at random.
+    """
+    rng = random.Random(seed)
+    for i in range(count):
+        kind, urgent = rng.choice(sorted(KINDS)), rng.random() < 0.3
+        name = "".join(rng.choice("BCDFGKLMNPRST") + rng.choice("aeiou") for _ in range(rng.choice((2, 3))))
+        product = f"{name.capitalize()} {rng.choice(THINGS)} {rng.randint(100, 999)}"
+        order, amount = rng.randint(10_000, 99_999), round(rng.uniform(5, 400), 2)
+        parts = [
+            f"my {product} {rng.choice(KINDS[kind].split('|'))}",
+            rng.choice((f"order {order}", f"order no. {order}", f"(order #{order})")),
+            rng.choice((f"I paid ${amount:.2f}", f"it cost {amount:.2f} dollars")),
+        ]
+        if urgent:
+            parts.append(rng.choice(("this is urgent!", "asap please", "immediately!")))
+        remarks = [mark for mark in sorted(MARKS) if rng.random() < 0.25]
+        parts += [MARKS[mark] for mark in remarks]
+        answer: dict[str, Any] = {
+            "category": rng.choice(sorted(KINDS)) if rng.random() < noise else kind,
+            "urgent": urgent,
+            "product": product,
+            "order": {"id": order, "amount": amount, "currency": "USD"},
+        }
+        if rng.random() < 0.4:
+            answer["phone"] = f"+1-{rng.randint(200, 999)}-{rng.randint(1000, 9999)}"
+            parts.append(f"call {answer['phone']}")
+        rng.shuffle(parts)
+        answer["remarks"] = remarks
+        tool = {"type": "function", "function": {"name": "Complaint", "parameters": SCHEMA}}
+        yield {
+            "id": str(i),
+            "messages": [
+                {"role": "system", "content": "Extract what the customer complains about."},
+                {"role": "user", "content": "Message: " + ", ".join(parts)},
+            ],
+            "answer": "",
+            "tools": [tool],
+            "tool_choice": {"type": "function", "function": {"name": "Complaint"}},
+            "tool_calls": [{"id": "c", "function": {"name": "Complaint", "arguments": json.dumps(answer)}}],
+            "model": "gpt-4.1",
+        }
+
+
+def products() -> None:
+    """The product log, all its calls one task; prints a table of fields."""
+    records = list(read_calls([Path(os.environ.get("JITR_SHARED", "../shared")) / "data" / "calls" / PRODUCTS]))
+    texts = [[str(message["content"]) for message in record.messages] for record in records]
+    examples = [
+        Example(tuple(t), r.answer, "\n".join(t), i) for i, (t, r) in enumerate(zip(texts, records, strict=True))
+    ]
+    dataset = build_dataset(examples, len(examples))
+    began = time.perf_counter()
+    found = search_fields(dataset, policy=Policy(), base_models=BaseModels())
+    seconds = time.perf_counter() - began
+    right = np.array([equivalent(a, b) for a, b in zip(found.predicted, dataset.labels, strict=True)])
+    certificate = certify(found.confidence, right, target=0.95, delta=0.05)
+    print(f"{PRODUCTS}: {len(records)} calls, searched in {seconds:.0f} s")
+    for report in found.candidates[1:]:
+        print(f"  {report.name.removeprefix('fields/'):22} {report.note}")
+    fields = [report.agreement or 0.0 for report in found.candidates[1:]]
+    keys = [set(json.loads(label)) for label in dataset.labels]
+    given = [(json.loads(p), k) for p, k in zip(found.predicted, keys, strict=True) if p]
+    alike = [answer[name] == json.loads(label)[name] for (answer, k), label in _pairs(found, dataset) for name in k]
+    print(f"fields, mean over fields: {np.mean(fields):.3f}; over the values a category has: {np.mean(alike):.3f}")
+    surest = right[np.argsort(-found.confidence)[:20]]
+    print(f"whole answers: {right.mean():.3f}; the most confident 20: {surest.mean():.3f}")
+    print(f"with the teacher's fields: {sum(set(answer) == k for answer, k in given)} of {len(given)} composed answers")
+    if isinstance(certificate, Refusal):
+        print(f"coverage at 0.95: 0 ({certificate.reason})\n")
+    else:
+        print(f"coverage at 0.95: {certificate.coverage:.2f}\n")
+
+
+def _pairs(found: Any, dataset: Any) -> Iterator[tuple[tuple[dict[str, Any], set[str]], str]]:
+    for predicted, label in zip(found.predicted, dataset.labels, strict=True):
+        answer, taught = json.loads(predicted or "{}"), json.loads(label)
+        yield (answer, set(taught) & set(answer)), label
+
+
+def made(calls: int, seeds: int, noise: float) -> None:
+    """The made log through `jitr replay`; prints a line a seed."""
+    from jitr_langchain.replay import replay
+
+    form = Form("tool", "Complaint", SCHEMA)
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "made.jsonl"
+            lines = [json.dumps(call) for call in complaints(calls, seed, noise)]
+            log.write_text("\n".join(lines), encoding="utf-8")
+            began = time.perf_counter()
+            answered = [
+                (each.answer, each.record.said)
+                for _, each in replay([log], policy=Policy(), seed=seed)
+                if each.decision is not None and each.decision.kind == "replacement"
+            ]
+            seconds = time.perf_counter() - began
+        agreed = sum(equivalent(answer, said) for answer, said in answered)
+        valid = sum(fits(form, answer) for answer, _ in answered)
+        print(
+            f"made log, seed {seed}, noise {noise:g}: {len(answered)} of {calls} calls replaced "
+            f"({len(answered) / calls:.2f}), agreement {agreed / max(len(answered), 1):.4f}, "
+            f"{valid} valid by the schema, {seconds:.0f} s"
+        )
+
+
+def main() -> None:
+    """Run both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=1_500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.02])
+    parser.add_argument("--skip-products", action="store_true")
+    args = parser.parse_args()
+    if not args.skip_products:
+        products()
+    for noise in args.noise:
+        made(args.calls, args.seeds, noise)
+
+
+if __name__ == "__main__":
+    main()

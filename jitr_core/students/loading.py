@@ -1,0 +1,48 @@
+"""Loading: the student in an artifact, whatever its kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import ArtifactError
+from .base_models import BaseModels
+from .fields import restore_fields
+from .files import verify_folder
+from .student import FORMAT, LinearStudent, Student, restore_linear
+
+__all__ = ["load_student"]
+
+
+def load_student(path: str | Path, base_models: BaseModels) -> Student:
+    """Load an artifact, verified against its manifest.
+
+    Args:
+        path: its folder.
+        base_models: the base models of this machine.
+
+    Raises:
+        ArtifactError: the artifact is missing, changed or of another version, or its base model is not at hand.
+    """
+    from safetensors.numpy import load_file
+
+    folder = Path(path)
+    verify_folder(folder)
+    try:
+        settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
+        kind = settings.get("kind", "linear")
+        if settings["format"] != FORMAT or kind not in ("linear", "fields"):
+            raise ArtifactError(f"{folder} was written by another version of JITR.", hint="Train the task again.")
+        arrays = load_file(folder / "arrays.safetensors")
+        if kind == "fields":
+            return restore_fields(settings, arrays, lambda name: _part(folder / name, base_models))
+        return restore_linear(settings, arrays, base_models)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{folder} cannot be read: {error!r}.", hint="Train the task again.") from error
+
+
+def _part(folder: Path, base_models: BaseModels) -> LinearStudent:
+    part = load_student(folder, base_models)
+    if not isinstance(part, LinearStudent):
+        raise TypeError(f"{folder.name} is no student of labels")
+    return part
