@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
-from .equivalence import equivalent
+from .equivalence import Equivalence, honours, said
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, description, question, reading, supersedes, task_name
@@ -83,6 +83,8 @@ class Background:
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _expire_at: float = 0.0
+    _rules: dict[str, Equivalence] = field(default_factory=dict)
+    _promising_less: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.freely = Freely(self.store, self.pipeline)
@@ -238,9 +240,10 @@ class Background:
                     audited.add((decision.task, decision.release))
         for task, release in sorted(audited):
             # The store has the audits of all processes, in one order; the monitor is what they add up to.
+            same = self._rules[release].same
             monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
             for audit in self.store.audited(task, release):
-                monitor.update(equivalent(audit.replacement, audit.teacher))
+                monitor.update(same(audit.replacement, audit.teacher))
             if monitor.verdict == "rollback":
                 self._rollback(task, release, monitor)
 
@@ -298,7 +301,7 @@ class Background:
         table: dict[str, LoadedRelease] = {}
         for each in tasks:
             release = self.store.active_release(each.id) if each.state == "active" else None
-            if release is None:
+            if release is None or not self._promises_enough(release):
                 continue
             loaded = self.router.loaded().get(each.id)
             if loaded is None or loaded.release.id != release.id:
@@ -308,11 +311,26 @@ class Background:
         self.router.load(table)
         self._version = version
 
+    def _promises_enough(self, release: Release) -> bool:
+        """Whether a release was certified by the rule that counts now, or by a stricter one."""
+        wanted = self.pipeline.rule(release.task)
+        if honours(release.certificate.equivalence, wanted):
+            return True
+        if release.id not in self._promising_less:
+            self._promising_less.add(release.id)
+            was = said(release.certificate.equivalence)
+            _log.warning(
+                "release %s of task %s agrees by %s, not by %s: not served", release.id, release.task, was, said(wanted)
+            )
+        return False
+
     def _load(self, release: Release) -> LoadedRelease | None:
+        from .pipeline import rule_at_work
         from .students import load_student
 
         try:
             student = load_student(release.path, self.pipeline.base_models)
+            self._rules[release.id] = rule_at_work(release.certificate.equivalence, self.pipeline.base_models)
         except Exception as error:
             # Logged once: refresh looks again only when something changes. The other tasks are served.
             _log.error("release %s of task %s cannot be served: %s", release.id, release.task, error)

@@ -38,6 +38,7 @@ STAGES = {
     "identify",
     "collect",
     "search",
+    "search_text",
     "students",
     "certify",
     "promote",
@@ -55,6 +56,9 @@ HUBS = {"pipeline", "background", "freely", "engine", "manage", "jobs", "cli", "
 ALLOWED = {
     ("search", "students"),  # a search trains students …
     ("search", "collect"),  # … on a data set
+    ("search_text", "students"),  # so does one for free text …
+    ("search_text", "collect"),
+    ("search_text", "search"),  # … and it says alike what it found
     ("store", "identify"),  # the default of the hash that groups examples
 }
 """The only imports from stage to stage."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Combination", "cross_combine", "fit_combination"]
+__all__ = ["Combination", "cross_combine", "fit_combination", "logistic", "sigmoid"]
 
 _Array = NDArray[np.float64]
 _TINY = 1e-6
@@ -55,7 +55,7 @@ class Combination:
         """Confidences in [0, 1] in the chosen classes, shape (n,)."""
         features = _features(scores, pooled, chosen, self.reliability[chosen])
         standard = (features - self.centre) / self.spread
-        return _sigmoid(standard @ self.coefficients[:-1] + self.coefficients[-1])
+        return sigmoid(standard @ self.coefficients[:-1] + self.coefficients[-1])
 
 
 def fit_combination(scores: NDArray[np.float32], labels: NDArray[np.intp], folds: NDArray[np.intp]) -> Combination:
@@ -77,7 +77,7 @@ def fit_combination(scores: NDArray[np.float32], labels: NDArray[np.intp], folds
         reliability[held] = _reliability(chosen[~held], right[~held], classes)[chosen[held]]
     features = _features(scores, pooled, chosen, reliability)
     centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
-    coefficients = _logistic((features - centre) / spread, right)
+    coefficients = logistic((features - centre) / spread, right)
     return Combination(weights, _reliability(chosen, right, classes), centre, spread, coefficients)
 
 
@@ -173,7 +173,7 @@ def _fit_weights(scores: NDArray[np.float32], labels: NDArray[np.intp]) -> _Arra
     return found
 
 
-def _logistic(features: _Array, right: NDArray[np.bool_]) -> _Array:
+def logistic(features: _Array, right: NDArray[np.bool_]) -> _Array:
     """Penalised logistic regression by Newton's method; the constant, last, is not penalised."""
     design = np.column_stack([features, np.ones(len(features))])
     penalty = np.full(design.shape[1], _PENALTY)
@@ -186,7 +186,7 @@ def _logistic(features: _Array, right: NDArray[np.bool_]) -> _Array:
     design[-2:, -1] = 1
     target = np.concatenate([right.astype(np.float64), [1.0, 0.0]])
     for _ in range(30):
-        p = _sigmoid(design @ beta)
+        p = sigmoid(design @ beta)
         gradient = design.T @ (p - target) + penalty * beta
         hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.solve(hessian, gradient)
@@ -196,6 +196,7 @@ def _logistic(features: _Array, right: NDArray[np.bool_]) -> _Array:
     return beta
 
 
-def _sigmoid(x: _Array) -> _Array:
+def sigmoid(x: _Array) -> _Array:
+    """1 / (1 + e^−x), in (0, 1)."""
     found: _Array = 1 / (1 + np.exp(-np.clip(x, -35, 35)))
     return found

@@ -20,6 +20,7 @@ from .lexical import Known, Vocabulary
 from .ood import Gate
 from .pairs import pair_features
 from .text import normalise
+from .text_student import restore_text_student
 from .views import Landmarks, Names, arrange, embedding_vector
 
 __all__ = ["Head", "LinearStudent", "Student", "load_student"]
@@ -228,7 +229,7 @@ _SMALL = 100_000  # entries up to which BLAS uses one thread anyway
 _COMBINATION = ("weights", "reliability", "centre", "spread", "coefficients")
 
 
-def load_student(path: str | Path, base_models: BaseModels) -> LinearStudent:
+def load_student(path: str | Path, base_models: BaseModels) -> Student:
     """Load an artifact, verified against its manifest.
 
     Args:
@@ -244,6 +245,8 @@ def load_student(path: str | Path, base_models: BaseModels) -> LinearStudent:
     verify_folder(folder)
     try:
         settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
+        if settings.get("kind") == "text":
+            return restore_text_student(folder, settings)
         if settings["format"] != _FORMAT:
             raise ArtifactError(f"{folder} was written by another version of JITR.", hint="Train the task again.")
         arrays = load_file(folder / "arrays.safetensors")
