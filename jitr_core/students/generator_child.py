@@ -241,7 +241,7 @@ def _rate(config: Any) -> float:
 
     Schulman et al., "LoRA Without Regret" (2025), with the exponent they found for Llama.
     """
-    width = int(getattr(config, "hidden_size", None) or getattr(config, "d_model", 2000))
+    width = int(getattr(config, "hidden_size", None) or getattr(config, "d_model", None) or 2000)
     return float(min(5e-4 * (2000 / width) ** 0.781, 1e-2))
 
 
