@@ -29,7 +29,7 @@ _MEASURES = {"chrf": "chrF", "rouge-l": "ROUGE-L", "embedding": "embedding simil
 _OWN = "own:"
 _OWN_FUNCTIONS: dict[str, Callable[[str, str], bool]] = {}
 # Numbers with their signs and points, words, and any other sign that is not just punctuation between words.
-_TOKEN = re.compile(r"[-−+]?\d+(?:[.,:/]\d+)*|\w+|[^\w\s.,;:!?…\"'`´“”„‚‘’«»‹›()\[\]{}<>–—‐‑·•-]")
+_TOKEN = re.compile(r"[-−+]?\d+(?:[.,:/]\d+)*|\w+|[^\w\s.,;:!?…\"'`´“”„‚‘’«»‹›()\[\]{}<>–—‐‑·•。、「」『』・¿¡-]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,17 +228,10 @@ def declare(
 
 
 def compare_by(store: Store, task: Task, rule: str) -> None:
-    """Say by which rule a task's answers count as the teacher's, whatever the policy says.
-
-    A release that promised less is withdrawn; the next search certifies by the new rule. Labels stay what they are.
-
-    Args:
-        store: the state.
-        task: the task.
-        rule: see `jitr_core.equivalence`; no function of the user's, which only code may name.
+    """Say by which rule a task's answers count as the teacher's; a release that promised less is withdrawn.
 
     Raises:
-        ConfigError: there is no such rule.
+        ConfigError: there is no such rule, or it is a function, which no state may name.
     """
     if rule.startswith("own:"):
         raise ConfigError("a function is named in code or settings only.", hint="Write JITR(equivalence=…).")

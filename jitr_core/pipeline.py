@@ -183,6 +183,8 @@ class Pipeline:
         certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
         if isinstance(certificate, Refusal):
             report.refusal = certificate.reason
+            if result.held is not None:
+                report.refusal += f" (the calls held back from learning, {len(correct)} of {len(dataset.answers)})"
             return None
         certificate = report.certificate = replace(certificate, equivalence=rule.rule)
         student = result.fit()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ _MOST_HELD = 1_500  # … at most, as each costs an answer
 _WATCHED = 0.1  # share that tells when to stop and what to choose …
 _MOST_WATCHED = 100
 _MOST_LEARNT = 5_000
+_SLOW_S = 120.0  # seconds beyond the timeout in which an answer is waited for while nobody else waits
 _FEWEST = 50  # inputs, below which there is nothing to divide
 
 
@@ -100,9 +101,15 @@ class _TextSearch:
         self.parts = _divide(dataset.groups)
         # What lets inputs through is the same for every kind of student.
         self.bench = Bench(dataset.inputs, Classes(("",), np.zeros(n, np.intp)), dataset.folds(FOLDS), base_models)
+        self.held = np.zeros(n, bool)
+        self.held[self.parts.held] = True
+        self.calls = np.flatnonzero(self.held[dataset.group] & dataset.sampled)
         self.reports: list[CandidateReport] = []
 
     def run(self) -> SearchResult:
+        if not self.coverage(np.ones(len(self.calls)), np.ones(len(self.calls), bool)):
+            few = f"{len(self.calls)} of {len(self.dataset.answers)} calls are held back to measure on"
+            return self._refused(f"nothing was trained: {few}, too few to certify anything even without an error")
         tried = [(report, found) for report, learn in self._candidates() if (found := self._try(report, learn))]
         report, answerer = max(tried, key=lambda each: each[0].agreement or 0.0, default=(None, None))
         if report is None or answerer is None or not report.agreement:
@@ -151,7 +158,7 @@ class _TextSearch:
         self._tell(report.name, 0.0)
         try:
             answerer = learn()
-            said = [answerer.say(self.dataset.inputs[i]) for i in self.parts.watch]
+            said = [self._said(answerer, i) for i in self.parts.watch]
         except JITRError as error:
             report.note = str(error)
             return None
@@ -159,6 +166,15 @@ class _TextSearch:
             report.seconds += time.perf_counter() - began
         report.agreement = float(np.mean(self._right(said, self.parts.watch)))
         return answerer
+
+    def _said(self, answerer: Answerer, i: int) -> Said | None:
+        """The answer to an input; one that comes later than the app would wait for does not count."""
+        if isinstance(answerer, Generator):
+            answerer = replace(answerer, timeout_s=answerer.timeout_s + _SLOW_S)  # slow is not hung
+        began = time.perf_counter()
+        said = answerer.say(self.dataset.inputs[i])
+        late = answerer.blocking and time.perf_counter() - began > self.policy.generator_timeout_s
+        return None if late else said
 
     def _right(self, said: list[Said | None], inputs: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Whether answers count as the teacher's, shape (k,)."""
@@ -171,7 +187,7 @@ class _TextSearch:
         said: list[Said | None] = []
         for i in held:
             self._tell(f"{report.name} answers", len(said) / len(held))
-            said.append(None if self.bench.closed[i] else answerer.say(self.dataset.inputs[i]))
+            said.append(None if self.bench.closed[i] else self._said(answerer, i))
         report.seconds += time.perf_counter() - began
         given = np.array([s is not None for s in said])
         signs = np.array([s.signs for s in said if s is not None], np.float64).reshape(int(given.sum()), -1)
@@ -180,25 +196,27 @@ class _TextSearch:
         confidence[held[given]] = _crossed(signs, right[given], self.dataset.folds(FOLDS)[held[given]])
         for i, s in zip(held, said, strict=True):
             predicted[i] = s.text if s is not None else ""
-        mask = np.zeros(len(predicted), bool)
-        mask[held] = True
-        rows = np.flatnonzero(mask[self.dataset.group] & self.dataset.sampled)
-        group = self.dataset.group[rows]
-        agreed = [self.rule.same(predicted[g], self.dataset.answers[r]) for g, r in zip(group, rows, strict=True)]
+        group = self.dataset.group[self.calls]
+        pairs = zip(group, self.calls, strict=True)
+        agreed = [self.rule.same(predicted[g], self.dataset.answers[call]) for g, call in pairs]
         report.score = float(self.coverage(confidence[group], np.array(agreed, bool)))
         calibration = Calibration.fit(signs, right[given])
         vocabulary, gate = self.bench.vocabularies["char"], self.bench.gate
         student = TextStudent(answerer, calibration, vocabulary, gate, self.bench.slots)
         self._tell("search done", 1.0)
-        return SearchResult(self.reports, report.name, confidence, predicted, lambda: student, held=mask)
+        return SearchResult(self.reports, report.name, confidence, predicted, lambda: student, held=self.held)
 
     def _none(self) -> SearchResult:
         """No candidate ever agreed."""
-        n, watched = len(self.dataset.inputs), len(self.parts.watch)
+        watched = len(self.parts.watch)
         notes = [f"{r.name}: {r.note or f'agrees on none of {watched} answers'}" for r in self.reports]
         why = "answers are free text, and no candidate gives them as the teacher does: " + "; ".join(notes)
         if not self.policy.generators:
             why += ". No generator was tried: name a base model to tune, see docs/text.md"
+        return self._refused(why)
+
+    def _refused(self, why: str) -> SearchResult:
+        n = len(self.dataset.inputs)
         return SearchResult(self.reports, None, np.zeros(n), [""] * n, _nothing, refusal=why)
 
     def _tell(self, what: str, share: float) -> None:

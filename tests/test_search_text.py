@@ -58,8 +58,8 @@ def test_an_answer_that_holds_a_slot_is_copied(tmp_path: Path) -> None:
 
 def test_what_was_asked_before_in_almost_the_same_words_is_answered_alike(tmp_path: Path) -> None:
     rng = random.Random(1)
-    topics = {f"{w}ing {v}s": f"Chapter {i} tells how to {w} a {v}, step by step." for i, (w, v) in enumerate(
-        (w, v) for w in ("clean", "fold", "paint", "mend") for v in ("kite", "boat", "lamp", "door", "coat"))}  # fmt: skip
+    jobs = [(w, v) for w in ("clean", "fold", "paint", "mend") for v in ("kite", "boat", "lamp", "door", "coat")]
+    topics = {f"{w}ing {v}s": f"Chapter {i} tells how to {w} a {v}, step by step." for i, (w, v) in enumerate(jobs)}
     pairs = [((f"{rng.choice(('about', 'on', 'tell of'))} {t} {i}",), a) for i in range(12) for t, a in topics.items()]
     found = search(pairs, tmp_path)
     assert found.chosen == "lexical/nearest"
@@ -83,6 +83,17 @@ def test_a_looser_equivalence_finds_agreement_where_equality_does_not(tmp_path: 
     agreement = {r.name: r.agreement for r in strict.candidates}["lexical/copied"]
     assert agreement is not None and agreement < 0.8
     assert {r.name: r.agreement for r in loose.candidates}["lexical/copied"] == 1.0
+
+
+def test_nothing_is_trained_while_no_figure_could_be_certified(tmp_path: Path) -> None:
+    found = search_text(
+        dataset(greetings(100)),
+        policy=Policy(generators=("never looked for",)),
+        base_models=BaseModels(tmp_path),
+        rule=equivalence("exact"),
+        coverage=lambda confidence, right: float(len(right) >= 59),
+    )
+    assert not found.candidates and "40 of 100 calls are held back" in found.refusal
 
 
 def test_too_few_inputs_are_an_error_with_a_hint(tmp_path: Path) -> None:

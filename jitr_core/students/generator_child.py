@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -347,7 +349,7 @@ def _greedy(base: _Base, max_tokens: int) -> Any:
 
 
 def main() -> int:
-    """Answer requests until there are no more; 0."""
+    """Answer requests until whoever asks is gone; 0 if that cannot be done here."""
     # What libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -363,8 +365,10 @@ def main() -> int:
     transformers.logging.disable_progress_bar()
     child = _Child()
     answers.write(json.dumps({"ready": True}) + "\n")
-    for line in sys.stdin:
-        request = json.loads(line)
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    while True:
+        request = json.loads(requests.get())
         try:
             work = {"train": child.train, "load": child.load, "answer": child.answer}[request["do"]]
             reply = work(request, lambda share: print(json.dumps({"progress": share}), file=answers))
@@ -373,7 +377,13 @@ def main() -> int:
         except Exception as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(reply) + "\n")
-    return 0
+
+
+def _listen(requests: queue.SimpleQueue[str]) -> None:
+    """Take in requests, and end at once when whoever asks is gone: nobody would wait for a training to end."""
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":
