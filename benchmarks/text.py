@@ -1,6 +1,6 @@
 """Free text: what the mechanism does with generators too small to be of use, and what an answer costs.
 
-Usage: python benchmarks/text.py [--logs NAME …] [--rule chrf:0.5] [--runs 2000]
+Usage: python benchmarks/text.py [--no-mechanism] [--logs NAME …] [--rule chrf:0.5] [--runs 2000]
 
 1. A synthetic task and a base model of 0.1 MB with random weights (tests/tiny_bases.py): tuned, certified, answering.
    Mechanism only: no generator of useful size was at hand, and this says nothing of quality.
@@ -112,14 +112,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--logs", nargs="*", default=LOGS)
     parser.add_argument("--rule", default="chrf:0.5")
+    parser.add_argument("--no-mechanism", dest="mechanism", action="store_false")
     parser.add_argument("--runs", type=int, default=2000)
     options = parser.parse_args()
-    mechanism()
+    if options.mechanism:
+        mechanism()
     shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
     for name in options.logs:
         print(f"{name}, stories260k, {said(options.rule)}")
         policy = Policy(generators=(str(shared / "models" / "stories260k"),), equivalence=options.rule)
-        run(shared / "calls" / f"{name}.jsonl.gz", policy)
+        run(shared / "data" / "calls" / f"{name}.jsonl.gz", policy)
     validity(options.runs)
 
 

@@ -299,29 +299,32 @@ class Background:
             self.identifier.forget(task)
         self.freely.refresh(templates)
         table: dict[str, LoadedRelease] = {}
-        for each in tasks:
-            release = self.store.active_release(each.id) if each.state == "active" else None
-            if release is None or not self._promises_enough(release):
-                continue
-            loaded = self.router.loaded().get(each.id)
+        active = {each.id: self.store.active_release(each.id) for each in tasks if each.state == "active"}
+        found = [
+            (task, release) for task, release in active.items() if release and self._promises_enough(task, release)
+        ]
+        before = self.router.loaded()
+        # A generator takes seconds to load: it comes last, and the others do not wait for it.
+        for task, release in sorted(found, key=lambda pair: pair[1].family == "generator"):
+            loaded = before.get(task)
             if loaded is None or loaded.release.id != release.id:
+                if release.family == "generator":
+                    self.router.load(table)
                 loaded = self._load(release)
             if loaded is not None:
-                table[each.id] = replace(loaded, templates=_answerable(release, templates, joined))
+                table[task] = replace(loaded, templates=_answerable(release, templates, joined))
         self.router.load(table)
         self._version = version
 
-    def _promises_enough(self, release: Release) -> bool:
+    def _promises_enough(self, task: str, release: Release) -> bool:
         """Whether a release was certified by the rule that counts now, or by a stricter one."""
-        wanted = self.pipeline.rule(release.task)
+        wanted = self.pipeline.rule(task)
         if honours(release.certificate.equivalence, wanted):
             return True
         if release.id not in self._promising_less:
             self._promising_less.add(release.id)
             was = said(release.certificate.equivalence)
-            _log.warning(
-                "release %s of task %s agrees by %s, not by %s: not served", release.id, release.task, was, said(wanted)
-            )
+            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, said(wanted))
         return False
 
     def _load(self, release: Release) -> LoadedRelease | None:
