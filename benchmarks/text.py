@@ -120,7 +120,15 @@ def main() -> None:
     shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
     for name in options.logs:
         print(f"{name}, stories260k, {said(options.rule)}")
-        policy = Policy(generators=(str(shared / "models" / "stories260k"),), equivalence=options.rule)
+        base = str(shared / "models" / "stories260k")
+        # One attempt, as each trains; patient, as two busy cores are slow.
+        policy = Policy(
+            generators=(base,),
+            equivalence=options.rule,
+            first_attempt=400,
+            attempt_growth=10,
+            generator_timeout_s=60.0,
+        )
         run(shared / "data" / "calls" / f"{name}.jsonl.gz", policy)
     validity(options.runs)
 

@@ -109,7 +109,7 @@ class _TextSearch:
     def run(self) -> SearchResult:
         if not self.coverage(np.ones(len(self.calls)), np.ones(len(self.calls), bool)):
             few = f"{len(self.calls)} of {len(self.dataset.answers)} calls are held back to measure on"
-            return self._refused(f"nothing was trained: {few}, too few to certify anything even without an error")
+            return self._refused(f"nothing was trained yet: {few}, too few to certify anything even without an error")
         tried = [(report, found) for report, learn in self._candidates() if (found := self._try(report, learn))]
         report, answerer = max(tried, key=lambda each: each[0].agreement or 0.0, default=(None, None))
         if report is None or answerer is None or not report.agreement:
@@ -210,13 +210,14 @@ class _TextSearch:
         """No candidate ever agreed."""
         watched = len(self.parts.watch)
         notes = [f"{r.name}: {r.note or f'agrees on none of {watched} answers'}" for r in self.reports]
-        why = "answers are free text, and no candidate gives them as the teacher does: " + "; ".join(notes)
-        if not self.policy.generators:
-            why += ". No generator was tried: name a base model to tune, see docs/text.md"
-        return self._refused(why)
+        return self._refused("no candidate gives them as the teacher does: " + "; ".join(notes))
 
     def _refused(self, why: str) -> SearchResult:
+        """No winner, and why; what a user may do about it is said where nothing was done yet."""
         n = len(self.dataset.inputs)
+        why = f"answers are free text: {why}"
+        if not self.policy.generators:
+            why += ". No generator is named that could be tuned, see docs/text.md"
         return SearchResult(self.reports, None, np.zeros(n), [""] * n, _nothing, refusal=why)
 
     def _tell(self, what: str, share: float) -> None:

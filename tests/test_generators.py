@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.language_models import FakeListChatModel
@@ -34,6 +35,8 @@ from jitr_core.students.generator_worker import GeneratorWorker, shared_worker
 from jitr_core.students.text_student import TextStudent
 from jitr_core.types import Example
 from jitr_langchain import JITRChatModel
+
+pytestmark = pytest.mark.timeout(400)  # torch is loaded more than once, perhaps on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +87,9 @@ def loaded(artifact: Path, timeout_s: float = 30.0) -> TextStudent:
     return student
 
 
-def ready(student: TextStudent, within_s: float = 60.0) -> None:
+def ready(student: TextStudent, within_s: float = 200.0) -> None:
     """Waits until the worker answers again."""
+    object.__setattr__(student.answerer, "timeout_s", 30.0)
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         try:
@@ -147,6 +151,8 @@ ids = torch.tensor([tokenizer(text + "\\n\\n").input_ids])
 out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=15, do_sample=False)
 print(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True))
 """
+    settings = json.loads((artifact / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(bases["causal"])
     text, answer = messages(1, seed=9)[0]
     command = [sys.executable, "-c", code, str(bases["causal"]), str(artifact), text]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -197,36 +203,6 @@ def test_another_base_under_the_same_name_is_refused(artifact: Path, tmp_path: P
     _write_manifest(moved)
     with pytest.raises(ArtifactError, match="not the one it was trained on"):
         loaded(moved)
-
-
-def test_a_hang_costs_the_timeout_and_then_the_process(artifact: Path) -> None:
-    student, text = loaded(artifact, timeout_s=0.5), (messages(1, seed=9)[0][0],)
-    pid = shared_worker().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    began = time.monotonic()
-    with pytest.raises(ArtifactError, match="did not answer within 0.5 s"):
-        student.predict_one(text)
-    assert time.monotonic() - began < 5
-    began = time.monotonic()
-    with pytest.raises(ArtifactError, match="starting"):  # nobody waits for the new one
-        student.predict_one(text)
-    assert time.monotonic() - began < 0.5
-    object.__setattr__(student.answerer, "timeout_s", 30.0)
-    ready(student)
-    assert shared_worker().pid != pid and student.predict_one(text)[0] == messages(1, seed=9)[0][1]
-
-
-def test_a_process_killed_while_it_answers_is_an_error_at_once(artifact: Path) -> None:
-    student, text = loaded(artifact), (messages(1, seed=9)[0][0],)
-    pid = shared_worker().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)  # it is in the middle of an answer when it dies
-    threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
-    began = time.monotonic()
-    with pytest.raises(ArtifactError, match="ended"):
-        student.predict_one(text)
-    assert time.monotonic() - began < 10
 
 
 def test_a_worker_that_was_closed_stays_closed(artifact: Path) -> None:
@@ -282,8 +258,8 @@ def test_an_app_is_served_by_a_generator_and_by_the_teacher_when_it_fails(served
             await asyncio.sleep(0.01)
         return str((await done).content), ticks
 
-    for loaded_release in served._router.loaded().values():
-        object.__setattr__(loaded_release.student.answerer, "timeout_s", 0.5)  # type: ignore[attr-defined]
+    students: list[Any] = [each.student for each in served._router.loaded().values()]
+    object.__setattr__(students[0].answerer, "timeout_s", 0.5)
     pid = shared_worker().pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -291,10 +267,14 @@ def test_an_app_is_served_by_a_generator_and_by_the_teacher_when_it_fails(served
     content, ticks = asyncio.run(beside(prompt))
     assert content == "the teacher's" and ticks > 10
     assert served.faults["decide"] == 1
-    assert llm.invoke(prompt).content == "the teacher's"  # the new process is not there yet
+    began = time.monotonic()
+    assert llm.invoke(prompt).content == "the teacher's"  # nobody waits for the new process
+    assert time.monotonic() - began < 2
     served.flush()
     latest = served.open_store().latest(task.id, 2)
     assert [each.decision.reason for each in latest] == ["fallback", "fallback"]
+    ready(students[0])
+    assert shared_worker().pid != pid
 
 
 def test_a_small_pretrained_model_goes_all_the_way(shared: Path, tmp_path: Path) -> None:
@@ -304,3 +284,15 @@ def test_a_small_pretrained_model_goes_all_the_way(shared: Path, tmp_path: Path)
     said = student.say(("hello my parcel is late",))
     assert student.base_model == "stories260k" and student.device == "cpu"
     assert said is None or said.text
+
+
+def test_a_process_killed_while_it_answers_is_an_error_at_once(artifact: Path) -> None:
+    student, text = loaded(artifact), (messages(1, seed=9)[0][0],)
+    pid = shared_worker().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)  # it is in the middle of an answer when it dies
+    threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+    began = time.monotonic()
+    with pytest.raises(ArtifactError, match="ended"):
+        student.predict_one(text)
+    assert time.monotonic() - began < 10

@@ -210,6 +210,7 @@ class Generator:
         Raises:
             TrainingError: the base cannot be used, or training failed.
         """
+        base = str(Path(base).resolve()) if Path(base).is_dir() else base  # the app may change its working folder
         made = tempfile.TemporaryDirectory(prefix="jitr-adapter-")
         pairs, out = Path(made.name) / "pairs.json", Path(made.name) / "adapter"
         pairs.write_text(json.dumps({"learn": list(learn), "watch": list(watch)}), encoding="utf-8")

@@ -29,6 +29,10 @@ _LONGER = 1.25  # times the longest answer seen, and a few more tokens, may be g
 _IGNORED = -100  # label of tokens that are not learnt
 _PATIENCE = 3  # looks at the held-back loss without a gain before training ends
 _LOOKS = 8  # how often that is looked at
+_DESCRIBING = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "vocab.txt"),
+)  # files of a base model beside its weights
 _ALPHA = 32  # of LoRA, whatever the rank
 Tell = Callable[[float], None]
 _Row = tuple[list[int], list[int]]
@@ -158,6 +162,7 @@ def _load_base(name: str) -> _Base:
         raise TrainingError(f"the base model {name} has no token that ends an answer.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    model.name_or_path = name  # what peft notes as the adapter's base
     device = "cuda" if cuda else "cpu"
     return _Base(tokenizer, model.to(device).eval(), bool(config.is_encoder_decoder), _hash(Path(path)), device)
 
@@ -166,7 +171,7 @@ def _hash(folder: Path) -> str:
     """Hash of everything a base model's answers depend on: settings, tokens and weights."""
     state = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):
+        if file.suffix in (".safetensors", ".model", ".jinja") or file.name in _DESCRIBING:
             state.update(f"\n{file.name} {file.stat().st_size}\n".encode())
             with file.open("rb") as handle:
                 while block := handle.read(1 << 20):
