@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
-from .equivalence import equivalent
+from .equivalence import Equivalence, honours, said
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, description, question, reading, supersedes, task_name
@@ -84,6 +84,8 @@ class Background:
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
+    _rules: dict[str, Equivalence] = field(default_factory=dict)
+    _promising_less: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.freely = Freely(self.store, self.pipeline)
@@ -272,9 +274,10 @@ class Background:
                     audited.add((decision.task, decision.release))
         for task, release in sorted(audited):
             # The store has the audits of all processes, in one order; the monitor is what they add up to.
+            same = self._rules[release].same
             monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
             for audit in self.store.audited(task, release):
-                monitor.update(equivalent(audit.replacement, audit.teacher))
+                monitor.update(same(audit.replacement, audit.teacher))
             if monitor.verdict == "rollback":
                 self._rollback(task, release, monitor)
 
@@ -330,23 +333,41 @@ class Background:
             self.identifier.forget(task)
         self.freely.refresh(templates)
         table: dict[str, LoadedRelease] = {}
-        for each in tasks:
-            release = self.store.active_release(each.id) if each.state == "active" else None
-            if release is None:
-                continue
-            loaded = self.router.loaded().get(each.id)
+        active = {each.id: self.store.active_release(each.id) for each in tasks if each.state == "active"}
+        found = [
+            (task, release) for task, release in active.items() if release and self._promises_enough(task, release)
+        ]
+        before = self.router.loaded()
+        # A generator takes seconds to load: it comes last, and the others do not wait for it.
+        for task, release in sorted(found, key=lambda pair: pair[1].family == "generator"):
+            loaded = before.get(task)
             if loaded is None or loaded.release.id != release.id:
+                if release.family == "generator":
+                    self.router.load(table)
                 loaded = self._load(release)
             if loaded is not None:
-                table[each.id] = replace(loaded, templates=_answerable(release, templates, joined))
+                table[task] = replace(loaded, templates=_answerable(release, templates, joined))
         self.router.load(table)
         self._version = version
 
+    def _promises_enough(self, task: str, release: Release) -> bool:
+        """Whether a release was certified by the rule that counts now, or by a stricter one."""
+        wanted = self.pipeline.rule(task)
+        if honours(release.certificate.equivalence, wanted):
+            return True
+        if release.id not in self._promising_less:
+            self._promising_less.add(release.id)
+            was = said(release.certificate.equivalence)
+            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, said(wanted))
+        return False
+
     def _load(self, release: Release) -> LoadedRelease | None:
+        from .pipeline import rule_at_work
         from .students import load_student
 
         try:
             student = load_student(release.path, self.pipeline.base_models)
+            self._rules[release.id] = rule_at_work(release.certificate.equivalence, self.pipeline.base_models)
         except Exception as error:
             # Logged once: refresh looks again only when something changes. The other tasks are served.
             _log.error("release %s of task %s cannot be served: %s", release.id, release.task, error)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .config import state_folder
+from .equivalence import EXACT
 from .errors import CallLogError, ConfigError, JITRError
 from .settings import configured_url, load_settings
 
@@ -64,13 +65,21 @@ def replay(
     compute_usd_per_hour: ComputePrice = 0.05,
     calls_per_day: Annotated[float | None, typer.Option(help="Traffic, to date the break-even.")] = None,
     families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
+    equivalence: Annotated[str, typer.Option(help="When a free text counts as the LLM's, such as chrf:0.6.")] = EXACT,
+    generators: Annotated[str, typer.Option(help="Base models to tune text generators of, by commas.")] = "",
 ) -> None:
     """What would JITR have saved on these calls? Nothing is sent anywhere."""
     from jitr_langchain.run import run_replay
 
     from .config import FAMILIES, Policy
 
-    policy = Policy(target=target, delta=delta, families=tuple(families.split(",")) if families else FAMILIES)
+    policy = Policy(
+        target=target,
+        delta=delta,
+        families=tuple(families.split(",")) if families else FAMILIES,
+        equivalence=equivalence,
+        generators=tuple(filter(None, generators.split(","))),
+    )
     run_replay(
         calls,
         policy=policy,
@@ -222,6 +231,22 @@ def unignore(task: TaskName, url: Url = DEFAULT_URL) -> None:
         found = manage.find_task(store, task)
         manage.unignore(store, found)
     typer.echo(f"{found.name}: no longer ignored.")
+
+
+@tasks_app.command("compare")
+def compare(
+    task: TaskName,
+    rule: Annotated[str, typer.Argument(help="exact, normalised, chrf:0.6, rouge-l:0.7 or embedding:0.9.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Say when an answer of a task counts as the LLM's: exactly, or nearly."""
+    from . import manage
+    from .equivalence import said
+
+    with _open(url) as store:
+        found = manage.find_task(store, task)
+        manage.compare_by(store, found, rule)
+    typer.echo(f"{found.name}: its answers are compared by {said(rule)}.")
 
 
 @tasks_app.command("declare")

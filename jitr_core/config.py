@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .equivalence import EXACT, equivalence
 from .errors import ConfigError
 
 __all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_folder"]
@@ -40,6 +41,11 @@ class Policy:
             and what to call it. They are requests of their own, made in the background and billed. 0 asks nothing.
         free_wording: also look for tasks that are asked in ever different words, see docs/meaning.md. Off by default:
             where chatter is worded alike it may take some of that for the task.
+        equivalence: rule by which an answer counts as the teacher's where answers are free text, see
+            `jitr_core.equivalence`; labels and fields are always compared exactly.
+        generators: base models, as folders or hub ids on this machine, of which text generators are tuned where
+            answers are free text; none are tried by default, as training them is expensive, see docs/text.md.
+        generator_timeout_s: seconds, > 0, after which the teacher answers in place of a generator.
         retention_days: days after which stored inputs and answers are deleted; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
 
@@ -68,6 +74,9 @@ class Policy:
     max_examples: int = 20_000
     ask_teacher: int = 0
     free_wording: bool = False
+    equivalence: str = EXACT
+    generators: tuple[str, ...] = ()
+    generator_timeout_s: float = 10.0
     retention_days: float | None = None
     cache_dir: str | None = None
 
@@ -87,6 +96,9 @@ class Policy:
             raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
         if self.retention_days is not None and not self.retention_days > 0:
             raise ConfigError(f"retention_days must be > 0, got {self.retention_days}.", hint="None keeps all calls.")
+        if not self.generator_timeout_s > 0:
+            raise ConfigError(f"generator_timeout_s must be > 0, got {self.generator_timeout_s}.")
+        equivalence(self.equivalence)
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from .config import DEFAULT_URL, Policy, absolute, state_folder
+from .equivalence import own_rule
 from .errors import ConfigError
 from .identify import Identifier
 from .jobs import TrainingChild
@@ -99,6 +100,9 @@ class JITR:
         tenant: default tenant of its calls; tasks never span tenants.
         redact: applied to every text before JITR looks at, stores or learns from it; where it raises, the call is
             not observed.
+        equivalence: the user's own rule for free text: whether an answer, the first argument, counts as the teacher's,
+            the second. Takes the place of `Policy.equivalence`; a module must hold it that the training process can
+            import.
         training: where searches run: "process" (a child process, the default), "inline" (in the thread that
             observes, which then waits) or "off" (only `jitr train` trains).
         seed: makes audits, splits and training repeatable; None takes audits from the system's entropy.
@@ -116,6 +120,7 @@ class JITR:
         app: str = "default",
         tenant: str = "",
         redact: Callable[[str], str] | None = None,
+        equivalence: Callable[[str, str], bool] | None = None,
         training: Literal["process", "inline", "off"] = "process",
         seed: int | None = None,
         listener: Callable[[Event], None] | None = None,
@@ -129,10 +134,13 @@ class JITR:
             )
         self.url = absolute(url)  # the app may change its working folder
         self.policy, self.app, self.tenant = policy or Policy(), app, tenant
+        if equivalence is not None:
+            rule = own_rule(equivalence, elsewhere=training == "process")
+            self.policy = dataclasses.replace(self.policy, equivalence=rule)
         self.faults: collections.Counter[str] = collections.Counter()
         self._redact, self._training, self._seed, self._listener = redact, training, seed, listener
         self._identifier = Identifier(min_calls=self.policy.min_calls)
-        self._router = Router(time.perf_counter)
+        self._router = Router(time.perf_counter, self.fault)
         self._background: Background | None = None
         self._aside = False
         inline = training == "inline"
@@ -169,7 +177,7 @@ class JITR:
             match = self._identifier.match(call)
             if match is None:
                 decision = Decision("teacher", "no_task")
-            elif not call.replaceable:
+            elif not call.replaceable or (call.observe_only and match.task in self._router.blocking):
                 decision = Decision("teacher", "no_release", match)
             else:
                 decision = self._router.decide(match)
@@ -236,6 +244,11 @@ class JITR:
             self._recorder.put(Observed(call, decision, answer, ask))
         except Exception as error:
             self.fault("observe", error)
+
+    @property
+    def blocking(self) -> bool:
+        """Whether a replacement in service may take so long that an event loop must not wait for `decide`."""
+        return bool(self._router.blocking)
 
     def fault(self, where: str, error: BaseException) -> None:
         """Count a fault of JITR's own, and log the first one of each kind."""

@@ -1,10 +1,48 @@
-"""When two answers count as the same."""
+"""When two answers count as the same: exactly, or by a rule the user chooses for free text.
+
+A rule is written `exact`, `normalised`, `chrf:0.6`, `rouge-l:0.7`, `embedding:0.9`, or `own:module:function`.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
+import logging
+import re
+import sys
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["canonical", "equivalent"]
+from .errors import ConfigError, MissingExtraError
+
+__all__ = ["EXACT", "Equivalence", "canonical", "equivalence", "equivalent", "honours", "own_rule", "said"]
+
+_log = logging.getLogger("jitr")
+
+EXACT = "exact"
+"""The rule that counts unless another is chosen, and always for labels and fields."""
+
+_MEASURES = {"chrf": "chrF", "rouge-l": "ROUGE-L", "embedding": "embedding similarity"}
+_OWN = "own:"
+_OWN_FUNCTIONS: dict[str, Callable[[str, str], bool]] = {}
+# Numbers with their signs and points, words, and any other sign that is not just punctuation between words.
+_TOKEN = re.compile(r"[-−+]?\d+(?:[.,:/]\d+)*|\w+|[^\w\s.,;:!?…\"'`´“”„‚‘’«»‹›()\[\]{}<>–—‐‑·•。、「」『』・¿¡-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """A rule at work.
+
+    Attributes:
+        rule: as it is written in settings.
+        same: whether an answer, the first argument, counts as the teacher's, the second.
+    """
+
+    rule: str
+    same: Callable[[str, str], bool]
 
 
 def canonical(answer: str) -> str:
@@ -31,3 +69,164 @@ def equivalent(one: str, other: str) -> bool:
         (True, False)
     """
     return one.strip() == other.strip() or canonical(one) == canonical(other)
+
+
+def equivalence(rule: str, embed: Callable[[str], Any] | None = None) -> Equivalence:
+    """The rule of this name.
+
+    Args:
+        rule: see the module; a bound is in (0, 1].
+        embed: a text's embedding, a vector of length 1 or 0; None checks the wording of the rule only.
+
+    Raises:
+        ConfigError: there is no such rule, its bound is out of range, or its function cannot be imported.
+        MissingExtraError: `chrf` and `rouge-l` need the extra `text`.
+
+    Example:
+        >>> equivalence("normalised").same("It is RED!", "it is red")
+        True
+        >>> equivalence("normalised").same("1.5 m", "15 m")
+        False
+    """
+    if rule.startswith(_OWN):
+        return Equivalence(rule, functools.partial(_by_own, _own_function(rule)))
+    name, bound = _read(rule)
+    if name == EXACT:
+        return Equivalence(rule, equivalent)
+    if name == "normalised":
+        return Equivalence(rule, lambda one, other: equivalent(one, other) or _tokens(one) == _tokens(other))
+    likeness = {"chrf": _chrf, "rouge-l": _rouge_l}.get(name) or functools.partial(_cosine, embed)
+    if name != "embedding":
+        likeness("a", "a")  # says now whether the library is there
+    return Equivalence(rule, lambda one, other: equivalent(one, other) or likeness(one, other) >= bound)
+
+
+def said(rule: str) -> str:
+    """A rule in words.
+
+    Example:
+        >>> said("chrf:0.6"), said("own:shop.rules:alike"), said("exact")
+        ('chrF ≥ 0.6', 'own function shop.rules:alike', 'exact')
+    """
+    name, _, bound = rule.partition(":")
+    if rule.startswith(_OWN):
+        return f"own function {bound}"
+    return f"{_MEASURES[name]} ≥ {bound}" if name in _MEASURES else name
+
+
+def honours(promised: str, wanted: str) -> bool:
+    """Whether a promise of agreement by one rule is one by another: by the same, or by a stricter one.
+
+    Example:
+        >>> honours("exact", "chrf:0.5"), honours("chrf:0.7", "chrf:0.5"), honours("chrf:0.5", "exact")
+        (True, True, False)
+    """
+    if promised in (EXACT, wanted):
+        return True
+    if promised.startswith(_OWN) or wanted.startswith(_OWN):
+        return False
+    (name, bound), (other, least) = _read(promised), _read(wanted)
+    return name == other and bound >= least
+
+
+def own_rule(function: Callable[[str, str], bool], *, elsewhere: bool) -> str:
+    """The rule of a function of the user's.
+
+    Args:
+        function: gets a replacement's answer and the teacher's.
+        elsewhere: whether another process must find it too.
+
+    Raises:
+        ConfigError: another process could not import it.
+    """
+    module, name = getattr(function, "__module__", "?"), getattr(function, "__qualname__", repr(function))
+    rule = f"{_OWN}{module}:{name}"
+    if elsewhere:
+        found = None if module == "__main__" else _member(sys.modules.get(module), name)
+        if found is not function:
+            raise ConfigError(
+                f"the equivalence {module}:{name} cannot be imported by the process that trains.",
+                hint='Define it at the top of a module of its own, or use training="inline".',
+            )
+    _OWN_FUNCTIONS[rule] = function
+    return rule
+
+
+def _read(rule: str) -> tuple[str, float]:
+    """Name and bound of a rule that is not the user's own."""
+    name, _, text = rule.partition(":")
+    if name in (EXACT, "normalised") and not text:
+        return name, 1.0
+    try:
+        bound = float(text)
+    except ValueError:
+        bound = 0.0
+    if name not in _MEASURES or not 0 < bound <= 1:
+        raise ConfigError(
+            f"{rule!r} is no equivalence.",
+            hint="Write exact, normalised, chrf:0.6, rouge-l:0.7, embedding:0.9 (bounds are in (0, 1]) or "
+            "own:module:function.",
+        )
+    return name, bound
+
+
+def _own_function(rule: str) -> Callable[[str, str], bool]:
+    if rule not in _OWN_FUNCTIONS:
+        module, _, name = rule.removeprefix(_OWN).partition(":")
+        try:
+            found = _member(importlib.import_module(module), name)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"the equivalence {rule} cannot be imported: {error}.") from error
+        if not callable(found):
+            raise ConfigError(f"the equivalence {rule} is no function.", hint="Write own:module:function.")
+        _OWN_FUNCTIONS[rule] = found
+    return _OWN_FUNCTIONS[rule]
+
+
+def _member(module: Any, name: str) -> Any:
+    return functools.reduce(lambda found, part: getattr(found, part, None), name.split("."), module)
+
+
+def _by_own(function: Callable[[str, str], bool], one: str, other: str) -> bool:
+    """What the user's function says; answers it fails on count as different."""
+    try:
+        return bool(function(one, other))
+    except Exception:
+        _log.exception("the user's own equivalence failed; the answers count as different")
+        return False
+
+
+def _tokens(text: str) -> list[str]:
+    """Words and numbers, without case and punctuation."""
+    return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def _chrf(one: str, other: str) -> float:
+    """Character n-gram F-score of an answer against the teacher's, in [0, 1] (Popović 2015; SacreBLEU's)."""
+    return float(_chrf_metric().sentence_score(one, [other]).score) / 100
+
+
+@functools.lru_cache(maxsize=1)
+def _chrf_metric() -> Any:
+    try:
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError as error:
+        raise MissingExtraError("text", "The equivalence chrf") from error
+    return CHRF()
+
+
+def _rouge_l(one: str, other: str) -> float:
+    """F-score of the longest common subsequence of words, in [0, 1] (Lin 2004)."""
+    try:
+        from rapidfuzz.distance import LCSseq
+    except ImportError as error:
+        raise MissingExtraError("text", "The equivalence rouge-l") from error
+    words, others = _tokens(one), _tokens(other)
+    common = LCSseq.similarity(words, others)
+    return 2 * common / (len(words) + len(others)) if common else 0.0
+
+
+def _cosine(embed: Callable[[str], Any] | None, one: str, other: str) -> float:
+    if embed is None:
+        raise ConfigError("the equivalence embedding needs a static base model.", hint='pip install "jitr[offline]"')
+    return float(embed(one) @ embed(other))

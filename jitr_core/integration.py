@@ -11,16 +11,27 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from time import perf_counter
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from .forms import FORMATS, TOOLS, fits, form_of
 from .types import Answer, Call, Decision
 
-__all__ = ["Engine", "Routed", "contract_of", "decided", "is_replaceable", "report_fault", "settings_of"]
+__all__ = [
+    "Engine",
+    "Routed",
+    "contract_of",
+    "decided",
+    "is_replaceable",
+    "off_loop",
+    "report_fault",
+    "settings_of",
+]
 
 _CONTRACT = (*TOOLS, "tool_choice", *FORMATS, "stop")
 _MATTERS = frozenset((*_CONTRACT, "logprobs", "top_logprobs", "n"))
 _LOGPROBS = ("logprobs", "top_logprobs")
+
+T = TypeVar("T")
 
 _digests: dict[tuple[Any, ...], tuple[tuple[Any, ...], str]] = {}
 
@@ -109,6 +120,16 @@ def report_fault(engine: Engine, where: str, error: Exception) -> None:
     """Tells the engine of a fault; a dead engine cannot even take that."""
     with suppress(Exception):
         engine.fault(where, error)
+
+
+async def off_loop(engine: Engine | None, decide: Callable[..., T], *args: Any) -> T:
+    """`decide(*args)`, in a thread where a replacement may take so long that the event loop must not wait for it."""
+    if getattr(engine, "blocking", False):
+        import asyncio
+
+        with suppress(RuntimeError):  # the loop or the process is about to end: no thread is to be had
+            return await asyncio.to_thread(decide, *args)
+    return decide(*args)
 
 
 def settings_of(*sources: Mapping[str, Any]) -> dict[str, Any]:

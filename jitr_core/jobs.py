@@ -35,7 +35,8 @@ def policy_from_json(text: str) -> Policy:
     from .config import Policy
 
     values = json.loads(text)
-    return Policy(**{**values, "families": tuple(values["families"])})
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Policy(**{**values, **lists})
 
 
 class TrainingChild:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import state_folder
+from .equivalence import equivalence, honours, said
 from .errors import ConfigError
 from .freely import forget
 from .identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TemplateCalls",
+    "compare_by",
     "declare",
     "find_task",
     "ignore",
@@ -223,6 +225,21 @@ def declare(
     store.save_templates([template for _, template, _ in found])
     store.assign([(call, match) for call, _, match in found])
     return store.task(task.id) or task
+
+
+def compare_by(store: Store, task: Task, rule: str) -> None:
+    """Say by which rule a task's answers count as the teacher's; a release that promised less is withdrawn.
+
+    Raises:
+        ConfigError: there is no such rule, or it is a function, which no state may name.
+    """
+    if rule.startswith("own:"):
+        raise ConfigError("a function is named in code or settings only.", hint="Write JITR(equivalence=…).")
+    equivalence(rule)
+    store.record("equivalence", task.id, {"rule": rule})
+    active = store.active_release(task.id)
+    if active is not None and not honours(active.certificate.equivalence, rule):
+        store.activate(task.id, None, f"agreement now counts by {said(rule)}: to be certified anew")
 
 
 def _owner(store: Store, declaration: Declaration) -> Task | None:

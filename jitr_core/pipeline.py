@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .certify import Refusal, better, certify, next_attempt
 from .collect import build_dataset
-from .equivalence import canonical
+from .equivalence import EXACT, Equivalence, equivalence, honours
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
 from .promote import package, remove_leftovers
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from .store import Store
     from .students import BaseModels, Student
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "rule_at_work"]
 
 _log = logging.getLogger("jitr")
 Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
-_SEARCHED = ("labels", "fields")  # kinds of answers a student can give
 _NEW_LABELS = 0.25  # growth of the labels below which a task that is served is not searched again
-_COMPARED = 2_000  # latest calls on which a new student is compared with the active release
+_COMPARED = 2_000  # latest calls on which a new student is compared with the active release …
+_GENERATED = 200  # … if it has to generate its answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,13 @@ class Pipeline:
         """True if an attempt should be made now."""
         return task.state != "paused" and not self.missing(task)
 
+    def rule(self, task_id: str, *, free_text: bool = True) -> str:
+        """Rule by which a task's answers are compared: the user's for this task, else the policy's for free text."""
+        own = self.store.last_entry("equivalence", task_id)
+        if own is not None:
+            return str(own.details["rule"])
+        return self.policy.equivalence if free_text else EXACT
+
     def _start(self, task_id: str) -> _Start:
         """Where the task's present begins: after what last made its labels void, a rollback by audits or a merge.
 
@@ -115,7 +122,9 @@ class Pipeline:
     def _attempt(self, task: Task, force: bool) -> SearchReport | None:
         began = time.perf_counter()
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
-        active = self.store.active_release(task.id)
+        active = in_place = self.store.active_release(task.id)
+        if active is not None and not honours(active.certificate.equivalence, self.rule(task.id)):
+            active = None  # it promised something else and serves nobody
         start = self._start(task.id)
         examples = self.store.examples(task.id, self.policy.max_examples, after=start.row)
         report = SearchReport(task.id, at_label=len(examples))
@@ -130,11 +139,9 @@ class Pipeline:
                 report.refusal = (
                     "none of its calls can be answered by a student: they ask for tools, a format or the like"
                 )
-            elif space.kind in _SEARCHED:
-                dataset = build_dataset(examples, self.policy.max_examples)
-                release = self._search(task, space.kind, dataset, delta, report, active)
             else:
-                report.refusal = space.reason
+                dataset = build_dataset(examples, self.policy.max_examples)
+                release = self._search(task, dataset, delta, report, active, space.kind)
         except JITRError as error:
             report.refusal = str(error)
         except Exception as error:
@@ -144,7 +151,7 @@ class Pipeline:
         if release is not None:
             release = replace(release, templates=self.store.examples_templates(task.id, start.row))
         report.seconds = time.perf_counter() - began
-        expected = active.id if active else None
+        expected = in_place.id if in_place else None
         if not self.store.conclude(report, delta, release, expected, task.regroupings) and release is not None:
             shutil.rmtree(release.path, ignore_errors=True)
         remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
@@ -160,29 +167,24 @@ class Pipeline:
         return len(examples) < (1 + _NEW_LABELS) * known
 
     def _search(
-        self, task: Task, kind: str, dataset: Dataset, delta: float, report: SearchReport, active: Release | None
+        self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None, kind: str
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
-        from .compose import search_fields
-        from .search import search
-
-        result = (search_fields if kind == "fields" else search)(
-            dataset,
-            policy=self.policy,
-            base_models=self.base_models,
-            seed=self.seed,
-            coverage=lambda confidence, correct: self._coverage(confidence, correct, delta),
-            progress=self._renewing(task),
-        )
-        report.candidates, report.chosen = result.candidates, result.chosen
-        sampled = dataset.sampled
-        confidence = result.confidence[dataset.group]
-        correct = _agreement(result, dataset)
-        certificate = certify(confidence[sampled], correct[sampled], target=self.policy.target, delta=delta)
+        rule = rule_at_work(self.rule(task.id, free_text=kind == "text"), self.base_models, prepare=True)
+        result = self._found(task, dataset, delta, kind, rule)
+        report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
+        if report.refusal:
+            return None
+        use = dataset.sampled if result.held is None else dataset.sampled & result.held[dataset.group]
+        confidence = result.confidence[dataset.group][use]
+        correct = _agreement(result, dataset, use, rule)
+        certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
         if isinstance(certificate, Refusal):
             report.refusal = certificate.reason
+            if result.held is not None:
+                report.refusal += f" (the calls held back from learning, {len(correct)} of {len(dataset.answers)})"
             return None
-        report.certificate = certificate
+        certificate = report.certificate = replace(certificate, equivalence=rule.rule)
         student = result.fit()
         if active is not None:
             report.refusal = self._worse(active, student, certificate, result, dataset)
@@ -191,6 +193,23 @@ class Pipeline:
         candidate = next(c for c in result.candidates if c.name == result.chosen)
         self._renew(task)
         return package(student, task=task.id, candidate=candidate, certificate=certificate, folder=self.folder)
+
+    def _found(self, task: Task, dataset: Dataset, delta: float, kind: str, rule: Equivalence) -> SearchResult:
+        """What a search for this kind of answers finds."""
+        from .compose import search_fields
+        from .search import search
+        from .search_text import search_text
+
+        how: dict[str, Any] = {
+            "policy": self.policy,
+            "base_models": self.base_models,
+            "seed": self.seed,
+            "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta),
+            "progress": self._renewing(task),
+        }
+        if kind == "text":
+            return search_text(dataset, rule=rule, **how)
+        return (search_fields if kind == "fields" else search)(dataset, **how)
 
     def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float) -> float:
         certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
@@ -225,7 +244,10 @@ class Pipeline:
         except ArtifactError:
             return ""  # it serves nobody
         place = {group: i for i, group in enumerate(dataset.groups)}
-        asked = self.store.asked(active.id, _COMPARED)
+        asked = self.store.asked(active.id, _GENERATED if student.family == "generator" else _COMPARED)
+        if result.held is not None:
+            learnt = {g for g, held in zip(dataset.groups, result.held, strict=True) if not held}
+            asked = [each for each in asked if each.group not in learnt]
         if not asked:
             return ""
         confidence = [float(result.confidence[place[a.group]]) if a.group in place else None for a in asked]
@@ -239,13 +261,38 @@ class Pipeline:
         return f"no better than the active release: {share[0]:.0%} against {share[1]:.0%} of the last {len(old)} calls"
 
 
-def _agreement(result: SearchResult, dataset: Dataset) -> np.ndarray:
-    """Whether the cross-fitted answer equals the teacher's, for each labelled call, shape (m,)."""
+def rule_at_work(rule: str, base_models: BaseModels, *, prepare: bool = False) -> Equivalence:
+    """A rule by which answers are compared, with the base model it may need.
+
+    Args:
+        rule: see `jitr_core.equivalence`.
+        base_models: pretrained models at hand.
+        prepare: prepare that base model if it is not at hand.
+
+    Raises:
+        JITRError: it cannot be evaluated here.
+    """
+    if not rule.startswith("embedding"):
+        return equivalence(rule)
+    from .students.text import normalise
+
+    why = base_models.prepare() if prepare and base_models.get("static") is None else ""
+    static = base_models.get("static")
+    if static is None:
+        raise TrainingError(f"the equivalence {rule} needs a static base model.", hint=why)
+    return equivalence(rule, lambda text: static.embed(normalise(text)))
+
+
+def _agreement(result: SearchResult, dataset: Dataset, use: np.ndarray, rule: Equivalence) -> np.ndarray:
+    """Whether the cross-fitted answer counts as the teacher's, for each labelled call in `use`, shape (k,)."""
     import numpy as np
 
-    form = {text: canonical(text) for text in {*result.predicted, *dataset.answers}}
-    pairs = zip(dataset.group, dataset.answers, strict=True)
-    return np.array([form[result.predicted[g]] == form[a] for g, a in pairs], dtype=bool)
+    seen: dict[tuple[str, str], bool] = {}
+    for i in np.flatnonzero(use):
+        pair = result.predicted[dataset.group[i]], dataset.answers[i]
+        if pair not in seen:
+            seen[pair] = rule.same(*pair)
+    return np.array([seen[result.predicted[dataset.group[i]], dataset.answers[i]] for i in np.flatnonzero(use)], bool)
 
 
 def _lease(task: Task) -> str:

@@ -44,18 +44,28 @@ class Router:
 
     Attributes:
         seconds: time spent asking students so far.
+        blocking: tasks whose replacement may take long enough to hold up an event loop.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """An empty router; `clock` gives seconds and only measures what students cost."""
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float], fault: Callable[[str, BaseException], None] = lambda where, error: None
+    ) -> None:
+        """An empty router.
+
+        Args:
+            clock: gives seconds; only measures what students cost.
+            fault: told of what students raise.
+        """
+        self._clock, self._fault = clock, fault
         self.seconds = 0.0
+        self.blocking: frozenset[str] = frozenset()
         self._table: Mapping[str, LoadedRelease] = {}
         self._lock = threading.Lock()
 
     def load(self, table: Mapping[str, LoadedRelease]) -> None:
         """Serve exactly these releases (task id → release) from the next call on."""
         self._table = dict(table)
+        self.blocking = frozenset(task for task, each in table.items() if getattr(each.student, "blocking", False))
 
     def loaded(self) -> Mapping[str, LoadedRelease]:
         """The releases being served, by task id."""
@@ -70,7 +80,7 @@ class Router:
         self._table = {k: v for k, v in self._table.items() if k != task}
 
     def decide(self, match: Match) -> Decision:
-        """Decide a call of a known task; whatever the student raises goes to the caller."""
+        """Decide a call of a known task; where the student fails, the teacher answers."""
         loaded = self._table.get(match.task)
         if loaded is None:
             return Decision("teacher", "no_release", match)
@@ -81,11 +91,16 @@ class Router:
             # A changed prompt is another question, also under the same step.
             return Decision("teacher", "deferral", match, loaded.release.id, None, None, audit, share)
         start = self._clock()
-        answer, confidence, ood = loaded.student.predict_one(match.slots)
-        spent = self._clock() - start
-        with self._lock:
-            self.seconds += spent
         release = loaded.release
+        try:
+            answer, confidence, ood = loaded.student.predict_one(match.slots)
+        except Exception as error:
+            self._fault("decide", error)
+            return Decision("teacher", "fallback", match, release.id, None, None, audit, share)
+        finally:
+            spent = self._clock() - start
+            with self._lock:
+                self.seconds += spent
         if ood or confidence < release.certificate.threshold:
             reason: Reason = "ood" if ood else "deferral"
             return Decision("teacher", reason, match, release.id, None, confidence, audit, share)

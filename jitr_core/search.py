@@ -54,6 +54,8 @@ class SearchResult:
         chosen: name of the winner.
         confidence: shape (n,), cross-fitted confidence in each input's answer, in [0, 1].
         predicted: n cross-fitted answers.
+        held: shape (n,), which inputs the winner was measured on; None: on all.
+        refusal: why there is no winner; "" if there is one.
     """
 
     candidates: list[CandidateReport]
@@ -61,6 +63,8 @@ class SearchResult:
     confidence: NDArray[np.float64]
     predicted: list[str]
     _fit: Callable[[], Student] = field(repr=False)
+    held: NDArray[np.bool_] | None = None
+    refusal: str = ""
 
     def fit(self) -> Student:
         """The chosen candidate, trained on everything."""

@@ -237,7 +237,7 @@ class CandidateReport:
 
     Attributes:
         name: `family` or `family:base_model`.
-        family: lexical, static, encoder or stacked.
+        family: lexical, static, encoder, stacked or generator.
         base_model: name of the pretrained model, None for lexical.
         score: estimated coverage at the certificate, in [0, 1]; None if it was not evaluated to the end.
         agreement: cross-fitted agreement with the teacher without any threshold, in [0, 1].
@@ -266,6 +266,7 @@ class Certificate:
         calls: number of calibration calls at or above the threshold.
         errors: how many of those the student answered otherwise than the teacher.
         agreement_low: lower confidence bound of the agreement at level 1 − delta, in [0, 1].
+        equivalence: rule by which answers counted as the teacher's, see `jitr_core.equivalence`.
     """
 
     target: float
@@ -275,6 +276,7 @@ class Certificate:
     calls: int
     errors: int
     agreement_low: float
+    equivalence: str = "exact"
 
 
 @dataclass(slots=True)

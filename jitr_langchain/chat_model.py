@@ -23,7 +23,7 @@ from pydantic import Field
 from typing_extensions import Self
 
 from jitr_core.config import disabled
-from jitr_core.integration import Engine, Routed, decided, report_fault
+from jitr_core.integration import Engine, Routed, decided, off_loop, report_fault
 from jitr_core.types import Answer, Call
 
 from ._runs import claim, with_wishes
@@ -255,7 +255,7 @@ class JITRChatModel(StandIn):
     async def _agenerate_with_cache(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        kwargs[CONTEXT] = self._route(messages, stop, run_manager, kwargs)
+        kwargs[CONTEXT] = await off_loop(self.jitr, self._route, messages, stop, run_manager, kwargs)
         return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
@@ -292,7 +292,7 @@ class JITRChatModel(StandIn):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        routed, message = await off_loop(self.jitr, self._enter, messages, stop, run_manager, kwargs)
         if message is not None:
             return ChatResult(generations=[ChatGeneration(message=message)])
         if self.llm.rate_limiter:
@@ -334,7 +334,7 @@ class JITRChatModel(StandIn):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        routed, message = await off_loop(self.jitr, self._enter, messages, stop, run_manager, kwargs)
         if message is not None:
             yield replacement_chunk(message)
             return
@@ -379,7 +379,7 @@ class JITRChatModel(StandIn):
     async def _aevents(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        routed, message = self._enter(messages, stop, run_manager, kwargs)
+        routed, message = await off_loop(self.jitr, self._enter, messages, stop, run_manager, kwargs)
         if message is not None:
             for event in replacement_events(message):
                 yield event

@@ -19,6 +19,7 @@ from .replay import Replayed, replay
 if TYPE_CHECKING:
     from jitr_core.calllog import CallRecord
     from jitr_core.config import Policy
+    from jitr_core.equivalence import Equivalence
     from jitr_core.prices import Prices
     from jitr_core.report import ReplayView
 
@@ -65,9 +66,9 @@ def _tokens(record: CallRecord) -> tuple[float, float, float]:
 class _Run:
     """One replay: hears the engine's events, counts calls, and puts the summary together."""
 
-    def __init__(self, view: ReplayView, prices: Prices, rates: Rates) -> None:
+    def __init__(self, view: ReplayView, prices: Prices, rates: Rates, rule: Equivalence) -> None:
         self.view, self.prices, self.rates = view, prices, rates
-        self.tally, self.spent = Tally(), _Spent()
+        self.tally, self.spent = Tally(rule=rule), _Spent()
         self.names: dict[str, str] = {}
         self.refusals: dict[str, str] = {}
         self.deferred: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -125,6 +126,7 @@ class _Run:
                         "base_model": release.base_model,
                         "threshold": release.certificate.threshold,
                         "size_bytes": release.size_bytes,
+                        "equivalence": release.certificate.equivalence,
                     },
                     "deferred_examples": deferred[task.id][:_DEFERRED_SHOWN],
                 }
@@ -215,13 +217,16 @@ def run_replay(
         CallLogError: a log is malformed; nothing has been written then.
         ConfigError: no price list knows `price_model`.
     """
+    from jitr_core.pipeline import rule_at_work
     from jitr_core.report import ReplayView
+    from jitr_core.students import BaseModels
 
+    rule = rule_at_work(policy.equivalence, BaseModels(policy.cache_dir), prepare=True)
     prices = checked_prices(price_model)
     began = time.perf_counter()
     lines: dict[int, dict[str, Any]] = {}
     with ReplayView() as view:
-        run = _Run(view, prices, Rates(compute_usd_per_hour=compute_usd_per_hour))
+        run = _Run(view, prices, Rates(compute_usd_per_hour=compute_usd_per_hour), rule)
         for position, replayed in replay(calls, policy=policy, seed=seed, shuffle=shuffle, state=state, tell=run.hear):
             run.call(replayed)
             if decisions_out is not None:

@@ -14,7 +14,7 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags, instr
 from llama_index_instrumentation.span import active_span_id
 
 from jitr_core.config import disabled
-from jitr_core.integration import Engine, Routed, decided, report_fault
+from jitr_core.integration import Engine, Routed, decided, off_loop, report_fault
 from jitr_core.types import Answer, Call
 
 from ._ready import ready
@@ -68,7 +68,7 @@ class Calls:
 
     async def aanswer(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """As `answer`, where the teacher's `method` is asynchronous."""
-        routed, answer = self._route(method, args, kwargs)
+        routed, answer = await off_loop(self.engine, self._route, method, args, kwargs)
         before = ROUTED.get()
         ROUTED.set(True)
         try:
@@ -94,7 +94,7 @@ class Calls:
 
     async def astream(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """As `aanswer`, in pieces."""
-        routed, answer = self._route(method, args, kwargs)
+        routed, answer = await off_loop(self.engine, self._route, method, args, kwargs)
         before = ROUTED.get()
         ROUTED.set(True)
         try:

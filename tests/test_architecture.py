@@ -41,6 +41,7 @@ STAGES = {
     "collect",
     "search",
     "compose",
+    "search_text",
     "students",
     "certify",
     "promote",
@@ -61,6 +62,9 @@ ALLOWED = {
     ("compose", "search"),  # structured answers are searched field by field
     ("compose", "students"),
     ("compose", "collect"),
+    ("search_text", "students"),  # so does one for free text …
+    ("search_text", "collect"),
+    ("search_text", "search"),  # … and it says alike what it found
     ("store", "identify"),  # the default of the hash that groups examples
 }
 """The only imports from stage to stage."""

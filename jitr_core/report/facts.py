@@ -9,7 +9,7 @@ from ..config import Policy
 from ..identify import answer_space
 from ..manage import pipeline, task_templates
 from ..types import GIVEN
-from .wording import share
+from .wording import by_rule, share
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -91,6 +91,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
             "threshold": release.certificate.threshold,
             "size_bytes": release.size_bytes,
             "agreement_low": release.certificate.agreement_low,
+            "equivalence": release.certificate.equivalence,
         }
     facts["why"] = _why(task, facts, cold_path)
     if with_examples:
@@ -104,8 +105,8 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     if task.state == "paused":
         return f"not replaced: {task.reason or 'paused'}"
     if release is not None:
-        low = share(release["agreement_low"])
-        return f"replaced where confidence ≥ {release['threshold']:.3f}: {task.reason}, agreement ≥ {low}"
+        low = f"{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
+        return f"replaced where confidence ≥ {release['threshold']:.3f}: {task.reason}, agreement{low}"
     if not facts["calls"]:
         return "no calls yet"
     missing = cold_path.missing(task)

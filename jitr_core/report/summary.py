@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .wording import agreement, candidates, kwh, quoted, share, size, usd
+from ..equivalence import EXACT
+from .wording import agreement, by_rule, candidates, kwh, quoted, share, size, usd
 
 __all__ = ["STATE_STYLES", "final_table"]
 
@@ -53,9 +54,18 @@ def _headline(summary: dict[str, Any]) -> Text:
     if replaced:
         text.append(f", agreement with the teacher {summary['agreement']:.3f}")
         text.append(f" (at least {summary['agreement_low']:.3f} with 95% confidence)")
+    text.append(_other_rule(summary))
     text.append(f". Promised: at least {summary['target']:g} on answered calls, wrong with probability ≤ ")
     text.append(f"{summary['delta']:g} per task.")
     return text
+
+
+def _other_rule(summary: dict[str, Any]) -> str:
+    """Agreement by the rule chosen for free text, which is what is promised there."""
+    found = summary.get("equivalence")
+    if found is None or found["agreement"] is None:
+        return ""
+    return f"; {found['agreement']:.3f}{by_rule(found['rule'])}, as is promised for free text"
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -93,8 +103,10 @@ def _tasks(summary: dict[str, Any]) -> Table:
 
 def _replacement(replacement: dict[str, Any]) -> str:
     base = f" on {replacement['base_model']}" if replacement["base_model"] else ""
+    by = by_rule(replacement.get("equivalence", EXACT))
     return (
         f"{replacement['family']}{base}, {size(replacement['size_bytes'])}, confidence ≥ {replacement['threshold']:.3f}"
+        f"{', agreement' if by else ''}{by}"
     )
 
 

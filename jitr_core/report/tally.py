@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..equivalence import equivalent
+from ..equivalence import EXACT, Equivalence, equivalent
 from ..types import Decision, SearchReport
 
 __all__ = ["Tally"]
@@ -19,6 +19,7 @@ class _TaskTally:
     calls: int = 0
     replaced: int = 0
     agreed: int = 0
+    alike: int = 0
     first_replaced_at: int | None = None
     searches: list[dict[str, Any]] = field(default_factory=list)
 
@@ -26,6 +27,7 @@ class _TaskTally:
         self.calls += other.calls
         self.replaced += other.replaced
         self.agreed += other.agreed
+        self.alike += other.alike
         firsts = [f for f in (self.first_replaced_at, other.first_replaced_at) if f is not None]
         self.first_replaced_at = min(firsts, default=None)
         self.searches = sorted(self.searches + other.searches, key=lambda s: s["at_call"])
@@ -39,11 +41,13 @@ class Tally:
         calls: calls so far.
         audits: answered calls the teacher was asked about as well.
         tasks: what is known of each task, by its id.
+        rule: another rule than equality by which agreement is counted beside it, if there is one.
     """
 
     calls: int = 0
     audits: int = 0
     tasks: dict[str, _TaskTally] = field(default_factory=lambda: defaultdict(_TaskTally))
+    rule: Equivalence | None = None
     _merged: dict[str, str] = field(default_factory=dict)
 
     def survivor(self, task: str) -> str:
@@ -74,6 +78,8 @@ class Tally:
         self.audits += decision.audit
         tally.replaced += 1
         tally.agreed += equivalent(answer, recorded)
+        if self.rule is not None:
+            tally.alike += self.rule.same(answer, recorded)
         if tally.first_replaced_at is None:
             tally.first_replaced_at = index
 
@@ -111,7 +117,12 @@ class Tally:
     def total(self) -> dict[str, Any]:
         """`calls`, `replaced`, `coverage`, `agreement` and `agreement_low` of the stream."""
         agreed = sum(t.agreed for t in self.tasks.values())
-        return {"calls": self.calls, **_shares(self.calls, self.replaced, agreed)}
+        alike = sum(t.alike for t in self.tasks.values())
+        return {
+            "calls": self.calls,
+            **_shares(self.calls, self.replaced, agreed),
+            **self._by_rule(self.replaced, alike),
+        }
 
     def task(self, task: str) -> dict[str, Any]:
         """The same for one task, with `first_replaced_at` and `searches`."""
@@ -119,9 +130,17 @@ class Tally:
         return {
             "calls": tally.calls,
             **_shares(tally.calls, tally.replaced, tally.agreed),
+            **self._by_rule(tally.replaced, tally.alike),
             "first_replaced_at": tally.first_replaced_at,
             "searches": tally.searches,
         }
+
+    def _by_rule(self, replaced: int, alike: int) -> dict[str, Any]:
+        """Agreement by the other rule, under a key of its own: `agreement` always means equality."""
+        if self.rule is None or self.rule.rule == EXACT:
+            return {}
+        shares = _shares(replaced, replaced, alike)
+        return {"equivalence": {"rule": self.rule.rule, **{k: shares[k] for k in ("agreement", "agreement_low")}}}
 
 
 def _shares(calls: int, replaced: int, agreed: int) -> dict[str, Any]:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..equivalence import EXACT, said
 from ..types import CandidateReport, Certificate, SearchReport
 
-__all__ = ["agreement", "candidates", "event_line", "kwh", "quoted", "search_outcome", "share", "size", "usd"]
+__all__ = [
+    "agreement",
+    "by_rule",
+    "candidates",
+    "event_line",
+    "kwh",
+    "quoted",
+    "search_outcome",
+    "share",
+    "size",
+    "usd",
+]
 
 
 def share(value: float | None) -> str:
@@ -95,8 +107,18 @@ def _certified(certificate: Certificate) -> str:
     return (
         f"certified: it answers where its confidence is ≥ {certificate.threshold:.3f}, "
         f"{share(certificate.coverage)} of the calls; agreement there ≥ {certificate.agreement_low:.3f} "
-        f"({certificate.errors} of {certificate.calls} differed)"
+        f"({certificate.errors} of {certificate.calls} differed{by_rule(certificate.equivalence)})"
     )
+
+
+def by_rule(rule: str) -> str:
+    """What to add where agreement is not meant exactly.
+
+    Example:
+        >>> by_rule("chrf:0.6"), by_rule("exact")
+        (' by chrF ≥ 0.6', '')
+    """
+    return "" if rule == EXACT else f" by {said(rule)}"
 
 
 def event_line(event: dict[str, Any], names: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from .base_models import BaseModels
 from .fields import restore_fields
 from .files import verify_folder
 from .student import FORMAT, LinearStudent, Student, restore_linear
+from .text_student import restore_text_student
 
 __all__ = ["load_student"]
 
@@ -31,6 +32,8 @@ def load_student(path: str | Path, base_models: BaseModels) -> Student:
     try:
         settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
         kind = settings.get("kind", "linear")
+        if kind == "text":
+            return restore_text_student(folder, settings)
         if settings["format"] != FORMAT or kind not in ("linear", "fields"):
             raise ArtifactError(f"{folder} was written by another version of JITR.", hint="Train the task again.")
         arrays = load_file(folder / "arrays.safetensors")

@@ -32,6 +32,11 @@ def _queue(text: str) -> str:
     return "billing" if set(QUEUES["billing"]) & set(text.split()) else "delivery"
 
 
+def _sorry(text: str) -> str:
+    """A reply that no student can give: it is not a copy of what was said."""
+    return f"We are sorry. {text[::-1]}"
+
+
 class Provider(Teacher):
     """An LLM that sorts, writes, calls tools, and gives JSON where that is asked for."""
 
@@ -47,7 +52,7 @@ class Provider(Teacher):
             call = {"name": "look_up", "args": {"text": text}, "id": "1", "type": "tool_call"}
             return AIMessage("", tool_calls=[call], usage_metadata=usage)
         else:
-            answer = f"We are sorry. {text}"
+            answer = _sorry(text)
         return AIMessage(answer, usage_metadata=usage)
 
     def asked_to(self, what: str) -> int:
@@ -94,7 +99,7 @@ def _service(llm):
 def _are_served(served: list[dict[str, str]], messages: list[str]) -> bool:
     """True if each reply is that to its message, and the queues are right but for what is promised."""
     right = [each["queue"] == _queue(message) for each, message in zip(served, messages, strict=True)]
-    replies = [f"We are sorry. {message} ({each['queue']})" for each, message in zip(served, messages, strict=True)]
+    replies = [_sorry(f"{message} ({each['queue']})") for each, message in zip(served, messages, strict=True)]
     return [each["reply"] for each in served] == replies and sum(right) >= 0.95 * len(right)
 
 
@@ -170,7 +175,7 @@ def test_a_graph_with_two_models_and_a_tool(app):
     assert sum(end["queue"] == _queue(message) for end, message in zip(ends, messages, strict=True)) >= 57
     assert all(
         [m.type for m in end["messages"]] == ["human", "ai", "tool", "ai"]
-        and end["messages"][-1].text == f"We are sorry. found {message}"
+        and end["messages"][-1].text == _sorry(f"found {message}")
         for end, message in zip(ends, messages, strict=True)
     )
     assert provider.asked_to("Help") == 120 and provider.asked_to("sort") < 30
