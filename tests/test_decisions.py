@@ -403,7 +403,9 @@ def test_a_release_answers_no_merged_template_not_even_one_that_looks_like_a_wid
     jitr.close()
 
 
-MOVES = st.lists(st.tuples(st.sampled_from(["merge", "split", "part", "attempt"]), st.integers(0, 9), st.integers(0, 9)))
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["merge", "split", "part", "attempt"]), st.integers(0, 9), st.integers(0, 9))
+)
 
 
 @settings(max_examples=40, deadline=None)
