@@ -42,6 +42,14 @@ class Policy:
             where chatter is worded alike it may take some of that for the task.
         retention_days: days after which stored inputs and answers are deleted; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
+        base_models: further base models to choose among: folders, installed packages or hub ids, see docs/search.md.
+        download: True lets searches fetch base models from the model hub: those of `base_models`, and a default pool.
+        search_work_s: most core-seconds, > 0, that one search may spend on encoders; estimated from counted tokens,
+            never taken from the clock, so that two searches decide alike.
+        search_seconds: most seconds, > 0, that one search may take by the clock; None for any. With a limit, two
+            searches may decide differently.
+        search_memory_mb: most memory, in MB, ≥ 500, of the process that trains; None for any. Counts where the cold
+            path runs in a process of its own, on Linux.
 
     Raises:
         ConfigError: a value is out of its range; the message names the setting and the range.
@@ -70,6 +78,11 @@ class Policy:
     free_wording: bool = False
     retention_days: float | None = None
     cache_dir: str | None = None
+    base_models: tuple[str, ...] = ()
+    download: bool = False
+    search_work_s: float = 600.0
+    search_seconds: float | None = None
+    search_memory_mb: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("target", "delta", "audit_share_start", "audit_share_min", "audit_delta"):
@@ -87,6 +100,12 @@ class Policy:
             raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
         if self.retention_days is not None and not self.retention_days > 0:
             raise ConfigError(f"retention_days must be > 0, got {self.retention_days}.", hint="None keeps all calls.")
+        for name in ("search_work_s", "search_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be > 0, got {value}.")
+        if self.search_memory_mb is not None and self.search_memory_mb < 500:
+            raise ConfigError(f"search_memory_mb must be ≥ 500, got {self.search_memory_mb}.")
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)

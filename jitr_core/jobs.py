@@ -35,7 +35,7 @@ def policy_from_json(text: str) -> Policy:
     from .config import Policy
 
     values = json.loads(text)
-    return Policy(**{**values, "families": tuple(values["families"])})
+    return Policy(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 class TrainingChild:

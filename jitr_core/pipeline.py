@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import time
@@ -16,6 +17,7 @@ from .collect import build_dataset
 from .equivalence import canonical
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
+from .outlook import look_ahead
 from .promote import package, remove_leftovers
 from .types import Certificate, Example, Release, SearchReport, Task
 
@@ -139,7 +141,7 @@ class Pipeline:
         except Exception as error:
             # Recorded like any other outcome: an attempt that fails for good must not be made again and again.
             _log.exception("the search for task %s failed", task.id)
-            report.refusal = f"the search failed: {error!r}"
+            report.refusal = f"the search failed: {_said(error)}"
         if release is not None:
             release = replace(release, templates=self.store.examples_templates(task.id, start.row))
         report.seconds = time.perf_counter() - began
@@ -173,6 +175,8 @@ class Pipeline:
             progress=self._renewing(task),
         )
         report.candidates, report.chosen = result.candidates, result.chosen
+        attempts = self.store.attempts(task.id) + 1
+        report.outlook = look_ahead(result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy)
         sampled = dataset.sampled
         confidence = result.confidence[dataset.group]
         correct = _agreement(result, dataset)
@@ -244,6 +248,15 @@ def _agreement(result: SearchResult, dataset: Dataset) -> np.ndarray:
     form = {text: canonical(text) for text in {*result.predicted, *dataset.answers}}
     pairs = zip(dataset.group, dataset.answers, strict=True)
     return np.array([form[result.predicted[g]] == form[a] for g, a in pairs], dtype=bool)
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in words where it is no fault of the program."""
+    if isinstance(error, MemoryError):
+        return "out of memory. Fewer examples (`max_examples`) need less."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full."
+    return repr(error)
 
 
 def _lease(task: Task) -> str:

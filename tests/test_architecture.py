@@ -49,7 +49,7 @@ STAGES = {
 }
 """Parts of the loop; they meet in the hubs."""
 
-HUBS = {"pipeline", "background", "freely", "engine", "manage", "jobs", "cli", "report", "demo"}
+HUBS = {"pipeline", "outlook", "background", "freely", "engine", "manage", "jobs", "cli", "report", "demo"}
 """Where the stages meet, and what is above."""
 
 ALLOWED = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .base_models import BaseModel, BaseModels, HashingModel, TokenTable
+from .base_models import BaseModel, HashingModel, TokenTable
+from .model_store import BaseModels
 from .student import LinearStudent, Student, load_student
 
 __all__ = ["BaseModel", "BaseModels", "HashingModel", "LinearStudent", "Student", "TokenTable", "load_student"]

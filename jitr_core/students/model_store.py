@@ -1,0 +1,227 @@
+"""The base models of this machine: which there are, loading them, and what they gave."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArtifactError
+from .base_models import BaseModel, OnnxEncoder, TokenTable
+from .catalog import DEFAULT_KEYS, POOL, Facts, Kind, default_cache_dir, model_key, prepared_folder, prepared_models
+from .embedding_cache import EmbeddingCache
+from .files import folder_hash
+
+__all__ = ["BaseModels"]
+
+_log = logging.getLogger(__name__)
+_PREPARE_TIMEOUT_S = 1800.0
+
+
+class BaseModels:
+    """The base models of this machine, loaded when first asked for, and the embeddings they gave.
+
+    Attributes:
+        folder: where prepared models and embeddings are kept.
+        refused: why wanted models cannot be used, by source or key.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path | None = None,
+        *,
+        encoder: BaseModel | None = None,
+        static: BaseModel | None = None,
+        further: Sequence[tuple[Kind, BaseModel]] = (),
+        wanted: Sequence[str] = (),
+        download: bool = False,
+    ) -> None:
+        """The models prepared in `cache_dir`.
+
+        Args:
+            cache_dir: None for `$JITR_CACHE` or `~/.cache/jitr`.
+            encoder: use this encoder, and only models given here, instead of prepared ones.
+            static: use this static model likewise; `TokenTable` reads any Model2Vec folder.
+            further: more models to use likewise.
+            wanted: sources (hub ids, folders, packages) to prepare besides the default ones.
+            download: whether hub ids may be fetched; the models of `POOL` are wanted then, too.
+        """
+        self.folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+        self.refused: dict[str, str] = {}
+        given: list[tuple[str, Kind, BaseModel | None]] = [
+            ("encoder", "encoder", encoder),
+            ("static", "static", static),
+        ]
+        given += [(model_key(model.name), kind, model) for kind, model in further]
+        self._given: dict[str, tuple[Kind, BaseModel]] = {key: (kind, m) for key, kind, m in given if m is not None}
+        pool = [each.source for each in POOL if each.kind != "generator"] if download else []
+        self._wanted, self._download = tuple(dict.fromkeys([*wanted, *pool])), download
+        self._loaded: dict[str, BaseModel] = {}
+        self._failed = ""
+        self._cache = EmbeddingCache(self.folder / "embeddings.sqlite3")
+        self._lock = threading.RLock()
+
+    def keys(self, kind: Kind) -> list[str]:
+        """Keys of the models of a kind that are at hand, the default one first; see `jitr_core.students.catalog`."""
+        if self._given:
+            return [key for key, (each, _) in self._given.items() if each == kind]
+        if kind != "generator" and not _installed("tokenizers", "onnxruntime"):
+            return []
+        return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind]
+
+    def facts(self, key: str) -> Facts:
+        """What is known of a model that is at hand."""
+        if self._given:
+            kind, model = self._given[key]
+            # A model that was given tells nothing of its shape: it counts like the default one.
+            shape = (6, 384) if kind == "encoder" else (0, model.blocks[0][1])
+            return Facts(model.name, kind, "", None, None, *shape)
+        return prepared_models(self.folder)[key]
+
+    def get(self, key: str) -> BaseModel | None:
+        """The model with this key, "encoder" and "static" being the default ones; None if it was never prepared here.
+
+        Raises:
+            ArtifactError: its files were changed.
+        """
+        if self._given:
+            return self._given[key][1] if key in self._given else None
+        with self._lock:
+            if key not in self._loaded:
+                path = prepared_folder(self.folder) / key
+                if not path.exists() or not _installed("tokenizers", "onnxruntime"):
+                    return None
+                self._loaded[key] = OnnxEncoder(path) if (path / "model.onnx").exists() else TokenTable(path)
+            return self._loaded[key]
+
+    def by_hash(self, key: str, name: str, digest: str) -> BaseModel:
+        """Exactly the model a student was trained on, whatever its key is here.
+
+        Raises:
+            ArtifactError: it is not at hand, or another version is.
+        """
+        if not self._given:
+            known = prepared_models(self.folder)
+            found = (each for each in known if folder_hash(prepared_folder(self.folder) / each) == digest)
+            key = next(found, key)
+        model = self.get(key)
+        if model is None:
+            raise ArtifactError(
+                f"the base model {name} is not prepared in {self.folder}.",
+                hint="`jitr models` lists what is; `jitr models add` prepares one.",
+            )
+        if model.hash != digest:
+            raise ArtifactError(
+                f"the replacement was trained on another version of the base model {name}.", hint="Train it again."
+            )
+        return model
+
+    def prepare(self) -> str:
+        """Prepare what is missing, each in a child process; a no-op once that is done. About a minute of CPU each.
+
+        Nothing is fetched unless downloads are allowed. What was wanted and cannot be had is noted in `refused`.
+
+        Returns:
+            "" if the default encoder and static table are at hand, else why not.
+        """
+        if self._given:
+            return ""
+        with self._lock:
+            why = self._prepare_defaults()
+            known = {word for facts in prepared_models(self.folder).values() for word in (facts.name, facts.source)}
+            names = {each.source: each.name for each in POOL}
+            for source in self._wanted:
+                if not known & {source, str(Path(source).absolute()), names.get(source)} | self.refused.keys() & {
+                    source
+                }:
+                    failed = self.add(source)
+                    if failed:
+                        self.refused[source] = failed
+            return why
+
+    def _prepare_defaults(self) -> str:
+        if all((prepared_folder(self.folder) / key).exists() for key in DEFAULT_KEYS):
+            return "" if _installed("tokenizers", "onnxruntime") else _NEEDS_EXTRA
+        if not self._failed:
+            if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
+                self._failed = _NEEDS_EXTRA
+            else:
+                self._failed = _run_prepare(self.folder, *(["--download"] if self._download else []))
+        return self._failed
+
+    def add(self, source: str) -> str:
+        """Prepare one more model in a child process: a hub id, a folder or an installed package.
+
+        Returns:
+            "" if it is at hand now, else why it cannot be used.
+        """
+        if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
+            return _NEEDS_EXTRA
+        return _run_prepare(self.folder, "--add", source, *(["--download"] if self._download else []))
+
+    def embed(
+        self, key: str, texts: Sequence[str], progress: Callable[[float], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Embeddings of many texts, each computed once per machine.
+
+        Args:
+            key: of a model that is at hand.
+            texts: what to embed.
+            progress: told the share done, in [0, 1].
+
+        Returns:
+            Shape (len(texts), d).
+        """
+        model = self.get(key)
+        if model is None:
+            raise ArtifactError(f"no base model {key} is at hand.", hint=_NEEDS_EXTRA)
+        kept = self.facts(key).kind == "encoder"  # a static embedding costs less than looking it up
+        vectors = np.zeros((len(texts), sum(width for _, width in model.blocks)), np.float32)
+        distinct = list(dict.fromkeys(texts))
+        known: dict[str, NDArray[np.float32]] = {}
+        if kept:
+            known = {distinct[i]: v for i, v in self._cache.get(model.hash, distinct).items()}
+        missing = [text for text in distinct if text not in known]
+        for start in range(0, len(missing), 256):
+            some = missing[start : start + 256]
+            fresh = np.stack([model.embed(text) for text in some])
+            known.update(zip(some, fresh, strict=True))
+            if kept:
+                self._cache.put(model.hash, some, fresh)
+            if progress:
+                progress((start + len(some)) / len(missing))
+        for i, text in enumerate(texts):
+            vectors[i] = known[text]
+        return vectors
+
+
+_NEEDS_EXTRA = 'needs pip install "jitr[offline]"'
+
+
+def _installed(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+def _run_prepare(folder: Path, *options: str) -> str:
+    """Run the preparation; "" if it went well, else the last line it said."""
+    command = [sys.executable, "-m", "jitr_core.students.prepare", "--cache", str(folder), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_PREPARE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"preparing the base models failed: {error}"
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.strip().splitlines() or ["no message"]
+    _log.warning("preparing the base models failed: %s", done.stderr.strip())
+    return f"preparing the base models failed: {said[-1]}"
