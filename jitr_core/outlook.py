@@ -1,6 +1,6 @@
 """What more calls would bring: a learning curve extrapolated to the next searches. For readers; it decides nothing.
 
-The error rate at rank q ∈ (0, 1] of a student's confidence is taken as A · qᵝ, and as falling with the number of inputs n
+The error rate at rank q ∈ (0, 1] of a student's confidence is taken as A · qᵝ, and as falling with the inputs n
 like n⁻ᶜ. β and A come from the whole data, c from the parts of the learning curve, drawn towards a usual value. Each
 later attempt is then played through with made-up calls of that kind and the very certificate it would have to pass.
 """

@@ -49,7 +49,20 @@ STAGES = {
 }
 """Parts of the loop; they meet in the hubs."""
 
-HUBS = {"pipeline", "outlook", "background", "freely", "engine", "manage", "jobs", "cli", "report", "demo"}
+HUBS = {
+    "pipeline",
+    "outlook",
+    "background",
+    "freely",
+    "engine",
+    "manage",
+    "jobs",
+    "export",
+    "cli",
+    "cli_models",
+    "report",
+    "demo",
+}
 """Where the stages meet, and what is above."""
 
 ALLOWED = {

@@ -96,6 +96,7 @@ class TokenTable:
 
     Attributes:
         name, hash, blocks: see `BaseModel`; there is one block.
+        parameters: number of weights.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,6 +123,7 @@ class TokenTable:
         self._mapping: NDArray[Any] | None = tensors.get("mapping")
         self._table = table
         self.blocks = (("static", table.shape[1]),)
+        self.parameters: int = table.size
         self._tokenizer: Any = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(512)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -76,6 +77,16 @@ class BaseModels:
         if kind != "generator" and not _installed("tokenizers", "onnxruntime"):
             return []
         return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind]
+
+    def catalogue(self) -> dict[str, Facts]:
+        """What is known of every model at hand, by key."""
+        return {key: self.facts(key) for key in self._given} if self._given else prepared_models(self.folder)
+
+    def remove(self, key: str) -> None:
+        """Delete a prepared model; replacements that need it can no longer be loaded."""
+        with self._lock:
+            self._loaded.pop(key, None)
+            shutil.rmtree(prepared_folder(self.folder) / key, ignore_errors=True)
 
     def facts(self, key: str) -> Facts:
         """What is known of a model that is at hand."""

@@ -92,12 +92,14 @@ def add(cache: Path, source: str, *, max_tokens: int = _MAX_TOKENS, download: bo
     if kind == "static":
         table = TokenTable(place)  # read before anything is written
         width = table.blocks[0][1]
-        _write(path, replace(facts, layers=0, width=width), lambda to: _copy_table(to, place, facts.name, width))
+        facts = replace(facts, layers=0, width=width, parameters=facts.parameters or table.parameters)
+        _write(path, facts, lambda to: _copy_table(to, place, facts.name, width))
     elif kind == "generator":
         _write(path, facts, lambda to: _write_config(to, {"name": facts.name, "kind": kind}))
     else:
         _need_torch()
         model, tokenizer = _load(place)
+        facts = replace(facts, parameters=facts.parameters or sum(each.numel() for each in model.parameters()))
         _write(path, facts, lambda to: _write_encoder(to, model, tokenizer, facts.name, max_tokens))
     return key
 
