@@ -113,5 +113,5 @@ if confidence >= {threshold!r}:
 ```
 
 An input is a tuple of the prompt's varying parts, in order. Files are safetensors and JSON, never code; `manifest.json`
-holds their hashes. A base model must be prepared on the machine (`jitr models add`), in the version this was trained on.
+holds their hashes. A base model must be prepared on the machine (`jitr models add`), in the version it had in training.
 """

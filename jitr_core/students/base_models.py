@@ -110,8 +110,9 @@ class TokenTable:
 
         prepared = (path / "manifest.json").exists()
         self.hash = verify_folder(path) if prepared else _hash_files(path)
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        self.name: str = config["name"] if prepared else path.name
+        self.name: str = path.name
+        if prepared:
+            self.name = json.loads((path / "config.json").read_text(encoding="utf-8"))["name"]
         tensors = load_file(path / "model.safetensors")
         # Model2Vec writes "embeddings", sentence-transformers "embedding.weight".
         name = next((each for each in ("embeddings", "embedding.weight") if each in tensors), None)

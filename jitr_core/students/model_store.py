@@ -41,7 +41,7 @@ class BaseModels:
         *,
         encoder: BaseModel | None = None,
         static: BaseModel | None = None,
-        further: Sequence[tuple[Kind, BaseModel]] = (),
+        further: Sequence[tuple[Facts, BaseModel]] = (),
         wanted: Sequence[str] = (),
         download: bool = False,
     ) -> None:
@@ -51,18 +51,19 @@ class BaseModels:
             cache_dir: None for `$JITR_CACHE` or `~/.cache/jitr`.
             encoder: use this encoder, and only models given here, instead of prepared ones.
             static: use this static model likewise; `TokenTable` reads any Model2Vec folder.
-            further: more models to use likewise.
+            further: more models to use likewise, with what is known of each; their names make their keys.
             wanted: sources (hub ids, folders, packages) to prepare besides the default ones.
             download: whether hub ids may be fetched; the models of `POOL` are wanted then, too.
         """
         self.folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
         self.refused: dict[str, str] = {}
-        given: list[tuple[str, Kind, BaseModel | None]] = [
-            ("encoder", "encoder", encoder),
-            ("static", "static", static),
-        ]
-        given += [(model_key(model.name), kind, model) for kind, model in further]
-        self._given: dict[str, tuple[Kind, BaseModel]] = {key: (kind, m) for key, kind, m in given if m is not None}
+        # A model that is given alone tells nothing of its shape: an encoder counts like the default one.
+        self._given: dict[str, tuple[Facts, BaseModel]] = {}
+        if encoder is not None:
+            self._given["encoder"] = Facts(encoder.name, "encoder", "", layers=6, width=384), encoder
+        if static is not None:
+            self._given["static"] = Facts(static.name, "static", ""), static
+        self._given |= {model_key(facts.name): (facts, model) for facts, model in further}
         pool = [each.source for each in POOL if each.kind != "generator"] if download else []
         self._wanted, self._download = tuple(dict.fromkeys([*wanted, *pool])), download
         self._loaded: dict[str, BaseModel] = {}
@@ -73,7 +74,7 @@ class BaseModels:
     def keys(self, kind: Kind) -> list[str]:
         """Keys of the models of a kind that are at hand, the default one first; see `jitr_core.students.catalog`."""
         if self._given:
-            return [key for key, (each, _) in self._given.items() if each == kind]
+            return [key for key, (each, _) in self._given.items() if each.kind == kind]
         if kind != "generator" and not _installed("tokenizers", "onnxruntime"):
             return []
         return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind]
@@ -91,10 +92,7 @@ class BaseModels:
     def facts(self, key: str) -> Facts:
         """What is known of a model that is at hand."""
         if self._given:
-            kind, model = self._given[key]
-            # A model that was given tells nothing of its shape: it counts like the default one.
-            shape = (6, 384) if kind == "encoder" else (0, model.blocks[0][1])
-            return Facts(model.name, kind, "", None, None, *shape)
+            return self._given[key][0]
         return prepared_models(self.folder)[key]
 
     def get(self, key: str) -> BaseModel | None:
