@@ -5,6 +5,7 @@ They are stand-ins for a model hub, which is not at hand, and labelled as such w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from jitr_core.students.sources import find_source
@@ -19,14 +20,14 @@ CUTS = {
 RANDOM = {"random-6": 6, "random-2": 2}
 
 
-def make(folder: Path) -> dict[str, Path]:
-    """Write the models that are not there yet as transformers folders; their places by name."""
+def make(folder: Path, names: Iterable[str] = (*CUTS, *RANDOM)) -> dict[str, Path]:
+    """Write the models of these names that are not there yet as transformers folders; their places by name."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     source = find_source()
     found = {}
-    for name in (*CUTS, *RANDOM):
+    for name in names:
         found[name] = folder / f"MiniLM-{name}"
         if found[name].exists():
             continue

@@ -45,6 +45,7 @@ _WORSE = 3.0  # standard errors of the mean difference in log-loss from which a 
 _BETTER = 2.0  # … from which an expensive candidate is clearly better than the cheap ones
 _EVEN = 1.0  # … up to which two base models are even, so that the cheaper one wins
 _CHEAP_S = 60.0  # estimated seconds of embedding up to which nothing has to be shown
+_LIKELY_WEIGHS = 0.25  # mean log-probability against errors of the more confident half; measured, see docs/search.md
 # What an answer's core-second and its base model's gigabyte weigh against errors among the more confident half: ten
 # milliseconds as much as 0.001. At a teacher's price of $0.0001 a call they would weigh as much as 0.001 of coverage.
 _SECOND_WEIGHS, _GIGABYTE_WEIGHS = 0.1, 0.001
@@ -186,8 +187,8 @@ class _Search:
         tried: dict[str, Crossed] = {}
         for size in _RACE if len(keys) > 1 else ():
             self.reports |= {
-                f"probe@{key}": CandidateReport(f"{kind} probe:{self.models.facts(key).name}", kind, key)
-                for key in keys
+                f"probe@{key}": CandidateReport(f"{kind} probe:{name}", kind, name)
+                for key, name in ((key, self.models.facts(key).name) for key in keys)
                 if f"probe@{key}" not in self.reports
             }
             bench = self._bench(np.sort(self.order[:size]))
@@ -282,14 +283,7 @@ class _Search:
             held = self.folds == fold
             best = self._best(tried, recipes, held)
             confidence[held], classes[held] = tried[best.name].confidence[held], tried[best.name].chosen[held]
-        everywhere = np.ones(bench.n, bool)[self.dataset.group]
-        errors = {r.name: half_errors(*self._calls(tried[r.name], everywhere)) for r in recipes}
-        for recipe in recipes:
-            if recipe is not chosen:
-                self.reports[recipe.name].note = (
-                    f"no better than {chosen.name}: {errors[recipe.name]:.3f} of its more confident half are errors, "
-                    f"{errors[chosen.name]:.3f} of the other's"
-                )
+        self._say_why(recipes, chosen, tried)
         curve = self._curve(chosen, bench.n)
         self.trials.tell("search done", 1.0)
         return SearchResult(
@@ -300,6 +294,19 @@ class _Search:
             lambda: bench.fit(chosen),
             curve,
         )
+
+    def _say_why(self, recipes: list[CandidateRecipe], chosen: CandidateRecipe, tried: dict[str, Crossed]) -> None:
+        """Note with each candidate why it lost."""
+        everywhere = np.ones(len(self.folds), bool)[self.dataset.group]
+        errors = {r.name: half_errors(*self._calls(tried[r.name], everywhere)) for r in recipes}
+        likely = {r.name: float(tried[r.name].logp.mean()) for r in recipes}
+        for recipe in recipes:
+            if recipe is not chosen:
+                self.reports[recipe.name].note = (
+                    f"no better than {chosen.name}: errors among the more confident half {errors[recipe.name]:.3f} "
+                    f"against {errors[chosen.name]:.3f}, mean log-probability {likely[recipe.name]:.3f} against "
+                    f"{likely[chosen.name]:.3f}, {(self.reports[recipe.name].cost_s or 0) * 1e3:.1f} ms an answer"
+                )
 
     def _curve(self, chosen: CandidateRecipe, n: int) -> list[CurvePoint]:
         """The winner's learning curve: what rungs have shown, and where they are too few, parts of the inputs."""
@@ -321,13 +328,19 @@ class _Search:
             held: shape (n,), inputs that must have no say.
         """
         use = np.ones(len(self.folds), bool) if held is None else ~held
-        return max(recipes, key=lambda r: self._merit(r, tried[r.name], use[self.dataset.group]))
+        return max(recipes, key=lambda r: self._merit(r, tried[r.name], use))
 
-    def _merit(self, recipe: CandidateRecipe, crossed: Crossed, calls: NDArray[np.bool_]) -> float:
-        """How few errors the more confident half makes, less what answers and the base model cost."""
+    def _merit(self, recipe: CandidateRecipe, crossed: Crossed, use: NDArray[np.bool_]) -> float:
+        """How good the answers to some inputs are, less what answers and the base model cost.
+
+        Few errors among the more confident half are what a certificate asks for; the log-probability of the right
+        answers says less of that, but says it of every input, which counts while these are few.
+        """
         cost = self.reports[recipe.name].cost_s or 0.0
         size = (self.models.facts(recipe.base).size_bytes if recipe.base else None) or 0
-        return -half_errors(*self._calls(crossed, calls)) - _SECOND_WEIGHS * cost - _GIGABYTE_WEIGHS * size / 1e9
+        errors = half_errors(*self._calls(crossed, use[self.dataset.group]))
+        likely = float(crossed.logp[use].mean()) if use.any() else 0.0
+        return _LIKELY_WEIGHS * likely - errors - _SECOND_WEIGHS * cost - _GIGABYTE_WEIGHS * size / 1e9
 
     def _calls(self, crossed: Crossed, calls: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Confidence and agreement of calls that are a fair sample of the stream."""
