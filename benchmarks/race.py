@@ -3,10 +3,10 @@
 python benchmarks/race.py trec banking77-gpt4    # some ten minutes of one core
 python benchmarks/race.py trec --rank            # which cheap score ranks base models best: LogME or the linear probe
 
-Base models: MiniLM, MiniLM cut to some layers, MiniLM's shape with random weights (see bases.py), MiniLM's token table,
-and potion-base-4m. Cut and random ones are stand-ins for a model hub. In full means: every recipe on every base model (or
-pair of encoder and token table), cross-fitted on all inputs with embeddings of its own. Each base model's embeddings are
-made and timed once here, and counted for each candidate. Seconds are of one core's CPU time.
+Base models: MiniLM, MiniLM cut to some layers, MiniLM's shape with random weights (see bases.py), MiniLM's token
+table, and potion-base-4m. Cut and random ones are stand-ins for a model hub. In full means: every recipe on every base
+model, or pair of encoder and token table, cross-fitted on all inputs with embeddings of its own. Each base model's
+embeddings are made and timed once here, and counted for each candidate. Seconds are of one core's CPU time.
 """
 
 from __future__ import annotations

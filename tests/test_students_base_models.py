@@ -119,6 +119,26 @@ def test_of_a_long_text_its_beginning_and_its_end_count(prepared):
 
 
 @pytest.mark.filterwarnings("default")
+def test_inputs_longer_than_the_models_own_limit_are_cut_to_it(prepared, tmp_path):
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from jitr_core.students.prepare import add
+
+    source = tmp_path / "short"
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(prepared_folder(prepared) / "encoder" / "tokenizer.json"), pad_token="[PAD]"
+    )
+    tokenizer.save_pretrained(source)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = transformers.BertConfig(vocab_size=25, max_position_embeddings=20, **sizes)
+    transformers.BertModel(config).save_pretrained(source)
+    key = add(tmp_path / "cache", str(source))
+    encoder = OnnxEncoder(prepared_folder(tmp_path / "cache") / key)
+    assert encoder.max_tokens == 18
+    assert np.isfinite(encoder.embed("a b c d " * 1000)).all()
+
+
+@pytest.mark.filterwarnings("default")
 def test_a_distilled_token_table_is_the_mean_of_its_tokens(prepared):
     table = TokenTable(prepared_folder(prepared) / "static")
     assert np.linalg.norm(table.embed("a b")) == pytest.approx(1, abs=1e-3)
