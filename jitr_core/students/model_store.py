@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from ..errors import ArtifactError
 from .base_models import BaseModel, OnnxEncoder, TokenTable
-from .catalog import DEFAULT_KEYS, POOL, Facts, Kind, default_cache_dir, model_key, prepared_folder, prepared_models
+from .catalog import (
+    DEFAULT_KEYS,
+    POOL,
+    Facts,
+    Kind,
+    default_cache_dir,
+    model_key,
+    prepared_folder,
+    prepared_models,
+    read_facts,
+)
 from .embedding_cache import EmbeddingCache
 from .files import folder_hash
 
@@ -67,6 +77,7 @@ class BaseModels:
         pool = [each.source for each in POOL if each.kind != "generator"] if download else []
         self._wanted, self._download = tuple(dict.fromkeys([*wanted, *pool])), download
         self._loaded: dict[str, BaseModel] = {}
+        self._facts: dict[str, Facts] = {}
         self._failed = ""
         self._cache = EmbeddingCache(self.folder / "embeddings.sqlite3")
         self._lock = threading.RLock()
@@ -87,13 +98,17 @@ class BaseModels:
         """Delete a prepared model; replacements that need it can no longer be loaded."""
         with self._lock:
             self._loaded.pop(key, None)
+            self._facts.pop(key, None)
             shutil.rmtree(prepared_folder(self.folder) / key, ignore_errors=True)
 
     def facts(self, key: str) -> Facts:
         """What is known of a model that is at hand."""
         if self._given:
             return self._given[key][0]
-        return prepared_models(self.folder)[key]
+        with self._lock:
+            if key not in self._facts:
+                self._facts[key] = read_facts(prepared_folder(self.folder) / key)
+            return self._facts[key]
 
     def get(self, key: str) -> BaseModel | None:
         """The model with this key, "encoder" and "static" being the default ones; None if it was never prepared here.

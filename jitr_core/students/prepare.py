@@ -28,7 +28,7 @@ from .catalog import Facts, default_cache_dir, model_key, prepared_folder, prepa
 from .files import write_folder
 from .sources import find_source, known_facts, locate, said, source_kind
 
-__all__ = ["add", "main", "prepare"]
+__all__ = ["add", "add_encoder", "main", "prepare"]
 
 _MAX_TOKENS = 128
 _TABLE_WIDTH = 256
@@ -98,9 +98,31 @@ def add(cache: Path, source: str, *, max_tokens: int = _MAX_TOKENS, download: bo
         _write(path, facts, lambda to: _write_config(to, {"name": facts.name, "kind": kind}))
     else:
         _need_torch()
-        model, tokenizer = _load(place)
-        facts = replace(facts, parameters=facts.parameters or sum(each.numel() for each in model.parameters()))
-        _write(path, facts, lambda to: _write_encoder(to, model, tokenizer, facts.name, max_tokens))
+        return add_encoder(cache, *_load(place), facts, max_tokens=max_tokens)
+    return key
+
+
+def add_encoder(cache: Path, model: Any, tokenizer: Any, facts: Facts, *, max_tokens: int = _MAX_TOKENS) -> str:
+    """Prepare an encoder that is in memory, such as one tuned for an earlier task: later searches choose among it, too.
+
+    Args:
+        cache: the cache folder.
+        model: a transformers encoder, in evaluation mode.
+        tokenizer: its fast tokenizer.
+        facts: what is known of it; the name makes its key.
+        max_tokens: tokens of a text that it reads, ≥ 8.
+
+    Returns:
+        Its key.
+
+    Raises:
+        ArtifactError: it cannot be exported or does not embed; nothing is left behind.
+    """
+    key = _free_key(cache, facts.name)
+    name = key if key != model_key(facts.name) else facts.name
+    parameters = facts.parameters or sum(each.numel() for each in model.parameters())
+    facts = replace(facts, name=name, parameters=parameters)
+    _write(prepared_folder(cache) / key, facts, lambda to: _write_encoder(to, model, tokenizer, name, max_tokens))
     return key
 
 
