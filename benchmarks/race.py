@@ -1,6 +1,7 @@
 """Search is cheap: among many base models, the search's choice and time against evaluating every candidate in full.
 
 python benchmarks/race.py trec banking77-gpt4    # some ten minutes of one core
+python benchmarks/race.py --luck                 # what choosing among equal base models costs: simulated, a minute
 python benchmarks/race.py trec --rank            # which cheap score ranks base models best: LogME or the linear probe
 
 Base models: MiniLM, MiniLM cut to some layers, MiniLM's shape with random weights (see bases.py), MiniLM's token
@@ -23,13 +24,15 @@ from scipy.stats import kendalltau
 from transfer import FAMILIES, Remembering, score
 from transfer_data import load, shared
 
+from jitr_core.certify import Refusal, certify
 from jitr_core.config import Policy
 from jitr_core.search import FOLDS, search
 from jitr_core.students import BaseModels
+from jitr_core.students.bracket import Bracket
 from jitr_core.students.prepare import add
 from jitr_core.students.recipes import PROBES, candidates
 from jitr_core.students.text import normalise
-from jitr_core.students.training import Bench, Classes
+from jitr_core.students.training import Bench, Classes, Crossed
 
 KINDS = ("encoder", "static")
 
@@ -170,15 +173,42 @@ def rank(name: str, models: BaseModels, seed: int, sizes: tuple[int, ...] = (100
             print(f"| {name} | {size} | {way} | {tau:.2f} | {lost:.3f} | {seconds[way]:.2f} |", flush=True)
 
 
+def luck(draws: int = 2000, n: int = 1000, models: int = 8, agreement: float = 0.949) -> None:
+    """What choosing the best of equal base models costs: any release is wrong here, at a target of 0.95, delta 0.05."""
+    rng = np.random.default_rng(0)
+    released = {"chosen by all inputs": 0, "cross-fitted race": 0, "one base model": 0}
+    for _ in range(draws):
+        folds = rng.integers(FOLDS, size=n)
+        right = rng.random((models, n)) < agreement
+        confidence = rng.random((models, n))
+        tried = {
+            str(i): Crossed(np.zeros(n, np.intp), confidence[i], np.where(right[i], -0.1, -2.5)) for i in range(models)
+        }
+        bracket = Bracket(list(tried), FOLDS)
+        bracket.judge(tried, folds, last=True)
+        by_fold = np.array([int(bracket.winner(fold)) for fold in range(FOLDS)])[folds]
+        best = right.mean(axis=1).argmax()
+        for way, rows in (("chosen by all inputs", best), ("cross-fitted race", by_fold), ("one base model", 0)):
+            chosen = np.full(n, rows) if np.isscalar(rows) or np.ndim(rows) == 0 else rows
+            at = np.arange(n)
+            found = certify(confidence[chosen, at], right[chosen, at], target=0.95, delta=0.05)
+            released[way] += not isinstance(found, Refusal)
+    for way, count in released.items():
+        print(f"| {way} | {count / draws:.3f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+")
+    parser.add_argument("sets", nargs="*")
     parser.add_argument("--cache", type=Path, default=None, help="a folder of its own; a temporary one by default")
     parser.add_argument("--rank", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=3_000, help="inputs to learn from, at most")
     parser.add_argument("--bases", nargs="*", default=[*CUTS, *RANDOM], help="cut and random base models to take part")
+    parser.add_argument("--luck", action="store_true")
     options = parser.parse_args()
+    if options.luck:
+        luck()
     with tempfile.TemporaryDirectory() as scratch:
         cache = options.cache or Path(scratch)
         for name in options.sets:

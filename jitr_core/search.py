@@ -1,6 +1,7 @@
 """Search: which small model agrees with the teacher best? A race of base models, successive halving, cross-selection.
 
-Of several base models of a kind the best is found first, by a probe on small, growing samples. Candidates on it are
+Of several base models of a kind the best is found first, by a probe on small, growing samples, cross-fitted like the
+choice below. Candidates on it are
 then compared on growing samples of the inputs, cheapest first. One that is clearly worse is dropped; one
 whose base model would be expensive to run on the next sample must also be clearly better than those that cost
 nothing. Survivors are cross-fitted on all inputs, and the choice among them is cross-fitted too: the inputs of a fold
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from .config import Policy
 from .errors import ArtifactError, TrainingError
+from .students.bracket import SIZES, Bracket
+from .students.catalog import Kind
 from .students.judge import answer_s, half_errors, hindsight, lead, tokens_of
 from .students.recipes import PROBES, candidates
 from .students.training import Bench, Classes, Crossed
@@ -29,7 +32,6 @@ from .types import CURVE_SHARES, CandidateReport, CurvePoint
 if TYPE_CHECKING:
     from .collect import Dataset
     from .students import BaseModels, Student
-    from .students.catalog import Kind
     from .students.recipes import CandidateRecipe
 
 __all__ = ["FOLDS", "SearchResult", "search"]
@@ -38,12 +40,11 @@ FOLDS = 10
 Coverage = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
 Progress = Callable[[str, float], None]
 
-_RACE = (250, 500, 1000)  # inputs on which base models are compared
+_KINDS: tuple[Kind, ...] = ("static", "encoder")
 _FIRST_RUNG = 500
 _RUNG_GROWTH = 4
 _WORSE = 3.0  # standard errors of the mean difference in log-loss from which a candidate is clearly worse
 _BETTER = 2.0  # … from which an expensive candidate is clearly better than the cheap ones
-_EVEN = 1.0  # … up to which two base models are even, so that the cheaper one wins
 _CHEAP_S = 60.0  # estimated seconds of embedding up to which nothing has to be shown
 _LIKELY_WEIGHS = 0.25  # mean log-probability against errors of the more confident half; measured, see docs/search.md
 # What an answer's core-second and its base model's gigabyte weigh against errors among the more confident half: ten
@@ -135,6 +136,9 @@ class _Search:
         self.order = np.random.default_rng(seed).permutation(len(dataset.inputs))
         self.trials = Trials(base_models, policy, progress)
         self.reports = self.trials.reports
+        self.bases: dict[str, list[str]] = {}  # of each recipe, in the race over all inputs
+        # Candidates that the inputs of a fold may be answered by: those on the base models that won without them.
+        self.eligible: dict[int, set[str]] = {race: set() for race in range(-1, FOLDS)}
 
     def run(self) -> SearchResult:
         n = len(self.dataset.inputs)
@@ -149,73 +153,78 @@ class _Search:
         return self._final(recipes)
 
     def _recipes(self) -> list[CandidateRecipe]:
-        """Candidates that can be tried here; the others are reported with the reason."""
+        """Candidates that can be tried here, on the base models that won; the others are reported with the reason."""
         bench = Bench(self.dataset.inputs[:50], self._classes(np.arange(50)), self.folds[:50], self.models)
         found = candidates(self.families, paired=bench.paired)
-        why, bases = "", {}
+        why, races = "", {}
         if any(r.base for r in found):
             self.trials.tell("preparing base models", 0.0)
-            why = self.models.prepare()
+            why = self.models.prepare(lambda: self.trials.tell("preparing base models", 0.0))
             for source, reason in self.models.refused.items():
                 self.reports[source] = CandidateReport(f"base model {source}", "encoder", source, note=reason)
-            for kind in ("static", "encoder"):
+            for kind in _KINDS:
                 if any({kind} & {*h.kernels, h.names} for r in found for h in r.heads):
-                    bases[kind] = self._race(kind)
-        missing = {kind for kind in ("encoder", "static") if not bases.get(kind)}
-        keys = {kind: key for kind, key in bases.items() if key}
-        kept = []
-        for recipe in found:
-            key = keys.get(recipe.base) if recipe.base else None
-            model = self.models.get(key) if key else None
-            name = f"{recipe.name}:{model.name}" if model else recipe.name
-            self.reports[recipe.name] = CandidateReport(name, recipe.family, model.name if model else None)
-            if recipe.base and model is None:
-                self.reports[recipe.name].note = why or "no base model at hand"
-            else:
-                kept.append(recipe.without(missing).on(keys))
+                    races[kind] = self._race(kind)
+        kept: dict[str, CandidateRecipe] = {}
+        for race in range(-1, FOLDS):
+            winners = {kind: bracket.winner(race) for kind, bracket in races.items()}
+            keys: dict[str, str] = {kind: key for kind, key in winners.items() if key}
+            for recipe in found:
+                bound = self._bound(recipe, keys, why)
+                if bound is not None:
+                    kept.setdefault(bound.name, bound)
+                    self.eligible[race].add(bound.name)
         if not kept:
             raise TrainingError("none of the families can be tried here.", hint=why or "Allow the family lexical.")
-        return kept
+        return list(kept.values())
 
-    def _race(self, kind: Kind) -> str | None:
-        """The key of the best base model of a kind, by its probe; the cheapest of those that are even with it.
+    def _bound(self, recipe: CandidateRecipe, keys: dict[str, str], why: str) -> CandidateRecipe | None:
+        """A recipe on the base models `keys`, with a report; None, and the report says why, if its own is not there."""
+        bound = recipe.without({kind for kind in _KINDS if kind not in keys}).on(keys)
+        key = keys.get(recipe.base) if recipe.base else None
+        model = self.models.get(key) if key else None
+        used = sorted({key for kind, key in keys.items() if any({kind} & {*h.kernels, h.names} for h in recipe.heads)})
+        first = self.bases.setdefault(recipe.name, used)
+        name = recipe.name if used == first else f"{recipe.name}@{'+'.join(used)}"
+        if name not in self.reports:
+            shown = f"{name}:{model.name}" if model else name
+            self.reports[name] = CandidateReport(shown, recipe.family, model.name if model else None)
+        if recipe.base and model is None:
+            self.reports[name].note = why or "no base model at hand"
+            return None
+        return replace(bound, name=name)
 
-        Of many at most half go on from each sample to the next, which keeps a search among them cheap.
-        """
+    def _race(self, kind: Kind) -> Bracket:
+        """Races of the base models of a kind by their probes, see `jitr_core.students.bracket`."""
         keys = sorted(self._usable(kind), key=lambda key: self.models.facts(key).multiplications or 0)
-        probes = {key: PROBES[kind].on({kind: key}) for key in keys}
-        tried: dict[str, Crossed] = {}
-        for size in _RACE if len(keys) > 1 else ():
-            self.reports |= {
-                f"probe@{key}": CandidateReport(f"{kind} probe:{name}", kind, name)
-                for key, name in ((key, self.models.facts(key).name) for key in keys)
-                if f"probe@{key}" not in self.reports
-            }
-            bench = self._bench(np.sort(self.order[:size]))
-            named = {key: replace(probes[key], name=f"probe@{key}") for key in keys}
-            found = self.trials.attempt(bench, list(named.values()))
-            tried = {key: found[probe.name] for key, probe in named.items() if probe.name in found}
-            ranked = sorted(tried, key=lambda key: -float(tried[key].logp.mean()))
-            most = max(2, (len(ranked) + 1) // 2)
-            kept = [key for key in ranked if lead(tried[ranked[0]], tried[key]) <= _BETTER][:most]
-            if size == _RACE[-1] or size >= len(self.order):
-                kept = [next(key for key in keys if key in kept and lead(tried[ranked[0]], tried[key]) <= _EVEN)]
-            for key in set(keys) - set(kept):
-                self._lost_race(key, kept[0], tried, bench.n)
-            keys = [key for key in keys if key in kept]
-            if len(keys) == 1:
-                self.reports[f"probe@{keys[0]}"].note = f"base model chosen at {bench.n} inputs"
+        bracket = Bracket(keys, FOLDS)
+        for size in SIZES:
+            running = bracket.running
+            if not running:
                 break
-        return keys[0] if keys else None
+            probes = {key: replace(PROBES[kind].on({kind: key}), name=f"probe@{key}") for key in running}
+            for key, probe in probes.items():
+                name = self.models.facts(key).name
+                self.reports.setdefault(probe.name, CandidateReport(f"{kind} probe:{name}", kind, name))
+            rows = np.sort(self.order[:size])
+            bench = self._bench(rows)
+            found = self.trials.attempt(bench, list(probes.values()))
+            tried = {key: found[probe.name] for key, probe in probes.items() if probe.name in found}
+            bracket.judge(tried, self.folds[rows], last=size == SIZES[-1] or size >= len(self.order))
+            self._tell_race(running, bracket, tried, bench.n)
+        return bracket
 
-    def _lost_race(self, key: str, winner: str, tried: dict[str, Crossed], size: int) -> None:
-        report = self.reports[f"probe@{key}"]
-        if key in tried:
-            scores = [float(tried[each].logp.mean()) for each in (key, winner)]
-            report.note = (
-                f"base model dropped at {size} inputs: its probe's mean log-probability is {scores[0]:.3f}, "
-                f"that of {self.models.facts(winner).name} {scores[1]:.3f}"
-            )
+    def _tell_race(self, ran: list[str], bracket: Bracket, tried: dict[str, Crossed], size: int) -> None:
+        """Note which base models dropped out, and which won."""
+        winner, running = bracket.winner(-1), bracket.running
+        for key in (key for key in ran if key in tried):
+            report = self.reports[f"probe@{key}"]
+            likely = f"its probe's mean log-probability is {tried[key].logp.mean():.3f}"
+            if key == winner and not running:
+                report.note = f"base model chosen at {size} inputs: {likely}"
+            elif key not in running and winner in tried:
+                best = f"that of {self.models.facts(winner).name} {tried[winner].logp.mean():.3f}"
+                report.note = f"base model dropped at {size} inputs: {likely}, {best}"
 
     def _usable(self, kind: Kind) -> list[str]:
         """Keys of the base models of a kind that can be loaded; the others are reported with the reason."""
@@ -277,11 +286,11 @@ class _Search:
             report = self.reports[recipe.name]
             report.score = float(self.coverage(*self._calls(tried[recipe.name], everything)))
             report.cost_s = answer_s(tokens, self.models.facts(recipe.base) if recipe.base else None)
-        chosen = self._best(tried, recipes)
+        chosen = self._best(tried, recipes, -1)
         confidence, classes = np.zeros(bench.n), np.zeros(bench.n, np.intp)
         for fold in range(FOLDS):
             held = self.folds == fold
-            best = self._best(tried, recipes, held)
+            best = self._best(tried, recipes, fold)
             confidence[held], classes[held] = tried[best.name].confidence[held], tried[best.name].chosen[held]
         self._say_why(recipes, chosen, tried)
         curve = self._curve(chosen, bench.n)
@@ -317,18 +326,17 @@ class _Search:
         self.reports[chosen.name].agreement = agreement
         return [point for _, point in sorted(self.trials.curves[chosen.name].items())]
 
-    def _best(
-        self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], held: NDArray[np.bool_] | None = None
-    ) -> CandidateRecipe:
+    def _best(self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], fold: int) -> CandidateRecipe:
         """The candidate of largest merit, the cheapest of equals.
 
         Args:
             tried: what each candidate did.
             recipes: the candidates, cheapest first.
-            held: shape (n,), inputs that must have no say.
+            fold: whose inputs must have no say; −1 for none.
         """
-        use = np.ones(len(self.folds), bool) if held is None else ~held
-        return max(recipes, key=lambda r: self._merit(r, tried[r.name], use))
+        use = self.folds != fold
+        may = [r for r in recipes if r.name in self.eligible[fold]] or recipes
+        return max(may, key=lambda r: self._merit(r, tried[r.name], use))
 
     def _merit(self, recipe: CandidateRecipe, crossed: Crossed, use: NDArray[np.bool_]) -> float:
         """How good the answers to some inputs are, less what answers and the base model cost.

@@ -150,7 +150,7 @@ def test_work_seconds_and_memory_are_budgets_that_leave_the_cheap_candidates(tmp
 @pytest.fixture
 def no_torch(monkeypatch) -> None:
     """Nothing can be prepared in a child process."""
-    monkeypatch.setattr("jitr_core.students.model_store._run_prepare", lambda folder, *options: "no torch here")
+    monkeypatch.setattr("jitr_core.students.model_store._run_prepare", lambda folder, *options, tell: "no torch here")
 
 
 def test_a_folder_is_added_once_and_takes_part(tmp_path: Path, no_torch) -> None:
@@ -250,7 +250,7 @@ def test_nothing_is_fetched_unless_the_user_allowed_it(tmp_path: Path, monkeypat
 def test_a_wanted_model_that_cannot_be_had_is_told_and_asked_for_once(tmp_path: Path, monkeypatch) -> None:
     runs: list[tuple] = []
 
-    def prepare(folder: Path, *options: str) -> str:
+    def prepare(folder: Path, *options: str, tell) -> str:
         runs.append(options)
         return "it is not there" if "--add" in options else "no torch here"
 

@@ -65,7 +65,9 @@ def test_a_failed_preparation_is_told_and_not_tried_again(tmp_path, monkeypatch)
     monkeypatch.setenv("JITR_ENCODER", str(tmp_path / "missing"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     runs = []
-    monkeypatch.setattr("jitr_core.students.model_store._run_prepare", lambda folder: runs.append(1) or "it failed")
+    monkeypatch.setattr(
+        "jitr_core.students.model_store._run_prepare", lambda folder, **options: runs.append(1) or "it failed"
+    )
     models = BaseModels(tmp_path / "cache")
     assert models.prepare() == models.prepare() == "it failed"
     assert runs == [1]

@@ -154,7 +154,8 @@ def read_facts(path: Path) -> Facts:
     told = {name: value for name, value in told.items() if name in {each.name for each in fields(Facts)}}
     size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     seen = {"name": str(config["name"]), "kind": _kind(path, config), "source": "", **_shape(config)}
-    return Facts(**{**seen, **told, "size_bytes": size})
+    pooled = next((asdict(each) for each in POOL if each.name == seen["name"]), {})
+    return Facts(**{**pooled, **seen, **told, "size_bytes": size})
 
 
 def write_facts(path: Path, facts: Facts) -> None:

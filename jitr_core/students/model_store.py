@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ __all__ = ["BaseModels"]
 
 _log = logging.getLogger(__name__)
 _PREPARE_TIMEOUT_S = 1800.0
+_TOLD_EVERY_S = 10.0
 
 
 class BaseModels:
@@ -148,10 +150,13 @@ class BaseModels:
             )
         return model
 
-    def prepare(self) -> str:
+    def prepare(self, tell: Callable[[], None] = lambda: None) -> str:
         """Prepare what is missing, each in a child process; a no-op once that is done. About a minute of CPU each.
 
         Nothing is fetched unless downloads are allowed. What was wanted and cannot be had is noted in `refused`.
+
+        Args:
+            tell: called every few seconds while it takes; what it raises ends it.
 
         Returns:
             "" if the default encoder and static table are at hand, else why not.
@@ -159,29 +164,29 @@ class BaseModels:
         if self._given:
             return ""
         with self._lock:
-            why = self._prepare_defaults()
+            why = self._prepare_defaults(tell)
             known = {word for facts in prepared_models(self.folder).values() for word in (facts.name, facts.source)}
             names = {each.source: each.name for each in POOL}
             for source in self._wanted:
                 if not known & {source, str(Path(source).absolute()), names.get(source)} | self.refused.keys() & {
                     source
                 }:
-                    failed = self.add(source)
+                    failed = self.add(source, tell)
                     if failed:
                         self.refused[source] = failed
             return why
 
-    def _prepare_defaults(self) -> str:
+    def _prepare_defaults(self, tell: Callable[[], None]) -> str:
         if all((prepared_folder(self.folder) / key).exists() for key in DEFAULT_KEYS):
             return "" if _installed("tokenizers", "onnxruntime") else _NEEDS_EXTRA
         if not self._failed:
             if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
                 self._failed = _NEEDS_EXTRA
             else:
-                self._failed = _run_prepare(self.folder, *(["--download"] if self._download else []))
+                self._failed = _run_prepare(self.folder, *(["--download"] if self._download else []), tell=tell)
         return self._failed
 
-    def add(self, source: str) -> str:
+    def add(self, source: str, tell: Callable[[], None] = lambda: None) -> str:
         """Prepare one more model in a child process: a hub id, a folder or an installed package.
 
         Returns:
@@ -189,7 +194,7 @@ class BaseModels:
         """
         if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
             return _NEEDS_EXTRA
-        return _run_prepare(self.folder, "--add", source, *(["--download"] if self._download else []))
+        return _run_prepare(self.folder, "--add", source, *(["--download"] if self._download else []), tell=tell)
 
     def embed(
         self, key: str, texts: Sequence[str], progress: Callable[[float], None] | None = None
@@ -234,18 +239,32 @@ def _installed(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
-def _run_prepare(folder: Path, *options: str) -> str:
-    """Run the preparation; "" if it went well, else the last line it said."""
+def _run_prepare(folder: Path, *options: str, tell: Callable[[], None]) -> str:
+    """Run the preparation, telling every few seconds; "" if it went well, else the last line it said."""
     command = [sys.executable, "-m", "jitr_core.students.prepare", "--cache", str(folder), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    ends = time.monotonic() + _PREPARE_TIMEOUT_S
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_PREPARE_TIMEOUT_S, check=False
+        child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return f"preparing the base models failed: {error}"
-    if done.returncode == 0:
+    try:
+        while True:
+            try:
+                _, errors = child.communicate(timeout=_TOLD_EVERY_S)
+                break
+            except subprocess.TimeoutExpired:
+                tell()
+                if time.monotonic() > ends:
+                    return f"preparing the base models took over {_PREPARE_TIMEOUT_S:.0f} s"
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    if child.returncode == 0:
         return ""
-    said = done.stderr.strip().splitlines() or ["no message"]
-    _log.warning("preparing the base models failed: %s", done.stderr.strip())
-    return f"preparing the base models failed: {said[-1]}"
+    said = errors.decode(errors="replace").strip()
+    _log.warning("preparing the base models failed: %s", said)
+    return f"preparing the base models failed: {(said.splitlines() or ['no message'])[-1]}"
