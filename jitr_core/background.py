@@ -15,7 +15,8 @@ from .audit import AuditMonitor, audit_share
 from .equivalence import Equivalence, honours, said
 from .errors import StoreError
 from .freely import Freely
-from .identify import Decisions, description, question, reading, supersedes, task_name
+from .identify import Decisions, supersedes, task_name
+from .questions import Questions
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .config import Policy
     from .identify import Identifier, Learned
     from .pipeline import Pipeline
-    from .store import LedgerEntry, Store
+    from .store import Store
 
 __all__ = ["Background", "Event", "Observed"]
 
@@ -79,7 +80,7 @@ class Background:
     _version: int = -1
     _answered: Counter[str] = field(default_factory=Counter)
     _missing: dict[str, int] = field(default_factory=dict)
-    _questions: Counter[str] = field(default_factory=Counter)
+    _questions: Questions = field(init=False)
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _parted: dict[str, Template] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Background:
 
     def __post_init__(self) -> None:
         self.freely = Freely(self.store, self.pipeline)
+        self._questions = Questions(self.store, self.policy.ask_teacher, self.aside, self.fault)
 
     def process(self, batch: list[Observed]) -> None:
         """Take in a batch of decided calls, possibly empty, and do what is due.
@@ -288,36 +290,10 @@ class Background:
             self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
 
     def _wonder(self, batch: list[Observed]) -> None:
-        """Have the teacher say what kind of tasks these calls are, each task as often as the policy allows."""
+        """Have the teacher say what kind of tasks these calls are."""
         for observed in batch:
-            match, ask = observed.decision.match, observed.ask
-            if match is None or ask is None or self.aside is None:
-                continue
-            if match.task not in self._questions:
-                task = self.store.task(match.task)
-                left_alone = task is None or task.state == "paused"
-                self._questions[match.task] = self.policy.ask_teacher if left_alone else len(self._asked(match.task))
-            if self._questions[match.task] < self.policy.ask_teacher:
-                self._questions[match.task] += 1
-                self.aside(functools.partial(self._question, match.task, observed.call, ask), lambda: None)
-
-    def _question(self, task: str, call: Call, ask: Callable[[str], Answer]) -> None:
-        """Put one question about a task, note what it cost, and take over what all answers together say."""
-        try:
-            text = question(call.messages)
-            answer = ask(text)
-            usage = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
-            cost = {"model": answer.model or call.model, **usage, "latency_s": answer.latency_s}
-            size = {"input_chars": len(text), "output_chars": len(answer.text)}
-            self.store.record("question", task, {**cost, **size, "said": reading(answer.text)})
-            said = description(entry.details["said"] for entry in self._asked(task) if entry.details["said"])
-            if said is not None:
-                self.store.describe(task, *said)
-        except Exception as error:
-            self.fault("question", error)
-
-    def _asked(self, task: str) -> list[LedgerEntry]:
-        return [entry for entry in self.store.ledger(task) if entry.kind == "question"]
+            if observed.decision.match is not None and observed.ask is not None:
+                self._questions.consider(observed.decision.match.task, observed.call, observed.ask)
 
     def refresh(self) -> None:
         """Take over what changed in the store: templates, releases, pauses, purges; a no-op if nothing did."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_models import models_app
 from .config import state_folder
 from .equivalence import EXACT
 from .errors import CallLogError, ConfigError, JITRError
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 tasks_app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(models_app, name="models")
 
 Calls = Annotated[list[Path], typer.Argument(help="Call logs, .jsonl or .jsonl.gz, read as one stream.")]
 Url = Annotated[str, typer.Option("--url", envvar="JITR_URL", help="The database with the state.")]
@@ -330,13 +332,13 @@ def train(
 ) -> None:
     """Make the attempts that are due, and exit."""
     from . import manage
-    from .jobs import policy_from_json
+    from .jobs import limit_memory, policy_from_json
     from .report.tasks import show_attempt
 
+    wanted = policy_from_json(policy) if policy else load_settings().policy
+    limit_memory(wanted.search_memory_mb)
     with _open(url) as store:
-        pipeline = manage.pipeline(
-            store, policy_from_json(policy) if policy else load_settings().policy, url, seed=seed
-        )
+        pipeline = manage.pipeline(store, wanted, url, seed=seed)
         found = manage.find_task(store, task) if task else None
         attempted = 0
         for each, report in manage.train(pipeline, found):
@@ -344,6 +346,18 @@ def train(
             show_attempt(each, report)
     if not attempted:
         typer.echo("Nothing was due.")
+
+
+@app.command()
+def export(task: TaskName, folder: Annotated[Path, typer.Argument(metavar="DIR")], url: Url = DEFAULT_URL) -> None:
+    """Copy a task's replacement to a new folder, with a model card."""
+    from . import manage
+    from .export import export as copy
+    from .students import BaseModels
+
+    with _open(url) as store:
+        copy(store, manage.find_task(store, task), folder, BaseModels(load_settings().policy.cache_dir))
+    typer.echo(f"Exported to {folder}; README.md there says what it is.")
 
 
 @app.command()

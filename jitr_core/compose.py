@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from .config import Policy
 from .errors import TrainingError
-from .search import FOLDS, Coverage, Progress, SearchResult, hindsight, search
+from .search import FOLDS, Coverage, Progress, SearchResult, search
 from .structured import MISSING, Path, Structured, Style, named, structured
 from .students.copier import Copied, CopyBench
 from .students.fields import Certainty, Choice, Field, FieldsStudent, Trust, combined, whole_figures, written
+from .students.judge import hindsight
 from .students.plans import Plan, Table
 from .students.spans import Tokens
 from .students.student import LinearStudent

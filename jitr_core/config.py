@@ -17,6 +17,8 @@ DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 FAMILIES = ("lexical", "static", "encoder", "stacked")
 """Candidate families, cheapest first; `stacked` joins the features of the others."""
 
+_LEAST = {"min_calls": 2, "first_attempt": 50, "max_labels": 2, "max_examples": 100, "search_memory_mb": 500}
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -48,6 +50,14 @@ class Policy:
         generator_timeout_s: seconds, > 0, after which the teacher answers in place of a generator.
         retention_days: days after which stored inputs and answers are deleted; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
+        base_models: further base models to choose among: folders, installed packages or hub ids, see docs/search.md.
+        download: True lets searches fetch base models from the model hub: those of `base_models`, and a default pool.
+        search_work_s: most core-seconds, > 0, that one search may spend on encoders; estimated from counted tokens,
+            never taken from the clock, so that two searches decide alike.
+        search_seconds: most seconds, > 0, that one search may take by the clock; None for any. With a limit, two
+            searches may decide differently.
+        search_memory_mb: most memory, in MB, ≥ 500, of the process that trains; None for any. Counts where the cold
+            path runs in a process of its own, on Linux.
 
     Raises:
         ConfigError: a value is out of its range; the message names the setting and the range.
@@ -79,6 +89,11 @@ class Policy:
     generator_timeout_s: float = 10.0
     retention_days: float | None = None
     cache_dir: str | None = None
+    base_models: tuple[str, ...] = ()
+    download: bool = False
+    search_work_s: float = 600.0
+    search_seconds: float | None = None
+    search_memory_mb: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("target", "delta", "audit_share_start", "audit_share_min", "audit_delta"):
@@ -89,15 +104,16 @@ class Policy:
                     f"{name} must be in (0, 1{']' if closed else ')'}, got {value}.",
                     hint="Shares are fractions: write 0.95 for 95%.",
                 )
-        for name, low in (("min_calls", 2), ("first_attempt", 50), ("max_labels", 2), ("max_examples", 100)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name} must be ≥ {low}, got {getattr(self, name)}.")
+        for name, low in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} must be ≥ {low}, got {value}.")
+        for name in ("retention_days", "generator_timeout_s", "search_work_s", "search_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be > 0, got {value}.")
         if not 0 <= self.ask_teacher <= 100:
             raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
-        if self.retention_days is not None and not self.retention_days > 0:
-            raise ConfigError(f"retention_days must be > 0, got {self.retention_days}.", hint="None keeps all calls.")
-        if not self.generator_timeout_s > 0:
-            raise ConfigError(f"generator_timeout_s must be > 0, got {self.generator_timeout_s}.")
         equivalence(self.equivalence)
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import Policy
 
-__all__ = ["TrainingChild", "policy_from_json", "policy_to_json"]
+__all__ = ["TrainingChild", "limit_memory", "policy_from_json", "policy_to_json"]
 
 _PAUSE_S = 30.0  # between two children
 _log = logging.getLogger("jitr")
@@ -34,9 +34,26 @@ def policy_from_json(text: str) -> Policy:
     """
     from .config import Policy
 
-    values = json.loads(text)
-    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return Policy(**{**values, **lists})
+    values: dict[str, Any] = json.loads(text)
+    values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Policy(**values)
+
+
+def limit_memory(megabytes: int | None) -> None:
+    """Let this process and its children take so much memory each, where the system can limit it; None lifts nothing.
+
+    What needs more fails with a `MemoryError`, which costs a search the candidate that asked for it.
+    """
+    if megabytes is None:
+        return
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        _log.warning("search_memory_mb has no effect on this system")
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = megabytes * 1_000_000
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most < 0 else min(wanted, most), most))
 
 
 class TrainingChild:

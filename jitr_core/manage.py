@@ -373,7 +373,8 @@ def pipeline(
 
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     folder = state_folder(url) / "artifacts"
-    return Pipeline(store, policy, folder, base_models or BaseModels(policy.cache_dir), seed, owner)
+    models = base_models or BaseModels(policy.cache_dir, wanted=policy.base_models, download=policy.download)
+    return Pipeline(store, policy, folder, models, seed, owner)
 
 
 def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, before: float | None = None) -> int:

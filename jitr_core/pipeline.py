@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import time
@@ -16,6 +17,7 @@ from .collect import build_dataset
 from .equivalence import EXACT, Equivalence, equivalence, honours
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
+from .outlook import look_ahead
 from .promote import package, remove_leftovers
 from .types import Certificate, Example, Release, SearchReport, Task
 
@@ -147,7 +149,7 @@ class Pipeline:
         except Exception as error:
             # Recorded like any other outcome: an attempt that fails for good must not be made again and again.
             _log.exception("the search for task %s failed", task.id)
-            report.refusal = f"the search failed: {error!r}"
+            report.refusal = f"the search failed: {_said(error)}"
         if release is not None:
             release = replace(release, templates=self.store.examples_templates(task.id, start.row))
         report.seconds = time.perf_counter() - began
@@ -175,6 +177,8 @@ class Pipeline:
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
         if report.refusal:
             return None
+        attempts = self.store.attempts(task.id) + 1
+        report.outlook = look_ahead(result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy)
         use = dataset.sampled if result.held is None else dataset.sampled & result.held[dataset.group]
         confidence = result.confidence[dataset.group][use]
         correct = _agreement(result, dataset, use, rule)
@@ -293,6 +297,15 @@ def _agreement(result: SearchResult, dataset: Dataset, use: np.ndarray, rule: Eq
         if pair not in seen:
             seen[pair] = rule.same(*pair)
     return np.array([seen[result.predicted[dataset.group[i]], dataset.answers[i]] for i in np.flatnonzero(use)], bool)
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in words where it is no fault of the program."""
+    if isinstance(error, MemoryError):
+        return "out of memory. Fewer examples (`max_examples`) need less."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full."
+    return repr(error)
 
 
 def _lease(task: Task) -> str:

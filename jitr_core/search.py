@@ -1,6 +1,8 @@
-"""Search: which small model agrees with the teacher best? Successive halving, then cross-selection.
+"""Search: which small model agrees with the teacher best? A race of base models, successive halving, cross-selection.
 
-Candidates are compared on growing samples of the inputs, cheapest first. One that is clearly worse is dropped; one
+Of several base models of a kind the best is found first, by a probe on small, growing samples, cross-fitted like the
+choice below. Candidates on it are
+then compared on growing samples of the inputs, cheapest first. One that is clearly worse is dropped; one
 whose base model would be expensive to run on the next sample must also be clearly better than those that cost
 nothing. Survivors are cross-fitted on all inputs, and the choice among them is cross-fitted too: the inputs of a fold
 are decided by the candidate that did best on the other folds, so that choosing costs no error probability.
@@ -10,19 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import Policy
-from .errors import TrainingError
-from .students.text import MAX_CHARS
+from .errors import ArtifactError, TrainingError
+from .students.bracket import SIZES, Bracket
+from .students.catalog import Kind
+from .students.judge import answer_s, half_errors, hindsight, lead, tokens_of
+from .students.recipes import PROBES, candidates
 from .students.training import Bench, Classes, Crossed
-from .types import CandidateReport
+from .students.trials import Trials
+from .types import CURVE_SHARES, CandidateReport, CurvePoint
 
 if TYPE_CHECKING:
     from .collect import Dataset
@@ -35,14 +40,17 @@ FOLDS = 10
 Coverage = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
 Progress = Callable[[str, float], None]
 
+_KINDS: tuple[Kind, ...] = ("static", "encoder")
 _FIRST_RUNG = 500
 _RUNG_GROWTH = 4
 _WORSE = 3.0  # standard errors of the mean difference in log-loss from which a candidate is clearly worse
 _BETTER = 2.0  # … from which an expensive candidate is clearly better than the cheap ones
 _CHEAP_S = 60.0  # estimated seconds of embedding up to which nothing has to be shown
-_TOKEN_S = 1.3e-4  # MiniLM, int8, one core: seconds a token; an estimate, so that decisions do not hang on the clock
-_MAX_TOKENS = 128
-_CHARS_PER_TOKEN = 4
+_LIKELY_WEIGHS = 0.25  # mean log-probability against errors of the more confident half; measured, see docs/search.md
+# What an answer's core-second and its base model's gigabyte weigh against errors among the more confident half: ten
+# milliseconds as much as 0.001. At a teacher's price of $0.0001 a call they would weigh as much as 0.001 of coverage.
+_SECOND_WEIGHS, _GIGABYTE_WEIGHS = 0.1, 0.001
+_CURVE_LEAST = 50  # fewest inputs of a point of a learning curve
 
 
 @dataclass(slots=True)
@@ -56,6 +64,7 @@ class SearchResult:
         predicted: n cross-fitted answers.
         held: shape (n,), which inputs the winner was measured on; None: on all.
         refusal: why there is no winner; "" if there is one.
+        curve: how the winner fared on parts of the inputs, smallest first.
     """
 
     candidates: list[CandidateReport]
@@ -65,6 +74,7 @@ class SearchResult:
     _fit: Callable[[], Student] = field(repr=False)
     held: NDArray[np.bool_] | None = None
     refusal: str = ""
+    curve: list[CurvePoint] = field(default_factory=list)
 
     def fit(self) -> Student:
         """The chosen candidate, trained on everything."""
@@ -127,51 +137,114 @@ class _Search:
         benches: dict[bytes, Bench] | None,
     ) -> None:
         self.benches = {} if benches is None else benches
-        self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
+        self.dataset, self.policy, self.models = dataset, policy, base_models
         self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
         self.families = tuple(families)
-        self.progress = progress
         self.classes = Classes.of(dataset.labels, policy.max_labels)
         self.folds = dataset.folds(FOLDS)
-        self.reports: dict[str, CandidateReport] = {}
+        self.order = np.random.default_rng(seed).permutation(len(dataset.inputs))
+        self.trials = Trials(base_models, policy, progress)
+        self.reports = self.trials.reports
+        self.bases: dict[str, list[str]] = {}  # of each recipe, in the race over all inputs
+        # Candidates that the inputs of a fold may be answered by: those on the base models that won without them.
+        self.eligible: dict[int, set[str]] = {race: set() for race in range(-1, FOLDS)}
 
     def run(self) -> SearchResult:
         n = len(self.dataset.inputs)
         if len(self.classes.answers) == 1 and bool((self.classes.labels == 0).all()):
             return self._constant()
         recipes = self._recipes()
-        order = np.random.default_rng(self.seed).permutation(n)
         size = _FIRST_RUNG
         while size * _RUNG_GROWTH <= n * 2 and len(recipes) > 1:
-            rows = np.sort(order[:size])
+            rows = np.sort(self.order[:size])
             recipes = self._rung(recipes, rows, following=min(size * _RUNG_GROWTH, n))
             size *= _RUNG_GROWTH
         return self._final(recipes)
 
     def _recipes(self) -> list[CandidateRecipe]:
-        """Candidates that can be tried here; the others are reported with the reason."""
-        from .students.recipes import candidates
-
+        """Candidates that can be tried here, on the base models that won; the others are reported with the reason."""
         bench = Bench(self.dataset.inputs[:50], self._classes(np.arange(50)), self.folds[:50], self.models)
         found = candidates(self.families, paired=bench.paired)
-        needs = {r.base for r in found if r.base}
-        missing = {kind for kind in needs if self.models.get(kind) is None}
-        why = ""
-        if missing:
-            self._tell("preparing base models", 0.0)
-            why = self.models.prepare()
-        kept = []
-        for recipe in found:
-            model = self.models.get(recipe.base) if recipe.base else None
-            name = f"{recipe.name}:{model.name}" if model else recipe.name
-            self.reports[recipe.name] = CandidateReport(name, recipe.family, model.name if model else None)
-            if recipe.base and model is None:
-                self.reports[recipe.name].note = why or "no base model at hand"
-            else:
-                kept.append(recipe.without({k for k in ("encoder", "static") if self.models.get(k) is None}))
+        why, races = "", {}
+        if any(r.base for r in found):
+            self.trials.tell("preparing base models", 0.0)
+            why = self.models.prepare(lambda: self.trials.tell("preparing base models", 0.0))
+            for source, reason in self.models.refused.items():
+                self.reports[source] = CandidateReport(f"base model {source}", "encoder", source, note=reason)
+            for kind in _KINDS:
+                if any({kind} & {*h.kernels, h.names} for r in found for h in r.heads):
+                    races[kind] = self._race(kind)
+        kept: dict[str, CandidateRecipe] = {}
+        for race in range(-1, FOLDS):
+            winners = {kind: bracket.winner(race) for kind, bracket in races.items()}
+            keys: dict[str, str] = {kind: key for kind, key in winners.items() if key}
+            for recipe in found:
+                bound = self._bound(recipe, keys, why)
+                if bound is not None:
+                    kept.setdefault(bound.name, bound)
+                    self.eligible[race].add(bound.name)
         if not kept:
             raise TrainingError("none of the families can be tried here.", hint=why or "Allow the family lexical.")
-        return kept
+        return list(kept.values())
+
+    def _bound(self, recipe: CandidateRecipe, keys: dict[str, str], why: str) -> CandidateRecipe | None:
+        """A recipe on the base models `keys`, with a report; None, and the report says why, if its own is not there."""
+        bound = recipe.without({kind for kind in _KINDS if kind not in keys}).on(keys)
+        key = keys.get(recipe.base) if recipe.base else None
+        model = self.models.get(key) if key else None
+        used = sorted({key for kind, key in keys.items() if any({kind} & {*h.kernels, h.names} for h in recipe.heads)})
+        first = self.bases.setdefault(recipe.name, used)
+        name = recipe.name if used == first else f"{recipe.name}@{'+'.join(used)}"
+        if name not in self.reports:
+            shown = f"{name}:{model.name}" if model else name
+            self.reports[name] = CandidateReport(shown, recipe.family, model.name if model else None)
+        if recipe.base and model is None:
+            self.reports[name].note = why or "no base model at hand"
+            return None
+        return replace(bound, name=name)
+
+    def _race(self, kind: Kind) -> Bracket:
+        """Races of the base models of a kind by their probes, see `jitr_core.students.bracket`."""
+        keys = sorted(self._usable(kind), key=lambda key: self.models.facts(key).multiplications or 0)
+        bracket = Bracket(keys, FOLDS)
+        for size in SIZES:
+            running = bracket.running
+            if not running:
+                break
+            probes = {key: replace(PROBES[kind].on({kind: key}), name=f"probe@{key}") for key in running}
+            for key, probe in probes.items():
+                name = self.models.facts(key).name
+                self.reports.setdefault(probe.name, CandidateReport(f"{kind} probe:{name}", kind, name))
+            rows = np.sort(self.order[:size])
+            bench = self._bench(rows)
+            found = self.trials.attempt(bench, list(probes.values()))
+            tried = {key: found[probe.name] for key, probe in probes.items() if probe.name in found}
+            bracket.judge(tried, self.folds[rows], last=size == SIZES[-1] or size >= len(self.order))
+            self._tell_race(running, bracket, tried, bench.n)
+        return bracket
+
+    def _tell_race(self, ran: list[str], bracket: Bracket, tried: dict[str, Crossed], size: int) -> None:
+        """Note which base models dropped out, and which won."""
+        winner, running = bracket.winner(-1), bracket.running
+        for key in (key for key in ran if key in tried):
+            report = self.reports[f"probe@{key}"]
+            likely = f"its probe's mean log-probability is {tried[key].logp.mean():.3f}"
+            if key == winner and not running:
+                report.note = f"base model chosen at {size} inputs: {likely}"
+            elif key not in running and winner in tried:
+                best = f"that of {self.models.facts(winner).name} {tried[winner].logp.mean():.3f}"
+                report.note = f"base model dropped at {size} inputs: {likely}, {best}"
+
+    def _usable(self, kind: Kind) -> list[str]:
+        """Keys of the base models of a kind that can be loaded; the others are reported with the reason."""
+        usable = []
+        for key in self.models.keys(kind):
+            try:
+                if self.models.get(key) is not None:
+                    usable.append(key)
+            except ArtifactError as error:
+                self.reports[f"damaged@{key}"] = CandidateReport(f"base model {key}", kind, key, note=str(error))
+        return usable
 
     def _classes(self, rows: NDArray[np.intp]) -> Classes:
         rows = rows[rows < len(self.classes.labels)]
@@ -183,49 +256,36 @@ class _Search:
             bench = self.benches[key].relabelled(self._classes(rows))
         else:
             inputs = [self.dataset.inputs[i] for i in rows]
-            bench = Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.progress)
+            bench = Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.trials.tell)
         self.benches[key] = bench
         return bench
 
     def _rung(self, recipes: list[CandidateRecipe], rows: NDArray[np.intp], following: int) -> list[CandidateRecipe]:
         """Try candidates on a sample; those worth trying on the next."""
         bench = self._bench(rows)
-        tried = self._try(bench, recipes)
+        tried = self.trials.attempt(bench, recipes)
+        recipes = [r for r in recipes if r.name in tried]
 
         def best_of(some: list[CandidateRecipe]) -> CandidateRecipe | None:
             return max(some, key=lambda r: tried[r.name].logp.mean(), default=None)
 
-        dear = [r for r in recipes if r.base == "encoder"] if self._embedding_s(bench, following) > _CHEAP_S else []
+        dear = [r for r in recipes if self._more_s(r, bench, following) > _CHEAP_S]
         best, rival = best_of(recipes), best_of([r for r in recipes if r not in dear])
         kept = []
         for recipe in recipes:
             # Where the best may yet prove too dear, the others are measured against their own kind.
             ahead = best if recipe in dear or not dear else rival
-            if ahead and _lead(tried[ahead.name], tried[recipe.name]) > _WORSE:
+            if ahead and lead(tried[ahead.name], tried[recipe.name]) > _WORSE:
                 self.reports[recipe.name].note = f"dropped at {bench.n} inputs: clearly worse than {ahead.name}"
-            elif recipe in dear and rival and _lead(tried[recipe.name], tried[rival.name]) < _BETTER:
+            elif recipe in dear and rival and lead(tried[recipe.name], tried[rival.name]) < _BETTER:
                 self.reports[recipe.name].note = f"dropped at {bench.n} inputs: too little better than {rival.name}"
             else:
                 kept.append(recipe)
         return kept
 
-    def _embedding_s(self, bench: Bench, following: int) -> float:
+    def _more_s(self, recipe: CandidateRecipe, bench: Bench, following: int) -> float:
         """Estimated seconds of embedding the next sample, from the lengths of this one."""
-        texts = bench.embedded_texts()
-        tokens = sum(min(len(text[:MAX_CHARS]) / _CHARS_PER_TOKEN + 2, _MAX_TOKENS) for text in texts)
-        return _TOKEN_S * tokens * max(following / bench.n - 1, 0)
-
-    def _try(self, bench: Bench, recipes: list[CandidateRecipe]) -> dict[str, Crossed]:
-        tried = {}
-        for i, recipe in enumerate(recipes):
-            self._tell(f"{recipe.name} on {bench.n} inputs", i / len(recipes))
-            began = time.perf_counter()
-            crossed = bench.crossed(recipe)
-            report = self.reports[recipe.name]
-            report.seconds += time.perf_counter() - began
-            report.agreement = float(np.mean(crossed.chosen == bench.classes.labels))
-            tried[recipe.name] = crossed
-        return tried
+        return self.trials.embedding_s(recipe, bench) * max(following / bench.n - 1, 0)
 
     def _final(self, recipes: list[CandidateRecipe]) -> SearchResult:
         """Cross-fit what is left on all inputs, and choose, the choice cross-fitted as well."""
@@ -233,54 +293,77 @@ class _Search:
         for recipe in [r for r in recipes if not bench.heads(r)]:
             self.reports[recipe.name].note = "too costly on so many inputs"
         recipes = [r for r in recipes if bench.heads(r)]
-        tried = self._try(bench, recipes)
+        tried = self.trials.attempt(bench, recipes)
+        recipes = [r for r in recipes if r.name in tried]
+        tokens = float(np.mean([tokens_of(" ".join(texts)) for texts in bench.texts]))
         everything = np.ones(len(self.dataset.group), bool)
         for recipe in recipes:
-            confidence, right = self._calls(tried[recipe.name], everything)
-            self.reports[recipe.name].score = float(self.coverage(confidence, right))
-        chosen = self._best(tried, recipes)
+            report = self.reports[recipe.name]
+            report.score = float(self.coverage(*self._calls(tried[recipe.name], everything)))
+            report.cost_s = answer_s(tokens, self.models.facts(recipe.base) if recipe.base else None)
+        chosen = self._best(tried, recipes, -1)
         confidence, classes = np.zeros(bench.n), np.zeros(bench.n, np.intp)
         for fold in range(FOLDS):
             held = self.folds == fold
-            best = self._best(tried, recipes, held)
+            best = self._best(tried, recipes, fold)
             confidence[held], classes[held] = tried[best.name].confidence[held], tried[best.name].chosen[held]
-        for recipe in recipes:
-            if recipe is not chosen:
-                self.reports[recipe.name].note = f"no better than {chosen.name}"
-        self._tell("search done", 1.0)
+        self._say_why(recipes, chosen, tried)
+        curve = self._curve(chosen, bench.n)
+        self.trials.tell("search done", 1.0)
         return SearchResult(
             list(self.reports.values()),
             self.reports[chosen.name].name,
             confidence,
             [self.classes.answers[c] for c in classes],
             lambda: bench.fit(chosen),
+            curve=curve,
         )
 
-    def _best(
-        self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], held: NDArray[np.bool_] | None = None
-    ) -> CandidateRecipe:
+    def _say_why(self, recipes: list[CandidateRecipe], chosen: CandidateRecipe, tried: dict[str, Crossed]) -> None:
+        """Note with each candidate why it lost."""
+        everywhere = np.ones(len(self.folds), bool)[self.dataset.group]
+        errors = {r.name: half_errors(*self._calls(tried[r.name], everywhere)) for r in recipes}
+        likely = {r.name: float(tried[r.name].logp.mean()) for r in recipes}
+        for recipe in recipes:
+            if recipe is not chosen:
+                self.reports[recipe.name].note = (
+                    f"no better than {chosen.name}: errors among the more confident half {errors[recipe.name]:.3f} "
+                    f"against {errors[chosen.name]:.3f}, mean log-probability {likely[recipe.name]:.3f} against "
+                    f"{likely[chosen.name]:.3f}, {(self.reports[recipe.name].cost_s or 0) * 1e3:.1f} ms an answer"
+                )
+
+    def _curve(self, chosen: CandidateRecipe, n: int) -> list[CurvePoint]:
+        """The winner's learning curve: what rungs have shown, and where they are too few, parts of the inputs."""
+        agreement = self.reports[chosen.name].agreement
+        for size in (n // 4, n // 2):
+            if len(self.trials.curves[chosen.name]) < 3 and size >= _CURVE_LEAST:
+                self.trials.book(chosen, self._bench(np.sort(self.order[:size])))
+        self.reports[chosen.name].agreement = agreement
+        return [point for _, point in sorted(self.trials.curves[chosen.name].items())]
+
+    def _best(self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], fold: int) -> CandidateRecipe:
         """The candidate of largest merit, the cheapest of equals.
 
         Args:
             tried: what each candidate did.
             recipes: the candidates, cheapest first.
-            held: shape (n,), inputs that must have no say.
+            fold: whose inputs must have no say; −1 for none.
         """
-        use = np.ones(len(self.folds), bool) if held is None else ~held
-        return max(recipes, key=lambda r: self._merit(tried[r.name], use[self.dataset.group]))
+        use = self.folds != fold
+        may = [r for r in recipes if r.name in self.eligible[fold]] or recipes
+        return max(may, key=lambda r: self._merit(r, tried[r.name], use))
 
-    def _merit(self, crossed: Crossed, calls: NDArray[np.bool_]) -> float:
-        """How few errors the most confident half makes: −AURC up to half coverage (Geifman and El-Yaniv 2017).
+    def _merit(self, recipe: CandidateRecipe, crossed: Crossed, use: NDArray[np.bool_]) -> float:
+        """How good the answers to some inputs are, less what answers and the base model cost.
 
-        The coverage at a certificate is a step function, mostly 0 while calls are few: chosen by it, the folds would
-        pick different candidates by luck.
+        Few errors among the more confident half are what a certificate asks for; the log-probability of the right
+        answers says less of that, but says it of every input, which counts while these are few.
         """
-        confidence, right = self._calls(crossed, calls)
-        half = len(right) // 2
-        if not half:
-            return 0.0
-        wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])[:half]
-        return -float(np.mean(wrong / np.arange(1, half + 1)))
+        cost = self.reports[recipe.name].cost_s or 0.0
+        size = (self.models.facts(recipe.base).size_bytes if recipe.base else None) or 0
+        errors = half_errors(*self._calls(crossed, use[self.dataset.group]))
+        likely = float(crossed.logp[use].mean()) if use.any() else 0.0
+        return _LIKELY_WEIGHS * likely - errors - _SECOND_WEIGHS * cost - _GIGABYTE_WEIGHS * size / 1e9
 
     def _calls(self, crossed: Crossed, calls: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Confidence and agreement of calls that are a fair sample of the stream."""
@@ -299,25 +382,5 @@ class _Search:
         confidence = np.where(bench.closed, 0.0, sure)
         report.score = float(self.coverage(confidence[self.dataset.group], np.ones(len(self.dataset.group), bool)))
         answers = [self.classes.answers[0]] * n
-        return SearchResult([report], report.name, confidence, answers, lambda: bench.constant(sure))
-
-    def _tell(self, what: str, share: float) -> None:
-        if self.progress:
-            self.progress(what, share)
-
-
-def hindsight(confidence: NDArray[np.float64], right: NDArray[np.bool_], target: float) -> float:
-    """Largest share of calls, in [0, 1], above a threshold at which agreement was at least the target."""
-    order = np.argsort(-confidence, kind="stable")
-    hits = np.cumsum(right[order])
-    taken = np.arange(1, len(order) + 1)
-    good = np.flatnonzero(hits >= target * taken)
-    return float((good[-1] + 1) / len(order)) if len(good) else 0.0
-
-
-def _lead(ahead: Crossed, behind: Crossed) -> float:
-    """How many standard errors the first is ahead of the second in log-loss, on the same inputs."""
-    difference = ahead.logp - behind.logp
-    error = float(difference.std()) / max(len(difference), 1) ** 0.5
-    mean = float(difference.mean())
-    return mean / error if error > 0 else 0.0
+        curve = [CurvePoint(n, (0.0,) * len(CURVE_SHARES))]
+        return SearchResult([report], report.name, confidence, answers, lambda: bench.constant(sure), curve=curve)

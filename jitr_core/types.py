@@ -243,6 +243,7 @@ class CandidateReport:
         agreement: cross-fitted agreement with the teacher without any threshold, in [0, 1].
         seconds: time spent on it.
         note: why it lost or was dropped; "" for the winner.
+        cost_s: estimated core-seconds an answer takes, counted from tokens; None if it was not evaluated to the end.
     """
 
     name: str
@@ -252,6 +253,42 @@ class CandidateReport:
     agreement: float | None = None
     seconds: float = 0.0
     note: str = ""
+    cost_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """How the chosen candidate fared on a part of the inputs: a point of its learning curve.
+
+    Attributes:
+        inputs: how many different inputs it learnt from.
+        errors: share of answers, in [0, 1], that differed from the teacher's, among the most confident shares
+            `CURVE_SHARES` of the inputs.
+    """
+
+    inputs: int
+    errors: tuple[float, ...]
+
+
+CURVE_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Shares of the inputs, most confident first, at which a learning curve is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the learning curve says of later searches. An estimate for readers: nothing is decided by it.
+
+    Attributes:
+        curve: what it was extrapolated from, smallest first.
+        calls: calls of the task at which a search will likely release a replacement; None if none is in sight.
+        coverage: share of the calls, in [0, 1], that it would answer; None likewise.
+        horizon: calls up to which was looked.
+    """
+
+    curve: tuple[CurvePoint, ...]
+    calls: int | None
+    coverage: float | None
+    horizon: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +328,7 @@ class SearchReport:
         certificate: None if none was reached.
         refusal: why nothing was promoted; "" if it was.
         seconds: time spent in all.
+        outlook: what more calls would bring; None where nothing was searched.
     """
 
     task: str
@@ -300,6 +338,7 @@ class SearchReport:
     certificate: Certificate | None = None
     refusal: str = ""
     seconds: float = 0.0
+    outlook: Outlook | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,21 @@ STAGES = {
 }
 """Parts of the loop; they meet in the hubs."""
 
-HUBS = {"pipeline", "background", "freely", "engine", "manage", "jobs", "cli", "report", "demo"}
+HUBS = {
+    "pipeline",
+    "outlook",
+    "background",
+    "questions",
+    "freely",
+    "engine",
+    "manage",
+    "jobs",
+    "export",
+    "cli",
+    "cli_models",
+    "report",
+    "demo",
+}
 """Where the stages meet, and what is above."""
 
 ALLOWED = {

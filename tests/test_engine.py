@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -267,7 +268,26 @@ def test_a_search_that_fails_is_recorded_and_not_repeated(tmp_path: Path, monkey
     serve(jitr, easy_calls(280))
     (task,) = jitr.open_store().tasks()
     assert jitr.open_store().attempts(task.id) == 1
-    assert task.state == "refused" and "MemoryError" in task.reason
+    assert task.state == "refused" and "out of memory" in task.reason
+    jitr.close()
+
+
+def test_a_full_disk_promotes_nothing_and_the_teacher_serves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jitr_core.students import LinearStudent
+
+    def full(self: LinearStudent, path: Path) -> None:
+        path.mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LinearStudent, "save", full)
+    jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1)
+    assert set(serve(jitr, easy_calls(280))) <= {"no_task", "no_release"}
+    (task,) = jitr.open_store().tasks()
+    assert task.state == "refused" and "the disk is full" in task.reason
+    assert jitr.open_store().active_release(task.id) is None
+    assert not [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
     jitr.close()
 
 

@@ -72,6 +72,8 @@ def test_every_setting_of_the_policy_has_its_variable(name: str, tmp_path: Path)
         "free_wording": "true",
         "equivalence": "normalised",
         "generators": "google/flan-t5-small",
+        "download": "true",
+        "search_memory_mb": "750",
     }
     text = texts.get(name, "0.25" if isinstance(getattr(Policy(), name), float) else "150")
     variable = "JITR_CACHE" if name == "cache_dir" else f"JITR_{name.upper()}"

@@ -8,7 +8,8 @@ import pytest
 
 from jitr_core.errors import ArtifactError, MissingExtraError
 from jitr_core.students import BaseModels, HashingModel, TokenTable
-from jitr_core.students.base_models import OnnxEncoder, default_cache_dir, prepared_folder
+from jitr_core.students.base_models import OnnxEncoder
+from jitr_core.students.catalog import default_cache_dir, prepared_folder
 from jitr_core.students.embedding_cache import EmbeddingCache
 
 
@@ -54,7 +55,7 @@ def test_the_embedding_cache_is_bounded_and_can_be_purged(tmp_path):
 
 
 def test_without_the_extra_nothing_is_prepared_and_the_note_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("jitr_core.students.base_models.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("jitr_core.students.model_store.importlib.util.find_spec", lambda name: None)
     models = BaseModels(tmp_path)
     assert models.get("encoder") is None
     assert 'pip install "jitr[offline]"' in models.prepare()
@@ -64,7 +65,9 @@ def test_a_failed_preparation_is_told_and_not_tried_again(tmp_path, monkeypatch)
     monkeypatch.setenv("JITR_ENCODER", str(tmp_path / "missing"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     runs = []
-    monkeypatch.setattr("jitr_core.students.base_models._run_prepare", lambda folder: runs.append(1) or "it failed")
+    monkeypatch.setattr(
+        "jitr_core.students.model_store._run_prepare", lambda folder, **options: runs.append(1) or "it failed"
+    )
     models = BaseModels(tmp_path / "cache")
     assert models.prepare() == models.prepare() == "it failed"
     assert runs == [1]
@@ -118,6 +121,26 @@ def test_of_a_long_text_its_beginning_and_its_end_count(prepared):
 
 
 @pytest.mark.filterwarnings("default")
+def test_inputs_longer_than_the_models_own_limit_are_cut_to_it(prepared, tmp_path):
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from jitr_core.students.prepare import add
+
+    source = tmp_path / "short"
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(prepared_folder(prepared) / "encoder" / "tokenizer.json"), pad_token="[PAD]"
+    )
+    tokenizer.save_pretrained(source)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = transformers.BertConfig(vocab_size=25, max_position_embeddings=20, **sizes)
+    transformers.BertModel(config).save_pretrained(source)
+    key = add(tmp_path / "cache", str(source))
+    encoder = OnnxEncoder(prepared_folder(tmp_path / "cache") / key)
+    assert encoder.max_tokens == 18
+    assert np.isfinite(encoder.embed("a b c d " * 1000)).all()
+
+
+@pytest.mark.filterwarnings("default")
 def test_a_distilled_token_table_is_the_mean_of_its_tokens(prepared):
     table = TokenTable(prepared_folder(prepared) / "static")
     assert np.linalg.norm(table.embed("a b")) == pytest.approx(1, abs=1e-3)
@@ -138,14 +161,14 @@ def test_a_changed_base_model_is_refused(prepared, tmp_path):
 
 
 def test_offline_without_a_package_names_the_extra(monkeypatch):
-    from jitr_core.students import prepare
+    from jitr_core.students import sources
 
     monkeypatch.delenv("JITR_ENCODER", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="offline"):
-        prepare.find_source()
-    assert prepare.find_source("some/model") == "some/model"
+        sources.find_source()
+    assert sources.find_source("some/model") == "some/model"
 
 
 def test_a_model2vec_folder_works(shared):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..config import Policy
@@ -36,7 +37,8 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `decided` (by the user), `ignored`, `input_type` and `task_type` (as the teacher said), `templates` [{`id`,
         `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `answers` {`kind`, `labels`, `reason`},
-        `replacement` or null, and `examples` [{`input`, `answer`}] if it is one task.
+        `replacement` or null; and if it is one task `examples` [{`input`, `answer`}] and `searches`, see
+        `jitr_core.types.SearchReport`: every candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
     last = max((store.counts(each.id).last_time or 0.0 for each in tasks), default=0.0)
@@ -95,6 +97,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         }
     facts["why"] = _why(task, facts, cold_path)
     if with_examples:
+        facts["searches"] = [asdict(report) for report in store.searches(task.id)]
         facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
     return facts
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from ..errors import ArtifactError
 from .facts import task_facts
 from .summary import STATE_STYLES
-from .wording import quoted, search_outcome, share, size
+from .wording import outlook_line, quoted, search_outcome, share, size
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -81,6 +81,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("answers", _answers(facts, 20)),
         ("replacement", _serves(facts)),
         ("searches", f"{facts['attempts']:,} counted as made"),
+        ("outlook", _outlook(store, task)),
         ("the teacher says", "; ".join(said)),
     ]
     console.print(Text(f"{quoted(facts['name'], 120)} {facts['task']}", style="bold"), soft_wrap=True)
@@ -97,6 +98,12 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
     for each in facts["examples"]:
         shown = " | ".join(_cut(slot, 200) for slot in each["input"])
         console.print(Text(f"  example: {shown} → {_cut(each['answer'], 80)}"), soft_wrap=True)
+
+
+def _outlook(store: Store, task: Task) -> str:
+    """What the latest search expects of more calls; "" where there is none, or where a replacement serves."""
+    known = [report.outlook for report in store.searches(task.id) if report.outlook is not None]
+    return outlook_line(known[-1]) if known and store.active_release(task.id) is None else ""
 
 
 def _state(facts: dict[str, Any]) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..equivalence import EXACT, said
-from ..types import CandidateReport, Certificate, SearchReport
+from ..types import CURVE_SHARES, CandidateReport, Certificate, Outlook, SearchReport
 
 __all__ = [
     "agreement",
@@ -13,6 +13,7 @@ __all__ = [
     "candidates",
     "event_line",
     "kwh",
+    "outlook_line",
     "quoted",
     "search_outcome",
     "share",
@@ -119,6 +120,16 @@ def by_rule(rule: str) -> str:
         (' by chrF ≥ 0.6', '')
     """
     return "" if rule == EXACT else f" by {said(rule)}"
+
+
+def outlook_line(outlook: Outlook) -> str:
+    """What more calls would bring, in one sentence: an estimate, by which nothing is decided."""
+    half = CURVE_SHARES.index(0.5)
+    parts = [f"{each.errors[-1]:.2f}/{each.errors[half]:.2f} at {each.inputs:,}" for each in outlook.curve]
+    seen = f"errors of all and of the more confident half were {', '.join(parts)} inputs"
+    if outlook.calls is None:
+        return f"no replacement is in sight up to {outlook.horizon:,} calls; {seen}"
+    return f"a replacement is likely at about {outlook.calls:,} calls, for {share(outlook.coverage)} of them; {seen}"
 
 
 def event_line(event: dict[str, Any], names: dict[str, str]) -> str:

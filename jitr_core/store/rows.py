@@ -14,11 +14,13 @@ from ..types import (
     Call,
     CandidateReport,
     Certificate,
+    CurvePoint,
     Decision,
     Declaration,
     Example,
     Match,
     Observation,
+    Outlook,
     Release,
     SearchReport,
     Slots,
@@ -223,6 +225,9 @@ def report_of(text: str) -> SearchReport:
     values["candidates"] = [CandidateReport(**candidate) for candidate in values["candidates"]]
     if values["certificate"] is not None:
         values["certificate"] = Certificate(**values["certificate"])
+    if values.get("outlook") is not None:
+        points = [CurvePoint(each["inputs"], tuple(each["errors"])) for each in values["outlook"]["curve"]]
+        values["outlook"] = Outlook(**{**values["outlook"], "curve": tuple(points)})
     return SearchReport(**values)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .base_models import BaseModel, BaseModels, HashingModel, TokenTable
+from .base_models import BaseModel, HashingModel, TokenTable
 from .loading import load_student
+from .model_store import BaseModels
 from .student import LinearStudent, Student
 
 __all__ = ["BaseModel", "BaseModels", "HashingModel", "LinearStudent", "Student", "TokenTable", "load_student"]

@@ -1,6 +1,6 @@
-"""Pretrained models that candidates start from: a sentence encoder and a static token table.
+"""Pretrained models that candidates start from: sentence encoders and static token tables.
 
-Both are prepared once per machine in a child process (see `jitr_core.students.prepare`) and served here with NumPy,
+They are prepared once per machine in a child process (see `jitr_core.students.prepare`) and served here with NumPy,
 `tokenizers` and ONNX Runtime, one text at a time: int8 quantisation scales a whole batch by its largest activation, so
 a text's embedding would depend on its batch mates, and what is certified must be what serves.
 """
@@ -8,14 +8,7 @@ a text's embedding would depend on its batch mates, and what is certified must b
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import logging
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,21 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArtifactError
-from .embedding_cache import EmbeddingCache
 from .files import verify_folder
 
-__all__ = [
-    "BaseModel",
-    "BaseModels",
-    "HashingModel",
-    "OnnxEncoder",
-    "TokenTable",
-    "default_cache_dir",
-    "prepared_folder",
-]
+__all__ = ["BaseModel", "HashingModel", "OnnxEncoder", "TokenTable"]
 
-_log = logging.getLogger(__name__)
-_PREPARE_TIMEOUT_S = 1800.0
 _CHARS_PER_TOKEN = 24  # far more than any text has at the median
 
 
@@ -114,6 +96,7 @@ class TokenTable:
 
     Attributes:
         name, hash, blocks: see `BaseModel`; there is one block.
+        parameters: number of weights.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,8 +110,9 @@ class TokenTable:
 
         prepared = (path / "manifest.json").exists()
         self.hash = verify_folder(path) if prepared else _hash_files(path)
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        self.name: str = config["name"] if prepared else path.name
+        self.name: str = path.name
+        if prepared:
+            self.name = json.loads((path / "config.json").read_text(encoding="utf-8"))["name"]
         tensors = load_file(path / "model.safetensors")
         # Model2Vec writes "embeddings", sentence-transformers "embedding.weight".
         name = next((each for each in ("embeddings", "embedding.weight") if each in tensors), None)
@@ -140,6 +124,7 @@ class TokenTable:
         self._mapping: NDArray[Any] | None = tensors.get("mapping")
         self._table = table
         self.blocks = (("static", table.shape[1]),)
+        self.parameters: int = table.size
         self._tokenizer: Any = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(512)
@@ -184,141 +169,6 @@ class HashingModel:
         return np.concatenate(parts).astype(np.float32)
 
 
-class BaseModels:
-    """The base models of this machine, loaded when first asked for, and the embeddings they gave.
-
-    Attributes:
-        folder: where prepared models and embeddings are kept.
-    """
-
-    def __init__(
-        self,
-        cache_dir: str | Path | None = None,
-        *,
-        encoder: BaseModel | None = None,
-        static: BaseModel | None = None,
-    ) -> None:
-        """The models prepared in `cache_dir`.
-
-        Args:
-            cache_dir: None for `$JITR_CACHE` or `~/.cache/jitr`.
-            encoder: use this encoder instead of a prepared one.
-            static: use this static model instead of a prepared one; `TokenTable` reads any Model2Vec folder.
-        """
-        self.folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-        self._given: dict[str, BaseModel | None] = {"encoder": encoder, "static": static}
-        self._fixed = encoder is not None or static is not None
-        self._loaded: dict[str, BaseModel] = {}
-        self._failed = ""
-        self._cache = EmbeddingCache(self.folder / "embeddings.sqlite3")
-        self._lock = threading.RLock()
-
-    def get(self, kind: str) -> BaseModel | None:
-        """The model of this kind, "encoder" or "static"; None if it was never prepared here.
-
-        Raises:
-            ArtifactError: its files were changed.
-        """
-        if self._given[kind] is not None or self._fixed:
-            return self._given[kind]
-        with self._lock:
-            if kind not in self._loaded:
-                path = prepared_folder(self.folder) / kind
-                if not path.exists() or not _installed("tokenizers", "onnxruntime"):
-                    return None
-                self._loaded[kind] = OnnxEncoder(path) if kind == "encoder" else TokenTable(path)
-            return self._loaded[kind]
-
-    def by_hash(self, kind: str, name: str, digest: str) -> BaseModel:
-        """Exactly the model a student was trained on.
-
-        Raises:
-            ArtifactError: it is not at hand, or another version is.
-        """
-        model = self.get(kind)
-        if model is None:
-            raise ArtifactError(
-                f"the base model {name} is not prepared in {self.folder}.",
-                hint='Install it with: pip install "jitr[offline]", then run `python -m jitr_core.students.prepare`.',
-            )
-        if model.hash != digest:
-            raise ArtifactError(
-                f"the replacement was trained on another version of the base model {name}.", hint="Train it again."
-            )
-        return model
-
-    def prepare(self) -> str:
-        """Prepare what is missing, in a child process; a no-op once that is done. Takes about a minute of CPU.
-
-        Returns:
-            "" if encoder and static table are at hand, else why not.
-        """
-        if self._fixed:
-            return ""
-        with self._lock:
-            if all((prepared_folder(self.folder) / kind).exists() for kind in ("encoder", "static")):
-                return "" if _installed("tokenizers", "onnxruntime") else _NEEDS_EXTRA
-            if self._failed:
-                return self._failed
-            if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
-                self._failed = _NEEDS_EXTRA
-            else:
-                self._failed = _run_prepare(self.folder)
-            return self._failed
-
-    def embed(
-        self, kind: str, texts: Sequence[str], progress: Callable[[float], None] | None = None
-    ) -> NDArray[np.float32]:
-        """Embeddings of many texts, each computed once per machine.
-
-        Args:
-            kind: "encoder" or "static"; the model must be at hand.
-            texts: what to embed.
-            progress: told the share done, in [0, 1].
-
-        Returns:
-            Shape (len(texts), d).
-        """
-        model = self.get(kind)
-        if model is None:
-            raise ArtifactError(f"no {kind} base model is at hand.", hint=_NEEDS_EXTRA)
-        vectors = np.zeros((len(texts), sum(width for _, width in model.blocks)), np.float32)
-        distinct = list(dict.fromkeys(texts))
-        known: dict[str, NDArray[np.float32]] = {}
-        if kind == "encoder":  # a static embedding costs less than looking it up
-            known = {distinct[i]: v for i, v in self._cache.get(model.hash, distinct).items()}
-        missing = [text for text in distinct if text not in known]
-        for start in range(0, len(missing), 256):
-            some = missing[start : start + 256]
-            fresh = np.stack([model.embed(text) for text in some])
-            known.update(zip(some, fresh, strict=True))
-            if kind == "encoder":
-                self._cache.put(model.hash, some, fresh)
-            if progress:
-                progress((start + len(some)) / len(missing))
-        for i, text in enumerate(texts):
-            vectors[i] = known[text]
-        return vectors
-
-
-_NEEDS_EXTRA = 'needs pip install "jitr[offline]"'
-
-
-def default_cache_dir() -> Path:
-    """`$JITR_CACHE`, or `~/.cache/jitr`."""
-    given = os.environ.get("JITR_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "jitr"
-
-
-def prepared_folder(cache: Path) -> Path:
-    """Where prepared models are; its name changes whenever they would be prepared or read differently."""
-    return cache / "base_models" / "2"
-
-
-def _installed(*modules: str) -> bool:
-    return all(importlib.util.find_spec(module) is not None for module in modules)
-
-
 def _hash_files(path: Path) -> str:
     state = hashlib.sha256()
     for name in ("model.safetensors", "tokenizer.json"):
@@ -327,20 +177,3 @@ def _hash_files(path: Path) -> str:
         except OSError as error:
             raise ArtifactError(f"{path} holds no token table: {error}.", hint="Give a Model2Vec folder.") from error
     return state.hexdigest()
-
-
-def _run_prepare(folder: Path) -> str:
-    """Run the preparation; "" if it went well, else the last line it said."""
-    command = [sys.executable, "-m", "jitr_core.students.prepare", "--cache", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_PREPARE_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"preparing the base models failed: {error}"
-    if done.returncode == 0:
-        return ""
-    said = done.stderr.strip().splitlines() or ["no message"]
-    _log.warning("preparing the base models failed: %s", done.stderr.strip())
-    return f"preparing the base models failed: {said[-1]}"

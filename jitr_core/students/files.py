@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ArtifactError
 
-__all__ = ["MANIFEST", "verify_folder", "write_folder"]
+__all__ = ["MANIFEST", "folder_hash", "verify_folder", "write_folder"]
 
 MANIFEST = "manifest.json"
 
@@ -66,6 +66,19 @@ def verify_folder(path: Path) -> str:
             raise ArtifactError(f"{file} is missing.", hint="Train the task again, or restore the file.")
         if _sha256(file) != digest:
             raise ArtifactError(f"{file} was changed.", hint="Train the task again, or restore the file.")
+    return _hash(manifest)
+
+
+def folder_hash(path: Path) -> str:
+    """What `verify_folder` would return if nothing was changed; no file but the manifest is read.
+
+    Raises:
+        ArtifactError: there is no manifest, or it is unreadable.
+    """
+    return _hash(_manifest(path))
+
+
+def _hash(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
 
 

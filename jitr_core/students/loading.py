@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from ..errors import ArtifactError
-from .base_models import BaseModels
 from .fields import restore_fields
 from .files import verify_folder
+from .model_store import BaseModels
 from .student import FORMAT, LinearStudent, Student, restore_linear
 from .text_student import restore_text_student
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-__all__ = ["CandidateRecipe", "HeadRecipe", "candidates"]
+__all__ = ["PROBES", "CandidateRecipe", "HeadRecipe", "candidates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,17 @@ class HeadRecipe:
     kernels: dict[str, dict[str, float]] = field(default_factory=dict)
     names: str | None = None
     ridge: float = 0.3
+
+    def on(self, keys: Mapping[str, str]) -> HeadRecipe:
+        """The recipe with other base models: `keys` says which one instead of which."""
+        used = {view: keys.get(view, view) for view in (*self.kernels, *([self.names] if self.names else []))}
+        if all(view == key for view, key in used.items()):
+            return self
+        other = "+".join(key for view, key in sorted(used.items()) if view != key)
+        kernels = {used[view]: weights for view, weights in self.kernels.items()}
+        return replace(
+            self, name=f"{self.name}@{other}", kernels=kernels, names=used[self.names] if self.names else None
+        )
 
 
 _INNER = {"*": 1 / 3, "gap": 0.0}
@@ -56,7 +67,7 @@ class CandidateRecipe:
     Attributes:
         name: unique among candidates; the base model's name is added in reports.
         family: lexical, static, encoder or stacked.
-        base: kind of the base model it stands or falls with: "encoder", "static" or None.
+        base: base model it stands or falls with, by key: "encoder" or "static" for the default ones; None for none.
         heads: what it combines.
     """
 
@@ -68,7 +79,12 @@ class CandidateRecipe:
     def without(self, missing: set[str]) -> CandidateRecipe:
         """The recipe less the heads that look at a view that is not at hand."""
         kept = tuple(h for h in self.heads if not missing & {*h.kernels, h.names})
-        return CandidateRecipe(self.name, self.family, self.base, kept)
+        return replace(self, heads=kept)
+
+    def on(self, keys: Mapping[str, str]) -> CandidateRecipe:
+        """The recipe with other base models, by key, instead of "encoder" or "static"; its name stays."""
+        base = keys.get(self.base, self.base) if self.base else None
+        return replace(self, base=base, heads=tuple(head.on(keys) for head in self.heads))
 
 
 # Name, family, base model, heads, further heads where inputs are single texts, further heads where they are pairs.
@@ -89,6 +105,13 @@ _TABLE: tuple[tuple[str, str, str | None, str, str, str], ...] = (
         "pairs, gap+pairs",
     ),
 )
+
+
+PROBES = {
+    "encoder": CandidateRecipe("encoder/final", "encoder", "encoder", (_HEADS["final"],)),
+    "static": CandidateRecipe("static", "static", "static", (_HEADS["static"],)),
+}
+"""By kind of base model, the candidate by which base models are compared: one head on its final embedding."""
 
 
 def candidates(families: Sequence[str], *, paired: bool) -> list[CandidateRecipe]:

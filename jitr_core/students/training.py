@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import TrainingError
 from ..types import Slots
-from .base_models import BaseModels
 from .combine import cross_combine, fit_combination
 from .lexical import Vocabulary
+from .model_store import BaseModels
 from .ood import Gate
 from .pairs import MAX_SLOTS, pair_features, pair_width
 from .recipes import CandidateRecipe, HeadRecipe

@@ -1,0 +1,64 @@
+"""How well the outlook foretells the first release: each attempt's estimate beside what came.
+
+python benchmarks/outlook.py    # some ten minutes of one core
+
+Calls of a log in random orders; at each attempt of the schedule a search, its outlook, and its certificate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+
+import numpy as np
+from transfer import remembering
+from transfer_data import shared
+
+from jitr_core.certify import Refusal, certify, next_attempt
+from jitr_core.collect import build_dataset
+from jitr_core.config import Policy
+from jitr_core.outlook import look_ahead
+from jitr_core.search import search
+from jitr_core.types import Example
+
+
+def calls_of(name: str) -> list[tuple[str, str]]:
+    with gzip.open(shared() / "calls" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return [(line["messages"][-1]["content"], line["answer"]) for line in lines]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logs", nargs="+", default=["phrasebank-gpt4", "banking77-gpt4"])
+    parser.add_argument("--families", nargs="+", default=["static", "encoder"])
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    models, policy = remembering(None), Policy()
+    print("| log | seed | at calls | foretold: calls, coverage | came: calls, coverage |\n|---|---|---|---|---|")
+    for name in options.logs:
+        calls = calls_of(name)
+        for seed in range(options.seeds):
+            order = np.random.default_rng(seed).permutation(len(calls))
+            told, came = [], "none"
+            for index in range(20):
+                due, delta = next_attempt(index, policy)
+                if due > len(calls):
+                    break
+                examples = [Example((calls[i][0],), calls[i][1], calls[i][0], at) for at, i in enumerate(order[:due])]
+                dataset = build_dataset(examples, policy.max_examples)
+                found = search(dataset, policy=policy, base_models=models, families=options.families, seed=seed)
+                right = np.array([found.predicted[g] == a for g, a in zip(dataset.group, dataset.answers, strict=True)])
+                proof = certify(found.confidence[dataset.group], right, target=policy.target, delta=delta)
+                if not isinstance(proof, Refusal):
+                    came = f"{due:,}, {proof.coverage:.2f}"
+                    break
+                seen = look_ahead(found.curve, calls=due, attempts=index + 1, policy=policy)
+                told.append((due, "none" if seen.calls is None else f"{seen.calls:,}, {seen.coverage:.2f}"))
+            for due, foretold in told:
+                print(f"| {name} | {seed} | {due:,} | {foretold} | {came} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The race of base models: samples grow, the clearly worse drop out, and no input chooses its own base model.
+
+Ten races are run beside the one over all inputs, one for each fold, which that fold's inputs do not take part in. What
+a fold's inputs are answered with is then chosen without them, and choosing among many base models costs no error
+probability. Nearly always all races have one winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .judge import lead
+from .training import Crossed
+
+__all__ = ["SIZES", "Bracket"]
+
+SIZES = (250, 500, 1000)
+"""Inputs on which base models are compared."""
+
+_CLEARLY = 2.0  # standard errors of the mean difference in log-loss from which a base model is clearly worse
+_EVEN = 1.0  # … up to which two are even, so that the cheaper one wins
+
+
+class Bracket:
+    """Races of the same base models over all inputs (race −1) and without each fold (races 0, 1, …).
+
+    Attributes:
+        alive: for each race, keys of the base models still in it, cheapest first.
+    """
+
+    def __init__(self, keys: Sequence[str], folds: int) -> None:
+        """Races of the base models `keys`, cheapest first, over so many folds."""
+        self.alive: dict[int, list[str]] = {race: list(keys) for race in range(-1, folds)}
+
+    @property
+    def running(self) -> list[str]:
+        """Base models that are still in some race, cheapest first; empty once every race has its winner."""
+        if all(len(keys) <= 1 for keys in self.alive.values()):
+            return []
+        return list(dict.fromkeys(key for keys in self.alive.values() for key in keys))
+
+    def judge(self, tried: dict[str, Crossed], folds: NDArray[np.intp], *, last: bool) -> None:
+        """Let drop out what is clearly worse on a sample, and of more than three at least half.
+
+        Args:
+            tried: what each running base model's probe did on the sample; those that are missing drop out.
+            folds: shape (n,), of the sample's inputs.
+            last: whether this is the last sample, after which only the cheapest of those even with the best is left.
+        """
+        for race, keys in self.alive.items():
+            own = {key: _part(tried[key], folds != race) for key in keys if key in tried}
+            if len(own) < 2:
+                self.alive[race] = list(own) or keys[:1]
+                continue
+            ranked = sorted(own, key=lambda key: -float(own[key].logp.mean()))
+            most = max(2, (len(ranked) + 1) // 2)
+            kept = [key for key in ranked if lead(own[ranked[0]], own[key]) <= _CLEARLY][:most]
+            left = [key for key in keys if key in kept]
+            if last:
+                left = [next(key for key in left if lead(own[ranked[0]], own[key]) <= _EVEN)]
+            self.alive[race] = left
+
+    def winner(self, race: int) -> str | None:
+        """The winner of a race; None if there was no base model."""
+        return self.alive[race][0] if self.alive[race] else None
+
+
+def _part(crossed: Crossed, use: NDArray[np.bool_]) -> Crossed:
+    return Crossed(crossed.chosen[use], crossed.confidence[use], crossed.logp[use])

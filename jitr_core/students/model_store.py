@@ -1,0 +1,270 @@
+"""The base models of this machine: which there are, loading them, and what they gave."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArtifactError
+from .base_models import BaseModel, OnnxEncoder, TokenTable
+from .catalog import (
+    DEFAULT_KEYS,
+    POOL,
+    Facts,
+    Kind,
+    default_cache_dir,
+    model_key,
+    prepared_folder,
+    prepared_models,
+    read_facts,
+)
+from .embedding_cache import EmbeddingCache
+from .files import folder_hash
+
+__all__ = ["BaseModels"]
+
+_log = logging.getLogger(__name__)
+_PREPARE_TIMEOUT_S = 1800.0
+_TOLD_EVERY_S = 10.0
+
+
+class BaseModels:
+    """The base models of this machine, loaded when first asked for, and the embeddings they gave.
+
+    Attributes:
+        folder: where prepared models and embeddings are kept.
+        refused: why wanted models cannot be used, by source or key.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path | None = None,
+        *,
+        encoder: BaseModel | None = None,
+        static: BaseModel | None = None,
+        further: Sequence[tuple[Facts, BaseModel]] = (),
+        wanted: Sequence[str] = (),
+        download: bool = False,
+    ) -> None:
+        """The models prepared in `cache_dir`.
+
+        Args:
+            cache_dir: None for `$JITR_CACHE` or `~/.cache/jitr`.
+            encoder: use this encoder, and only models given here, instead of prepared ones.
+            static: use this static model likewise; `TokenTable` reads any Model2Vec folder.
+            further: more models to use likewise, with what is known of each; their names make their keys.
+            wanted: sources (hub ids, folders, packages) to prepare besides the default ones.
+            download: whether hub ids may be fetched; the models of `POOL` are wanted then, too.
+        """
+        self.folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+        self.refused: dict[str, str] = {}
+        # A model that is given alone tells nothing of its shape: an encoder counts like the default one.
+        self._given: dict[str, tuple[Facts, BaseModel]] = {}
+        if encoder is not None:
+            self._given["encoder"] = Facts(encoder.name, "encoder", "", layers=6, width=384), encoder
+        if static is not None:
+            self._given["static"] = Facts(static.name, "static", ""), static
+        self._given |= {model_key(facts.name): (facts, model) for facts, model in further}
+        pool = [each.source for each in POOL if each.kind != "generator"] if download else []
+        self._wanted, self._download = tuple(dict.fromkeys([*wanted, *pool])), download
+        self._loaded: dict[str, BaseModel] = {}
+        self._facts: dict[str, Facts] = {}
+        self._failed = ""
+        self._cache = EmbeddingCache(self.folder / "embeddings.sqlite3")
+        self._lock = threading.RLock()
+
+    def keys(self, kind: Kind) -> list[str]:
+        """Keys of the models of a kind that are at hand, the default one first; see `jitr_core.students.catalog`."""
+        if self._given:
+            return [key for key, (each, _) in self._given.items() if each.kind == kind]
+        if kind != "generator" and not _installed("tokenizers", "onnxruntime"):
+            return []
+        return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind]
+
+    def catalogue(self) -> dict[str, Facts]:
+        """What is known of every model at hand, by key."""
+        return {key: self.facts(key) for key in self._given} if self._given else prepared_models(self.folder)
+
+    def remove(self, key: str) -> None:
+        """Delete a prepared model; replacements that need it can no longer be loaded."""
+        with self._lock:
+            self._loaded.pop(key, None)
+            self._facts.pop(key, None)
+            shutil.rmtree(prepared_folder(self.folder) / key, ignore_errors=True)
+
+    def facts(self, key: str) -> Facts:
+        """What is known of a model that is at hand."""
+        if self._given:
+            return self._given[key][0]
+        with self._lock:
+            if key not in self._facts:
+                self._facts[key] = read_facts(prepared_folder(self.folder) / key)
+            return self._facts[key]
+
+    def get(self, key: str) -> BaseModel | None:
+        """The model with this key, "encoder" and "static" being the default ones; None if it was never prepared here.
+
+        Raises:
+            ArtifactError: its files were changed.
+        """
+        if self._given:
+            return self._given[key][1] if key in self._given else None
+        with self._lock:
+            if key not in self._loaded:
+                path = prepared_folder(self.folder) / key
+                if not path.exists() or not _installed("tokenizers", "onnxruntime"):
+                    return None
+                self._loaded[key] = OnnxEncoder(path) if (path / "model.onnx").exists() else TokenTable(path)
+            return self._loaded[key]
+
+    def by_hash(self, key: str, name: str, digest: str) -> BaseModel:
+        """Exactly the model a student was trained on, whatever its key is here.
+
+        Raises:
+            ArtifactError: it is not at hand, or another version is.
+        """
+        if not self._given:
+            known = prepared_models(self.folder)
+            found = (each for each in known if folder_hash(prepared_folder(self.folder) / each) == digest)
+            key = next(found, key)
+        model = self.get(key)
+        if model is None:
+            raise ArtifactError(
+                f"the base model {name} is not prepared in {self.folder}.",
+                hint="`jitr models` lists what is; `jitr models add` prepares one.",
+            )
+        if model.hash != digest:
+            raise ArtifactError(
+                f"the replacement was trained on another version of the base model {name}.", hint="Train it again."
+            )
+        return model
+
+    def prepare(self, tell: Callable[[], None] = lambda: None) -> str:
+        """Prepare what is missing, each in a child process; a no-op once that is done. About a minute of CPU each.
+
+        Nothing is fetched unless downloads are allowed. What was wanted and cannot be had is noted in `refused`.
+
+        Args:
+            tell: called every few seconds while it takes; what it raises ends it.
+
+        Returns:
+            "" if the default encoder and static table are at hand, else why not.
+        """
+        if self._given:
+            return ""
+        with self._lock:
+            why = self._prepare_defaults(tell)
+            known = {word for facts in prepared_models(self.folder).values() for word in (facts.name, facts.source)}
+            names = {each.source: each.name for each in POOL}
+            for source in self._wanted:
+                if not known & {source, str(Path(source).absolute()), names.get(source)} | self.refused.keys() & {
+                    source
+                }:
+                    failed = self.add(source, tell)
+                    if failed:
+                        self.refused[source] = failed
+            return why
+
+    def _prepare_defaults(self, tell: Callable[[], None]) -> str:
+        if all((prepared_folder(self.folder) / key).exists() for key in DEFAULT_KEYS):
+            return "" if _installed("tokenizers", "onnxruntime") else _NEEDS_EXTRA
+        if not self._failed:
+            if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
+                self._failed = _NEEDS_EXTRA
+            else:
+                self._failed = _run_prepare(self.folder, *(["--download"] if self._download else []), tell=tell)
+        return self._failed
+
+    def add(self, source: str, tell: Callable[[], None] = lambda: None) -> str:
+        """Prepare one more model in a child process: a hub id, a folder or an installed package.
+
+        Returns:
+            "" if it is at hand now, else why it cannot be used.
+        """
+        if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
+            return _NEEDS_EXTRA
+        return _run_prepare(self.folder, "--add", source, *(["--download"] if self._download else []), tell=tell)
+
+    def embed(
+        self, key: str, texts: Sequence[str], progress: Callable[[float], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Embeddings of many texts, each computed once per machine.
+
+        Args:
+            key: of a model that is at hand.
+            texts: what to embed.
+            progress: told the share done, in [0, 1].
+
+        Returns:
+            Shape (len(texts), d).
+        """
+        model = self.get(key)
+        if model is None:
+            raise ArtifactError(f"no base model {key} is at hand.", hint=_NEEDS_EXTRA)
+        kept = self.facts(key).kind == "encoder"  # a static embedding costs less than looking it up
+        vectors = np.zeros((len(texts), sum(width for _, width in model.blocks)), np.float32)
+        distinct = list(dict.fromkeys(texts))
+        known: dict[str, NDArray[np.float32]] = {}
+        if kept:
+            known = {distinct[i]: v for i, v in self._cache.get(model.hash, distinct).items()}
+        missing = [text for text in distinct if text not in known]
+        for start in range(0, len(missing), 256):
+            some = missing[start : start + 256]
+            fresh = np.stack([model.embed(text) for text in some])
+            known.update(zip(some, fresh, strict=True))
+            if kept:
+                self._cache.put(model.hash, some, fresh)
+            if progress:
+                progress((start + len(some)) / len(missing))
+        for i, text in enumerate(texts):
+            vectors[i] = known[text]
+        return vectors
+
+
+_NEEDS_EXTRA = 'needs pip install "jitr[offline]"'
+
+
+def _installed(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+def _run_prepare(folder: Path, *options: str, tell: Callable[[], None]) -> str:
+    """Run the preparation, telling every few seconds; "" if it went well, else the last line it said."""
+    command = [sys.executable, "-m", "jitr_core.students.prepare", "--cache", str(folder), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    ends = time.monotonic() + _PREPARE_TIMEOUT_S
+    try:
+        child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        return f"preparing the base models failed: {error}"
+    try:
+        while True:
+            try:
+                _, errors = child.communicate(timeout=_TOLD_EVERY_S)
+                break
+            except subprocess.TimeoutExpired:
+                tell()
+                if time.monotonic() > ends:
+                    return f"preparing the base models took over {_PREPARE_TIMEOUT_S:.0f} s"
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    if child.returncode == 0:
+        return ""
+    said = errors.decode(errors="replace").strip()
+    _log.warning("preparing the base models failed: %s", said)
+    return f"preparing the base models failed: {(said.splitlines() or ['no message'])[-1]}"

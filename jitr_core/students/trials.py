@@ -1,0 +1,103 @@
+"""Trying candidates within a search's budget, and keeping book of what came of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..config import Policy
+from ..errors import TrainingError
+from ..types import CURVE_SHARES, CandidateReport, CurvePoint
+from .judge import embedding_s, share_errors, tokens_of
+from .model_store import BaseModels
+from .recipes import CandidateRecipe
+from .training import Bench, Crossed
+
+__all__ = ["Trials"]
+
+
+class _OutOfTime(Exception):  # noqa: N818
+    """The search's seconds are over."""
+
+
+class Trials:
+    """Tries candidates, as long as the budget lasts: counted work always, seconds and memory where they are limited.
+
+    Attributes:
+        reports: of every candidate, by the name of its recipe.
+        curves: by the same name, what it did on how many inputs.
+    """
+
+    def __init__(self, models: BaseModels, policy: Policy, progress: Callable[[str, float], None] | None) -> None:
+        """Trials of one search, which begins now."""
+        self.models, self.policy, self.progress = models, policy, progress
+        self.reports: dict[str, CandidateReport] = {}
+        self.curves: dict[str, dict[int, CurvePoint]] = {}
+        self._spent: dict[str, float] = {}  # estimated seconds of each base model's embeddings
+        self._ends = time.monotonic() + (policy.search_seconds or float("inf"))
+        self._may_stop = False
+
+    def tell(self, what: str, share: float) -> None:
+        """Tell the progress; that time is up is noticed here, once there is something to go on with."""
+        if self.progress:
+            self.progress(what, share)
+        if self._may_stop and time.monotonic() > self._ends:
+            raise _OutOfTime
+
+    def attempt(self, bench: Bench, recipes: Sequence[CandidateRecipe]) -> dict[str, Crossed]:
+        """What candidates do on a bench, by name; those that come to nothing are missing, their reports say why.
+
+        Raises:
+            TrainingError: none could be tried.
+        """
+        tried: dict[str, Crossed] = {}
+        for i, recipe in enumerate(recipes):
+            report = self.reports[recipe.name]
+            began = time.perf_counter()
+            try:
+                self.tell(f"{recipe.name} on {bench.n} inputs", i / len(recipes))
+                if self._afford(recipe, bench):
+                    tried[recipe.name] = self.book(recipe, bench)
+                    self._may_stop = True
+                else:
+                    limit = f"{self.policy.search_work_s:g} s"
+                    report.note = f"left out at {bench.n} inputs: over the work a search may do, {limit}"
+            except _OutOfTime:
+                report.note = f"left out at {bench.n} inputs: out of time, {self.policy.search_seconds:g} s"
+            except MemoryError:
+                report.note = f"left out at {bench.n} inputs: out of memory"
+            finally:
+                report.seconds += time.perf_counter() - began
+        self._may_stop = False
+        if not tried:
+            why = self.reports[recipes[0].name].note if recipes else "there is none"
+            raise TrainingError(f"no candidate could be tried: {why}.")
+        return tried
+
+    def book(self, recipe: CandidateRecipe, bench: Bench) -> Crossed:
+        """What a candidate does on a bench, noted in its report and on its learning curve."""
+        crossed = bench.crossed(recipe)
+        labels = bench.classes.labels
+        self.reports[recipe.name].agreement = float(np.mean(crossed.chosen == labels))
+        point = CurvePoint(bench.n, share_errors(crossed, labels, CURVE_SHARES))
+        self.curves.setdefault(recipe.name, {})[bench.n] = point
+        return crossed
+
+    def embedding_s(self, recipe: CandidateRecipe, bench: Bench) -> float:
+        """Estimated seconds of embedding a bench's inputs for a candidate."""
+        if recipe.base is None:
+            return 0.0
+        return embedding_s(sum(map(tokens_of, bench.embedded_texts())), self.models.facts(recipe.base))
+
+    def _afford(self, recipe: CandidateRecipe, bench: Bench) -> bool:
+        """Whether embedding a bench's inputs is within the work allowed; if so it is booked."""
+        needed = self.embedding_s(recipe, bench)
+        if not needed or recipe.base is None:
+            return True
+        others = sum(spent for base, spent in self._spent.items() if base != recipe.base)
+        if others + needed > self.policy.search_work_s:
+            return False
+        self._spent[recipe.base] = max(self._spent.get(recipe.base, 0.0), needed)
+        return True

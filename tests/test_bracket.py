@@ -1,0 +1,69 @@
+"""Races of base models: the good ones win, and winning by luck is worth nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jitr_core.students.bracket import Bracket
+from jitr_core.students.training import Crossed
+
+FOLDS = 10
+
+
+def crossed(logp: np.ndarray) -> Crossed:
+    return Crossed(np.zeros(len(logp), np.intp), np.zeros(len(logp)), logp)
+
+
+def race(scores: dict[str, np.ndarray], folds: np.ndarray) -> Bracket:
+    bracket = Bracket(list(scores), FOLDS)
+    bracket.judge({key: crossed(logp) for key, logp in scores.items()}, folds, last=True)
+    return bracket
+
+
+def test_the_best_wins_every_race_and_of_even_ones_the_cheapest() -> None:
+    rng = np.random.default_rng(0)
+    folds = rng.integers(FOLDS, size=500)
+    noise = rng.standard_normal(500)
+    scores = {
+        "cheap": noise - 1,
+        "middle": noise + 0.01 * rng.standard_normal(500),
+        "dear": noise + 0.01 * rng.standard_normal(500) + 1e-4,
+    }
+    bracket = race(scores, folds)
+    assert {bracket.winner(fold) for fold in range(-1, FOLDS)} == {"middle"} and bracket.running == []
+
+
+def test_the_clearly_worse_drop_out_early_and_at_least_half_of_many() -> None:
+    rng = np.random.default_rng(0)
+    folds = rng.integers(FOLDS, size=250)
+    bracket = Bracket([str(i) for i in range(9)], FOLDS)
+    same = rng.standard_normal(250)
+    tried = {str(i): crossed(same + 0.3 * rng.standard_normal(250) - (5 if i < 2 else 0)) for i in range(9)}
+    bracket.judge(tried, folds, last=False)
+    assert len(bracket.alive[-1]) <= 5 and not {"0", "1"} & set(bracket.running)
+    bracket.judge({key: tried[key] for key in bracket.running[1:]}, folds, last=False)
+    assert all(keys for keys in bracket.alive.values())
+
+
+def test_one_that_could_not_be_tried_drops_out_unless_it_is_the_last() -> None:
+    folds = np.arange(100) % FOLDS
+    bracket = Bracket(["a", "b"], FOLDS)
+    bracket.judge({"b": crossed(np.zeros(100))}, folds, last=False)
+    assert bracket.winner(-1) == "b"
+    alone = Bracket(["a"], FOLDS)
+    assert alone.running == [] and alone.winner(3) == "a" and Bracket([], FOLDS).winner(0) is None
+
+
+def test_no_input_has_a_say_in_its_own_base_model() -> None:
+    """The luck of the best of eight equals shows on the inputs that chose it, and is gone on those that did not."""
+    rng = np.random.default_rng(1)
+    naive, honest = [], []
+    for _ in range(300):
+        folds = rng.integers(FOLDS, size=200)
+        scores = {str(i): rng.standard_normal(200) for i in range(8)}
+        best = max(scores, key=lambda key: scores[key].mean())
+        naive.append(scores[best].mean())
+        bracket = race(scores, folds)
+        honest.append(np.mean([scores[str(bracket.winner(int(f)))][i] for i, f in enumerate(folds)]))
+    error = 1 / (200 * 300) ** 0.5
+    assert np.mean(naive) > 10 * error and abs(np.mean(honest)) < 4 * error
