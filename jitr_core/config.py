@@ -13,8 +13,8 @@ __all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_f
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
 
-FAMILIES = ("lexical", "static", "encoder", "stacked")
-"""Candidate families, cheapest first; `stacked` joins the features of the others."""
+FAMILIES = ("lexical", "static", "encoder", "stacked", "lora")
+"""Candidate families, cheapest first; `stacked` joins the features of the others, `lora` tunes an encoder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import Policy
-from .errors import TrainingError
+from .errors import JITRError, TrainingError
 from .students.text import MAX_CHARS
 from .students.training import Bench, Classes, Crossed
+from .students.tuning import Plan, Settings, Tuner, plan
 from .types import CandidateReport
 
 if TYPE_CHECKING:
@@ -130,14 +131,19 @@ class _Search:
         n = len(self.dataset.inputs)
         if len(self.classes.answers) == 1 and bool((self.classes.labels == 0).all()):
             return self._constant()
-        recipes = self._recipes()
+        found = self._recipes()
+        recipes, tuned = [r for r in found if not r.tuned], [r for r in found if r.tuned]
         order = np.random.default_rng(self.seed).permutation(n)
         size = _FIRST_RUNG
         while size * _RUNG_GROWTH <= n * 2 and len(recipes) > 1:
             rows = np.sort(order[:size])
             recipes = self._rung(recipes, rows, following=min(size * _RUNG_GROWTH, n))
             size *= _RUNG_GROWTH
-        return self._final(recipes)
+        if _encoders(found, tuned) and not _encoders(recipes):
+            for recipe in tuned:
+                self.reports[recipe.name].note = "not tuned: without tuning the encoder was not worth its cost"
+            tuned = []
+        return self._final(recipes, tuned)
 
     def _recipes(self) -> list[CandidateRecipe]:
         """Candidates that can be tried here; the others are reported with the reason."""
@@ -196,8 +202,7 @@ class _Search:
 
     def _embedding_s(self, bench: Bench, following: int) -> float:
         """Estimated seconds of embedding the next sample, from the lengths of this one."""
-        texts = bench.embedded_texts()
-        tokens = sum(min(len(text[:MAX_CHARS]) / _CHARS_PER_TOKEN + 2, _MAX_TOKENS) for text in texts)
+        tokens = sum(map(_tokens, bench.embedded_texts()))
         return _TOKEN_S * tokens * max(following / bench.n - 1, 0)
 
     def _try(self, bench: Bench, recipes: list[CandidateRecipe]) -> dict[str, Crossed]:
@@ -212,13 +217,17 @@ class _Search:
             tried[recipe.name] = crossed
         return tried
 
-    def _final(self, recipes: list[CandidateRecipe]) -> SearchResult:
+    def _final(self, recipes: list[CandidateRecipe], tuned: list[CandidateRecipe]) -> SearchResult:
         """Cross-fit what is left on all inputs, and choose, the choice cross-fitted as well."""
         bench = self._bench(np.arange(len(self.dataset.inputs)))
         for recipe in [r for r in recipes if not bench.heads(r)]:
             self.reports[recipe.name].note = "too costly on so many inputs"
         recipes = [r for r in recipes if bench.heads(r)]
         tried = self._try(bench, recipes)
+        tried |= self._tune(bench, tried, tuned)
+        recipes = [r for r in (*recipes, *tuned) if r.name in tried]
+        if not recipes:
+            raise TrainingError("none of the families can be tried here.", hint=self.reports[tuned[0].name].note)
         everything = np.ones(len(self.dataset.group), bool)
         for recipe in recipes:
             confidence, right = self._calls(tried[recipe.name], everything)
@@ -240,6 +249,46 @@ class _Search:
             [self.classes.answers[c] for c in classes],
             lambda: bench.fit(chosen),
         )
+
+    def _tune(
+        self,
+        bench: Bench,
+        tried: dict[str, Crossed],
+        recipes: list[CandidateRecipe],
+    ) -> dict[str, Crossed]:
+        """What candidates with a tuned encoder do, if tuning one pays; if not, their reports say why.
+
+        Args:
+            bench: all inputs.
+            tried: what the other candidates did there.
+            recipes: candidates with a tuned encoder.
+        """
+        if not recipes:
+            return {}
+        everything = np.ones(len(self.dataset.group), bool)
+        covered = [hindsight(*self._calls(crossed, everything), self.policy.target) for crossed in tried.values()]
+        tokens = [_tokens(" ".join(texts)) for texts in bench.texts]
+        why = plan(tokens, len(self.classes.answers), max(covered, default=0.0))
+        try:
+            encoder = self.models.get("encoder")
+            if isinstance(why, Plan) and encoder is not None:
+                settings = Settings(epochs=why.epochs)
+                bench.tuner = Tuner(
+                    encoder,
+                    bench.texts,
+                    bench.classes.labels,
+                    self.folds,
+                    settings,
+                    why.examples,
+                    self.seed,
+                    self._tell,
+                )
+                return self._try(bench, recipes)
+        except JITRError as error:
+            why = str(error)
+        for recipe in recipes:
+            self.reports[recipe.name].note = str(why)
+        return {}
 
     def _best(
         self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], held: NDArray[np.bool_] | None = None
@@ -298,6 +347,16 @@ def hindsight(confidence: NDArray[np.float64], right: NDArray[np.bool_], target:
     taken = np.arange(1, len(order) + 1)
     good = np.flatnonzero(hits >= target * taken)
     return float((good[-1] + 1) / len(order)) if len(good) else 0.0
+
+
+def _encoders(recipes: list[CandidateRecipe], but: Sequence[CandidateRecipe] = ()) -> list[CandidateRecipe]:
+    """Those that need the encoder."""
+    return [r for r in recipes if r.base == "encoder" and r not in but]
+
+
+def _tokens(text: str) -> float:
+    """Estimated tokens of a text that an encoder reads."""
+    return min(len(text[:MAX_CHARS]) / _CHARS_PER_TOKEN + 2, _MAX_TOKENS)
 
 
 def _lead(ahead: Crossed, behind: Crossed) -> float:

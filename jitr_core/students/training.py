@@ -22,6 +22,7 @@ from .recipes import CandidateRecipe, HeadRecipe
 from .ridge import kernel_ridge, landmark_ridge, sparse_ridge
 from .student import Head, LinearStudent
 from .text import Bag, normalise
+from .tuning import Tuner
 from .views import Landmarks, Names, arrange, embedding_blocks, embedding_vector
 
 __all__ = ["Bench", "Classes", "Crossed"]
@@ -119,17 +120,16 @@ class Bench:
             base_models: pretrained models at hand.
             progress: told what is going on and the share done.
         """
-        self.classes, self.folds = classes, folds
-        self.n = len(inputs)
+        self.classes, self.folds, self.n = classes, folds, len(inputs)
         self.slots = Counter(map(len, inputs)).most_common(1)[0][0]
         self._lengths = [sum(map(len, slots)) for slots in inputs]
         self.texts = [arrange([normalise(slot) for slot in slots], self.slots) for slots in inputs]
-        self._models = base_models
-        self._progress = progress
+        self._models, self._progress = base_models, progress
         self._heads: dict[str, tuple[_Array, Head]] = {}
         self._views: dict[str, tuple[_Array, Landmarks]] = {}
         self._crossed: dict[str, Crossed] = {}
         self._products: dict[tuple[str, int], _Array] = {}
+        self.tuner: Tuner | None = None  # heads of tuned encoders need one
 
     @property
     def paired(self) -> bool:
@@ -234,7 +234,8 @@ class Bench:
 
         Heads that join lexical features with a kernel help on few examples and cost much on many long ones.
         """
-        kept = [h for h in recipe.heads if not (h.lexical and h.kernels) or self._joint_s(h) < _JOINT_S]
+        kept = [h for h in recipe.heads if not h.tuned or self.tuner]
+        kept = [h for h in kept if not (h.lexical and h.kernels) or self._joint_s(h) < _JOINT_S]
         return kept if any(h.names is None for h in kept) else []
 
     def _joint_s(self, recipe: HeadRecipe) -> float:
@@ -273,7 +274,7 @@ class Bench:
         kinds = {"char", *(kind for head in heads for kind in head.linear), *(("word",) if "pairs" in views else ())}
         return LinearStudent(
             family=recipe.family,
-            base_model=models[recipe.base].name if recipe.base else None,
+            base_model=model.name if recipe.base and (model := self._models.get(recipe.base)) else None,
             answers=self.classes.answers,
             slots=self.slots,
             vocabularies={kind: self.vocabularies[kind] for kind in sorted(kinds)},
@@ -284,6 +285,7 @@ class Bench:
             combination=fit_combination(scores, self.classes.labels, self.folds),
             gate=self.gate,
             scales={"pairs": self.pair_scale} if "pairs" in views else {},
+            tuned=self.tuner.fit() if self.tuner and recipe.tuned else None,
         )
 
     def constant(self, confidence: float) -> LinearStudent:
@@ -305,9 +307,12 @@ class Bench:
         return Names.fit(self._view(view)[0], model, self.classes.answers)
 
     def _train(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
+        nothing = np.zeros(len(self.classes.answers), np.float32)
+        if recipe.tuned and self.tuner:
+            return self.tuner.crossed(), Head.of(recipe.name, {}, {}, {}, nothing, tuned=True)
         if recipe.names:
             scores = self._names(recipe.names).scores(self._view(recipe.names)[0])
-            return scores, Head.of(recipe.name, {}, {}, {}, np.zeros(scores.shape[1], np.float32), recipe.names)
+            return scores, Head.of(recipe.name, {}, {}, {}, nothing, recipe.names)
         solver = self._solver(recipe)
         if solver == "sparse":
             return self._train_sparse(recipe)
