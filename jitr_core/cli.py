@@ -90,11 +90,12 @@ def demo(seed: Seed = 0) -> None:
     """Replay a synthetic call log that comes with JITR: a help desk with three steps and some one-off calls."""
     from jitr_langchain.run import run_replay
 
-    from .config import Policy
+    from .config import FAMILIES, Policy
     from .demo import calls_path
 
     typer.echo("This call log is synthetic: written for JITR, with 3% teacher noise and ambiguous inputs.")
-    run_replay([calls_path()], policy=Policy(), seed=seed, compute_usd_per_hour=0.05, calls_per_day=10_000)
+    quick = Policy(families=tuple(family for family in FAMILIES if family != "lora"))  # which takes minutes
+    run_replay([calls_path()], policy=quick, seed=seed, compute_usd_per_hour=0.05, calls_per_day=10_000)
     typer.echo("Next, on your own log: .venv/bin/jitr replay YOUR_CALLS.jsonl   (the README shows the format)")
 
 

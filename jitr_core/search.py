@@ -43,6 +43,7 @@ _BETTER = 2.0  # … from which an expensive candidate is clearly better than th
 _CHEAP_S = 60.0  # estimated seconds of embedding up to which nothing has to be shown
 _TOKEN_S = 1.3e-4  # MiniLM, int8, one core: seconds a token; an estimate, so that decisions do not hang on the clock
 _MAX_TOKENS = 128
+_FEWEST_CERTIFIED = 150  # calls above a threshold that a certificate takes at the least, at 0.95 with errors among them
 _CHARS_PER_TOKEN = 4
 
 
@@ -282,6 +283,7 @@ class _Search:
                     why.examples,
                     self.seed,
                     self._tell,
+                    lambda scored, scores: self._promising(scored, scores, tried),
                 )
                 return self._try(bench, recipes)
         except JITRError as error:
@@ -289,6 +291,21 @@ class _Search:
         for recipe in recipes:
             self.reports[recipe.name].note = str(why)
         return {}
+
+    def _promising(self, scored: NDArray[np.bool_], scores: NDArray[np.float32], tried: dict[str, Crossed]) -> str:
+        """Why tuning more encoders is not worth it, judged by the inputs that one has scored; "" if it is."""
+        if not tried:  # there is nothing else
+            return ""
+        calls = scored[self.dataset.group]
+        own = Crossed(scores.argmax(axis=1), scores.max(axis=1).astype(np.float64), np.zeros(len(scores)))
+        found = hindsight(*self._calls(own, calls), self.policy.target)
+        rival = max((hindsight(*self._calls(c, calls), self.policy.target) for c in tried.values()), default=0.0)
+        if found <= rival:
+            return f"{found:.0%} of the calls could be answered as promised, without tuning {rival:.0%}"
+        total = int(self.dataset.sampled.sum())
+        if found * total < _FEWEST_CERTIFIED:
+            return f"{found:.0%} of {total} calls could be answered as promised, too few to show it"
+        return ""
 
     def _best(
         self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], held: NDArray[np.bool_] | None = None

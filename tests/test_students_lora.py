@@ -22,7 +22,7 @@ from jitr_core.types import Example
 
 pytest.importorskip("peft")
 WORDS = [f"w{i}" for i in range(40)]
-QUICK = Settings(rank=4, rate=1e-2, head_rate=1e-2, epochs=4, batch=8, dropout=0.0, max_tokens=32)
+QUICK = Settings(rank=4, rate=1e-2, head_rate=1e-2, epochs=4, batch=8, dropout=0.0, frozen=0.5, max_tokens=32)
 RUN = Tuner._run
 
 
@@ -142,7 +142,8 @@ def test_the_adapter_is_one_that_peft_loads_over_the_base(made, tiny):
 
 
 def test_the_same_seed_makes_the_same_scores_and_another_seed_others(base_models):
-    scores = [bench(pairs(40), base_models, replace(QUICK, epochs=1), seed).tuner.crossed() for seed in (0, 0, 1)]
+    made = [bench(pairs(40), base_models, replace(QUICK, epochs=1), seed).tuner.fit() for seed in (0, 0, 1)]
+    scores = [encoder.scores(("w1 w2 good",)) for encoder in made]
     assert np.array_equal(scores[0], scores[1])
     assert not np.array_equal(scores[0], scores[2])
 
@@ -265,7 +266,7 @@ def test_tuning_is_planned_by_counted_work():
     long = plan([128] * 4_000, 2, 0.1)
     assert isinstance(long, str) or long.examples < 4_000
     assert isinstance(plan(short, 77, 0.1), str)
-    assert found.seconds <= 0.15 * 2_000 + 1e-6
+    assert found.seconds <= 0.2 * 2_000 + 1e-6
 
 
 def test_no_weights_no_tuning():

@@ -2,13 +2,14 @@
 
 JOB is a folder with a `job.json` (see `jitr_core.students.tuning`). For each part of the inputs that the job names, a
 folder beside it receives the tuned encoder: int8 network, tokenizer, linear layer, and the adapter as peft writes it.
-The lower half of the network stays as it is: what it makes of an input is computed once, which halves the work.
+The lowest third of the network stays as it is: what it makes of an input is computed once, a third of the work less.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import tempfile
 import warnings
@@ -55,7 +56,7 @@ def run_job(job: Path, tell: Callable[[float], None]) -> None:
         raise MissingExtraError("train", "Tuning an encoder") from error
     transformers.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(True, warn_only=True)
     task = json.loads((job / "job.json").read_text(encoding="utf-8"))
     total = sum(len(rows) for rows in task["parts"])
@@ -88,7 +89,7 @@ class _Tuning:
         self.labels, self.classes = np.array(task["labels"]), int(task["classes"])
         layers = getattr(getattr(self.model, "encoder", None), "layer", None)
         stepwise = layers is not None and self.model.config.model_type in _TYPES
-        self.below = int(len(layers) * settings.frozen) if stepwise and settings.pretrained else 0  # type: ignore[arg-type]
+        self.below = round(len(layers) * settings.frozen) if stepwise and settings.pretrained else 0  # type: ignore[arg-type]
         self._adapt()
 
     def _adapt(self) -> None:

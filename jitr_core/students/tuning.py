@@ -29,6 +29,8 @@ from .tuned import TunedEncoder
 
 __all__ = ["Plan", "Settings", "Tuner", "plan", "source_of"]
 
+Promising = Callable[[NDArray[np.bool_], NDArray[np.float32]], str]
+
 PARTS = 3
 """Parts of the inputs; each is scored by an encoder tuned on the others."""
 
@@ -37,9 +39,9 @@ _FEWEST = 500  # inputs below which a tuned encoder was no better than a frozen 
 _FEWEST_EACH = 50  # … for each answer: with few of them the linear layer learns them by heart
 _MOST = 6_000  # inputs one encoder is tuned on
 _ENOUGH = 0.6  # coverage in hindsight of the best frozen candidate from which tuning has too little to gain
-# Estimated core-seconds: of one token in one pass, forward and backward, MiniLM with half of its layers frozen; and
+# Estimated core-seconds: of one token in one pass, forward and backward, MiniLM with two of its six layers frozen; and
 # what tuning may cost for every input seen so far. A task is expected to go on about as long as it has been going on.
-_TOKEN_S, _WORTH_S = 4e-4, 0.15
+_TOKEN_S, _WORTH_S = 5e-4, 0.2
 _EPOCHS = 3
 _TIMEOUT_S = 6 * 3600.0  # a child that hangs
 
@@ -64,13 +66,13 @@ class Settings:
 
     rank: int = 16
     alpha: int = 32
-    rate: float = 5e-4
-    head_rate: float = 5e-4
+    rate: float = 1e-3
+    head_rate: float = 5e-3
     decay: float = 0.01
     dropout: float = 0.1
     batch: int = 16
     epochs: int = 3
-    frozen: float = 0.5
+    frozen: float = 1 / 3
     pretrained: bool = True
     max_tokens: int = 128
 
@@ -146,6 +148,7 @@ class Tuner:
         examples: int,
         seed: int = 0,
         progress: Callable[[str, float], None] | None = None,
+        promising: Promising | None = None,
     ) -> None:
         """A tuner.
 
@@ -158,6 +161,7 @@ class Tuner:
             examples: most inputs an encoder is tuned on.
             seed: of everything random.
             progress: told what is going on and the share done.
+            promising: given which inputs were scored, shape (n,), and all scores, says why more is not worth it, or "".
 
         Raises:
             TrainingError, MissingExtraError: see `source_of`.
@@ -166,22 +170,31 @@ class Tuner:
         self.texts, self.labels, self.folds = list(texts), labels, folds
         self.classes = int(labels.max()) + 1
         self.settings, self.examples, self.seed, self.progress = settings, examples, seed, progress
+        self.promising = promising
 
     def crossed(self) -> NDArray[np.float32]:
         """Scores of every input by an encoder that was not tuned on its part, shape (n, c).
 
-        Parts are unions of folds: equal inputs are never apart.
+        Parts are unions of folds: equal inputs are never apart. The first part is tried alone, and the others only if
+        it is promising.
+
+        Raises:
+            TrainingError: the first part was not promising, or tuning failed.
         """
         present = np.unique(self.folds)
         part = np.searchsorted(present, self.folds) % min(PARTS, len(present))
-        parts = [np.flatnonzero(part == i) for i in range(int(part.max()) + 1)]
+        count = int(part.max()) + 1
         scores = np.zeros((len(self.texts), self.classes), np.float32)
-        with self._tuned([np.flatnonzero(part != i) for i in range(len(parts))]) as folders:
-            for rows, folder in zip(parts, folders, strict=True):
-                encoder = TunedEncoder.read(folder)
-                for i in rows:
-                    scores[i] = encoder.scores(self.texts[i])
-                self._tell("scoring with tuned encoders", float(rows[-1] + 1) / len(self.texts))
+        for parts in ([0], list(range(1, count))):
+            with self._tuned([np.flatnonzero(part != i) for i in parts]) as folders:
+                for i, folder in zip(parts, folders, strict=True):
+                    encoder = TunedEncoder.read(folder)
+                    for row in np.flatnonzero(part == i):
+                        scores[row] = encoder.scores(self.texts[row])
+                    self._tell("scoring with tuned encoders", (i + 1) / count)
+            why = self.promising(part == 0, scores) if self.promising and parts == [0] else ""
+            if why:
+                raise TrainingError(f"given up after one of {count} parts: {why}.")
         return scores
 
     def fit(self) -> TunedEncoder:
