@@ -70,10 +70,10 @@ def learn(pairs: Pairs, families: tuple[str, ...], models: BaseModels, seed: int
 def gain(name: str, calls: int, seed: int, families: tuple[str, ...], models: BaseModels, later: int) -> bool:
     """Print what one search gives; True if later calls break the promise significantly."""
     pairs = read(name, seed)
-    began = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     found, right = learn(pairs[:calls], families, models, seed)
     student = found.fit()
-    seconds = time.perf_counter() - began[0]
+    seconds = time.perf_counter() - began
     new = pairs[calls : calls + later]
     answers, confidence = student.predict([(x,) for x, _ in new])
     agrees = np.array([a.strip() == b.strip() for a, (_, b) in zip(answers, new, strict=True)])
@@ -99,6 +99,12 @@ def gain(name: str, calls: int, seed: int, families: tuple[str, ...], models: Ba
             f"later {agrees[after].mean() if after.any() else float('nan'):.3f} of {after.mean():.3f} of the calls",
             flush=True,
         )
+    taken = []
+    for text, _ in new[:200]:
+        start = time.perf_counter()
+        student.predict_one((text,))
+        taken.append(time.perf_counter() - start)
+    print(f"    an answer takes {1000 * np.median(taken):.1f} ms at the median, {len(taken) / sum(taken):.0f} a second")
     mean = float(confidence.mean()), float(agrees.mean())
     print(
         f"    mean confidence later {mean[0]:.3f}, agreement {mean[1]:.3f}, cross-fitted {found.confidence.mean():.3f}"

@@ -139,6 +139,8 @@ def test_the_adapter_is_one_that_peft_loads_over_the_base(made, tiny):
         expected = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
         apart.append(np.abs(student.tuned.scores((text,)) - expected).max())
     assert np.median(apart) < 0.1 and max(apart) < 0.5
+    together = student.tuned.scores(("w1 good", "w2"))
+    assert np.array_equal(together, student.tuned.scores(("w1 good [SEP] w2",)))  # how slots are read together
 
 
 def test_the_same_seed_makes_the_same_scores_and_another_seed_others(base_models):
