@@ -38,7 +38,7 @@ class Tunable(HashingModel):
 def _here():
     """Tuning in this process: a child loads torch for seconds. One test has a child."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tuner, "_run", lambda self, job: run_job(job, lambda share: self._tell("tuning", share)))
+        patch.setattr(Tuner, "_run", lambda self, *job: run_job(*job, lambda share: self._tell("tuning", share)))
         yield
 
 

@@ -1,7 +1,7 @@
-"""Tune an encoder with LoRA: `python -m jitr_core.students.lora JOB`, a process of its own, with torch.
+"""Tune an encoder with LoRA: `python -m jitr_core.students.lora FOLDER < JOB`, a process of its own, with torch.
 
-JOB is a folder with a `job.json` (see `jitr_core.students.tuning`). For each part of the inputs that the job names, a
-folder beside it receives the tuned encoder: int8 network, tokenizer, linear layer, and the adapter as peft writes it.
+The job is JSON, see `jitr_core.students.tuning`. For each part of the inputs that it names, a folder in FOLDER receives
+the tuned encoder: int8 network, tokenizer, linear layer, and the adapter as peft writes it.
 The lowest third of the network stays as it is: what it makes of an input is computed once, a third of the work less.
 """
 
@@ -35,11 +35,12 @@ _PREDICTED = 32  # inputs that pass through the frozen layers at once
 _TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "electra")  # networks whose layers can be run one by one
 
 
-def run_job(job: Path, tell: Callable[[float], None]) -> None:
+def run_job(job: dict[str, Any], folder: Path, tell: Callable[[float], None]) -> None:
     """Tune one encoder for each part of a job.
 
     Args:
-        job: folder with `job.json`.
+        job: inputs, labels, parts, settings, base model and seed.
+        folder: where to write.
         tell: told the share done, in [0, 1].
 
     Raises:
@@ -58,35 +59,34 @@ def run_job(job: Path, tell: Callable[[float], None]) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(True, warn_only=True)
-    task = json.loads((job / "job.json").read_text(encoding="utf-8"))
-    total = sum(len(rows) for rows in task["parts"])
+    total = sum(len(rows) for rows in job["parts"])
     done = 0
-    for i, rows in enumerate(task["parts"]):
-        tuning = _Tuning(task)
+    for i, rows in enumerate(job["parts"]):
+        tuning = _Tuning(job)
         before, share = done / total, len(rows) / total
         tuning.run(np.array(rows), lambda own, a=before, b=share: tell(a + own * b))  # type: ignore[misc]
-        (job / str(i)).mkdir()
-        tuning.write(job / str(i), task["name"])
+        (folder / str(i)).mkdir()
+        tuning.write(folder / str(i), job["name"])
         done += len(rows)
 
 
 class _Tuning:
     """One tuning of one encoder."""
 
-    def __init__(self, task: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any]) -> None:
         import torch
 
-        self.settings, self.seed = Settings(**task["settings"]), int(task["seed"])
+        self.settings, self.seed = Settings(**job["settings"]), int(job["seed"])
         torch.manual_seed(self.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # bf16 only where the device computes in it; on a CPU without it, it is many times slower than fp32.
         self.half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         settings = self.settings
-        self.tokenizer, self.model = _load(task["source"], settings)
+        self.tokenizer, self.model = _load(job["source"], settings)
         self.separator = f" {self.tokenizer.sep_token} " if self.tokenizer.sep_token else " "
-        ids = self.tokenizer([joined(texts, self.separator) for texts in task["texts"]])["input_ids"]
+        ids = self.tokenizer([joined(texts, self.separator) for texts in job["texts"]])["input_ids"]
         self.ids = [shortened(tokens, settings.max_tokens) for tokens in ids]
-        self.labels, self.classes = np.array(task["labels"]), int(task["classes"])
+        self.labels, self.classes = np.array(job["labels"]), int(job["classes"])
         layers = getattr(getattr(self.model, "encoder", None), "layer", None)
         stepwise = layers is not None and self.model.config.model_type in _TYPES
         self.below = round(len(layers) * settings.frozen) if stepwise and settings.pretrained else 0  # type: ignore[arg-type]
@@ -274,14 +274,14 @@ def _first(output: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a job; 0 if it is done, else 1 with the reason on stderr. Shares done go to stdout, a line each."""
-    job = Path((arguments or sys.argv[1:])[0])
+    folder = Path((arguments or sys.argv[1:])[0])
 
     def tell(share: float) -> None:
         sys.stdout.write(f"{share:.4f}\n")
         sys.stdout.flush()
 
     try:
-        run_job(job, tell)
+        run_job(json.load(sys.stdin), folder, tell)
     except (JITRError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -207,10 +207,8 @@ class Tuner:
         """Folders of encoders tuned on these rows, as long as the block lasts."""
         try:
             with tempfile.TemporaryDirectory(prefix="jitr-tuning-") as folder:
-                job = Path(folder)
-                (job / "job.json").write_text(json.dumps(self._job(parts)), encoding="utf-8")
-                self._run(job)
-                yield [job / str(i) for i in range(len(parts))]
+                self._run(self._job(parts), Path(folder))
+                yield [Path(folder) / str(i) for i in range(len(parts))]
         except OSError as error:
             raise TrainingError(f"an encoder could not be tuned: {error}.") from error
 
@@ -232,30 +230,29 @@ class Tuner:
             return rows
         return np.sort(np.random.default_rng(self.seed).permutation(rows)[: self.examples])
 
-    def _run(self, job: Path) -> None:
-        """Run the child.
+    def _run(self, job: dict[str, Any], folder: Path) -> None:
+        """Run the child. Inputs reach it through a pipe: they are on no disk.
 
         Raises:
             TrainingError: it failed; with the last line it said.
         """
-        command = [sys.executable, "-m", "jitr_core.students.lora", str(job)]
+        command = [sys.executable, "-m", "jitr_core.students.lora", str(folder)]
         # Freed memory is kept for the next step: giving it back and asking for it again costs a tenth of the time.
         kept = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-        environment = {"OMP_NUM_THREADS": "1", **kept, **os.environ, "TOKENIZERS_PARALLELISM": "false"}
+        # A base model that is prepared is at hand: nothing is downloaded here.
+        fixed = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        environment = {"OMP_NUM_THREADS": "1", **kept, **os.environ, **fixed}
         with (
-            (job / "errors").open("wb") as errors,
+            (folder / "errors").open("wb") as errors,
             subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
             ) as child,
         ):
             guard = threading.Timer(_TIMEOUT_S, child.kill)
             guard.daemon = True
             guard.start()
             try:
-                assert child.stdout is not None
-                for line in child.stdout:
-                    with contextlib.suppress(ValueError):
-                        self._tell("tuning encoders", float(line))
+                self._follow(child, json.dumps(job))
             except BaseException:
                 child.kill()
                 raise
@@ -264,8 +261,18 @@ class Tuner:
         if child.returncode < 0:
             raise TrainingError(f"tuning was killed (signal {-child.returncode}), as happens when memory runs out.")
         if child.returncode:
-            said = (job / "errors").read_text(errors="replace").strip().splitlines() or ["no message"]
+            said = (folder / "errors").read_text(errors="replace").strip().splitlines() or ["no message"]
             raise TrainingError(f"an encoder could not be tuned: {said[-1]}")
+
+    def _follow(self, child: subprocess.Popen[str], job: str) -> None:
+        """Give the child its job, and pass on how far it is."""
+        assert child.stdin is not None and child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it died; its exit status tells
+            child.stdin.write(job)
+            child.stdin.close()
+        for line in child.stdout:
+            with contextlib.suppress(ValueError):
+                self._tell("tuning encoders", float(line))
 
     def _tell(self, what: str, share: float) -> None:
         if self.progress:
