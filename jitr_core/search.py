@@ -133,14 +133,16 @@ class _Search:
         if len(self.classes.answers) == 1 and bool((self.classes.labels == 0).all()):
             return self._constant()
         found = self._recipes()
-        recipes, tuned = [r for r in found if not r.tuned], [r for r in found if r.tuned]
+        frozen, tuned = [r for r in found if not r.tuned], [r for r in found if r.tuned]
+        recipes = frozen
         order = np.random.default_rng(self.seed).permutation(n)
         size = _FIRST_RUNG
         while size * _RUNG_GROWTH <= n * 2 and len(recipes) > 1:
             rows = np.sort(order[:size])
             recipes = self._rung(recipes, rows, following=min(size * _RUNG_GROWTH, n))
             size *= _RUNG_GROWTH
-        if _encoders(found, tuned) and not _encoders(recipes):
+        bases = {r.base for r in tuned}
+        if any(r.base in bases for r in frozen) and not any(r.base in bases for r in recipes):
             for recipe in tuned:
                 self.reports[recipe.name].note = "not tuned: without tuning the encoder was not worth its cost"
             tuned = []
@@ -271,7 +273,7 @@ class _Search:
         tokens = [_tokens(" ".join(texts)) for texts in bench.texts]
         why = plan(tokens, len(self.classes.answers), max(covered, default=0.0))
         try:
-            encoder = self.models.get("encoder")
+            encoder = self.models.get(recipes[0].base or "")
             if isinstance(why, Plan) and encoder is not None:
                 settings = Settings(epochs=why.epochs)
                 bench.tuner = Tuner(
@@ -364,11 +366,6 @@ def hindsight(confidence: NDArray[np.float64], right: NDArray[np.bool_], target:
     taken = np.arange(1, len(order) + 1)
     good = np.flatnonzero(hits >= target * taken)
     return float((good[-1] + 1) / len(order)) if len(good) else 0.0
-
-
-def _encoders(recipes: list[CandidateRecipe], but: Sequence[CandidateRecipe] = ()) -> list[CandidateRecipe]:
-    """Those that need the encoder."""
-    return [r for r in recipes if r.base == "encoder" and r not in but]
 
 
 def _tokens(text: str) -> float:

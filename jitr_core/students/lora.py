@@ -56,17 +56,18 @@ def run_job(job: dict[str, Any], folder: Path, tell: Callable[[float], None]) ->
     except ImportError as error:
         raise MissingExtraError("train", "Tuning an encoder") from error
     transformers.logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(True, warn_only=True)
     total = sum(len(rows) for rows in job["parts"])
     done = 0
     for i, rows in enumerate(job["parts"]):
-        tuning = _Tuning(job)
         before, share = done / total, len(rows) / total
-        tuning.run(np.array(rows), lambda own, a=before, b=share: tell(a + own * b))  # type: ignore[misc]
         (folder / str(i)).mkdir()
-        tuning.write(folder / str(i), job["name"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tuning = _Tuning(job)
+            tuning.run(np.array(rows), lambda own, a=before, b=share: tell(a + own * b))  # type: ignore[misc]
+            tuning.write(folder / str(i), job["name"])
         done += len(rows)
 
 
