@@ -115,7 +115,8 @@ class _Composition:
         self.calls = [known[answer] for answer in dataset.answers]
         self.searches: dict[tuple[str, ...], SearchResult] = {}
         self.benches: dict[bytes, Bench] = {}
-        self.families = policy.families
+        # Tuning an encoder for every field would cost more than whole answers can bring.
+        self.families = tuple(family for family in policy.families if family != "lora") or policy.families
 
     def run(self) -> SearchResult:
         began = time.perf_counter()

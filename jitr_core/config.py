@@ -14,8 +14,8 @@ __all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_f
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
 
-FAMILIES = ("lexical", "static", "encoder", "stacked")
-"""Candidate families, cheapest first; `stacked` joins the features of the others."""
+FAMILIES = ("lexical", "static", "encoder", "stacked", "lora")
+"""Candidate families, cheapest first; `stacked` joins the features of the others, `lora` tunes an encoder."""
 
 _LEAST = {"min_calls": 2, "first_attempt": 50, "max_labels": 2, "max_examples": 100, "search_memory_mb": 500}
 

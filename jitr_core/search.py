@@ -137,7 +137,7 @@ class _Search:
         benches: dict[bytes, Bench] | None,
     ) -> None:
         self.benches = {} if benches is None else benches
-        self.dataset, self.policy, self.models = dataset, policy, base_models
+        self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
         self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
         self.families = tuple(families)
         self.classes = Classes.of(dataset.labels, policy.max_labels)
@@ -153,13 +153,20 @@ class _Search:
         n = len(self.dataset.inputs)
         if len(self.classes.answers) == 1 and bool((self.classes.labels == 0).all()):
             return self._constant()
-        recipes = self._recipes()
+        found = self._recipes()
+        frozen, tuned = [r for r in found if not r.tuned], [r for r in found if r.tuned]
+        recipes = frozen
         size = _FIRST_RUNG
         while size * _RUNG_GROWTH <= n * 2 and len(recipes) > 1:
             rows = np.sort(self.order[:size])
             recipes = self._rung(recipes, rows, following=min(size * _RUNG_GROWTH, n))
             size *= _RUNG_GROWTH
-        return self._final(recipes)
+        bases = {r.base for r in tuned}
+        if any(r.base in bases for r in frozen) and not any(r.base in bases for r in recipes):
+            for recipe in tuned:
+                self.reports[recipe.name].note = "not tuned: without tuning the encoder was not worth its cost"
+            tuned = []
+        return self._final(recipes, tuned)
 
     def _recipes(self) -> list[CandidateRecipe]:
         """Candidates that can be tried here, on the base models that won; the others are reported with the reason."""
@@ -220,20 +227,8 @@ class _Search:
             found = self.trials.attempt(bench, list(probes.values()))
             tried = {key: found[probe.name] for key, probe in probes.items() if probe.name in found}
             bracket.judge(tried, self.folds[rows], last=size == SIZES[-1] or size >= len(self.order))
-            self._tell_race(running, bracket, tried, bench.n)
+            self.trials.tell_race(running, bracket, tried, bench.n)
         return bracket
-
-    def _tell_race(self, ran: list[str], bracket: Bracket, tried: dict[str, Crossed], size: int) -> None:
-        """Note which base models dropped out, and which won."""
-        winner, running = bracket.winner(-1), bracket.running
-        for key in (key for key in ran if key in tried):
-            report = self.reports[f"probe@{key}"]
-            likely = f"its probe's mean log-probability is {tried[key].logp.mean():.3f}"
-            if key == winner and not running:
-                report.note = f"base model chosen at {size} inputs: {likely}"
-            elif key not in running and winner in tried:
-                best = f"that of {self.models.facts(winner).name} {tried[winner].logp.mean():.3f}"
-                report.note = f"base model dropped at {size} inputs: {likely}, {best}"
 
     def _usable(self, kind: Kind) -> list[str]:
         """Keys of the base models of a kind that can be loaded; the others are reported with the reason."""
@@ -287,14 +282,17 @@ class _Search:
         """Estimated seconds of embedding the next sample, from the lengths of this one."""
         return self.trials.embedding_s(recipe, bench) * max(following / bench.n - 1, 0)
 
-    def _final(self, recipes: list[CandidateRecipe]) -> SearchResult:
+    def _final(self, recipes: list[CandidateRecipe], tuned: list[CandidateRecipe]) -> SearchResult:
         """Cross-fit what is left on all inputs, and choose, the choice cross-fitted as well."""
         bench = self._bench(np.arange(len(self.dataset.inputs)))
         for recipe in [r for r in recipes if not bench.heads(r)]:
             self.reports[recipe.name].note = "too costly on so many inputs"
         recipes = [r for r in recipes if bench.heads(r)]
-        tried = self.trials.attempt(bench, recipes)
-        recipes = [r for r in recipes if r.name in tried]
+        tried = self.trials.attempt(bench, recipes) if recipes else {}
+        tried |= self._tune(bench, tried, tuned)
+        recipes = [r for r in (*recipes, *tuned) if r.name in tried]
+        if not recipes:
+            raise TrainingError("none of the families can be tried here.", hint=self.reports[tuned[0].name].note)
         tokens = float(np.mean([tokens_of(" ".join(texts)) for texts in bench.texts]))
         everything = np.ones(len(self.dataset.group), bool)
         for recipe in recipes:
@@ -319,6 +317,19 @@ class _Search:
             curve=curve,
         )
 
+    def _tune(self, bench: Bench, tried: dict[str, Crossed], recipes: list[CandidateRecipe]) -> dict[str, Crossed]:
+        """What candidates with a tuned encoder do, if tuning one pays; if not, their reports say why."""
+        chosen = [r for r in recipes if r.name in self.eligible[-1]]
+        for recipe in recipes:
+            if recipe not in chosen:
+                self.reports[recipe.name].note = "not tuned: over all inputs another base model won"
+
+        def covered(crossed: Crossed, inputs: NDArray[np.bool_]) -> float:
+            return hindsight(*self._calls(crossed, inputs[self.dataset.group]), self.policy.target)
+
+        sampled = int(self.dataset.sampled.sum())
+        return self.trials.tune(bench, chosen, tried, covered, sampled, self.seed) if chosen else {}
+
     def _say_why(self, recipes: list[CandidateRecipe], chosen: CandidateRecipe, tried: dict[str, Crossed]) -> None:
         """Note with each candidate why it lost."""
         everywhere = np.ones(len(self.folds), bool)[self.dataset.group]
@@ -336,7 +347,7 @@ class _Search:
         """The winner's learning curve: what rungs have shown, and where they are too few, parts of the inputs."""
         agreement = self.reports[chosen.name].agreement
         for size in (n // 4, n // 2):
-            if len(self.trials.curves[chosen.name]) < 3 and size >= _CURVE_LEAST:
+            if len(self.trials.curves[chosen.name]) < 3 and size >= _CURVE_LEAST and not chosen.tuned:
                 self.trials.book(chosen, self._bench(np.sort(self.order[:size])))
         self.reports[chosen.name].agreement = agreement
         return [point for _, point in sorted(self.trials.curves[chosen.name].items())]

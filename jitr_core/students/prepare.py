@@ -28,7 +28,7 @@ from .catalog import Facts, default_cache_dir, model_key, prepared_folder, prepa
 from .files import write_folder
 from .sources import find_source, known_facts, locate, said, source_kind
 
-__all__ = ["add", "add_encoder", "main", "prepare"]
+__all__ = ["add", "add_encoder", "main", "prepare", "write_network", "write_tokenizer"]
 
 _MAX_TOKENS = 128
 _TABLE_WIDTH = 256
@@ -221,11 +221,17 @@ def _pooling(model: Any, layers: list[int]) -> Any:
     return Pooled().eval()
 
 
-def _write_encoder(path: Path, model: Any, tokenizer: Any, name: str, max_tokens: int) -> None:
+def write_network(path: Path, model: Any, layers: list[int]) -> None:
+    """Write a network as ONNX with int8 weights: token ids and mask in, the embedding out.
+
+    Args:
+        path: of the file.
+        model: an encoder of transformers, with plain attention.
+        layers: whose mean-pooled states, each of length 1, make up the embedding, in this order.
+    """
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    layers = _pooled_layers(int(model.config.num_hidden_layers))
     ids = torch.arange(24).reshape(2, 12) % int(model.config.vocab_size)
     shapes = {"ids": {0: "batch", 1: "tokens"}, "mask": {0: "batch", 1: "tokens"}, "embedding": {0: "batch"}}
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), torch.no_grad():
@@ -241,8 +247,13 @@ def _write_encoder(path: Path, model: Any, tokenizer: Any, name: str, max_tokens
             opset_version=17,
             dynamo=False,
         )
-        quantize_dynamic(full, str(path / "model.onnx"), per_channel=True, weight_type=QuantType.QInt8)
-    _write_tokenizer(path, tokenizer)
+        quantize_dynamic(full, str(path), per_channel=True, weight_type=QuantType.QInt8)
+
+
+def _write_encoder(path: Path, model: Any, tokenizer: Any, name: str, max_tokens: int) -> None:
+    layers = _pooled_layers(int(model.config.num_hidden_layers))
+    write_network(path / "model.onnx", model, layers)
+    write_tokenizer(path, tokenizer)
     width = int(model.config.hidden_size)
     positions = getattr(model.config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
@@ -265,7 +276,7 @@ def _write_table(path: Path, model: Any, tokenizer: Any, name: str) -> None:
     probability = (1 / rank) / np.sum(1 / rank)
     table *= (_SIF / (_SIF + probability))[:, None]
     save_file({"embeddings": np.ascontiguousarray(table, dtype=np.float16)}, path / "model.safetensors")
-    _write_tokenizer(path, tokenizer)
+    write_tokenizer(path, tokenizer)
     _write_config(path, {"name": f"{name}-static", "width": width})
 
 
@@ -285,7 +296,8 @@ def _token_vectors(model: Any, tokenizer: Any) -> NDArray[np.float32]:
     return np.concatenate(found).astype(np.float32)
 
 
-def _write_tokenizer(path: Path, tokenizer: Any) -> None:
+def write_tokenizer(path: Path, tokenizer: Any) -> None:
+    """Write `tokenizer.json` into the folder `path`."""
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
         shutil.copyfile(Path(scratch) / "tokenizer.json", path / "tokenizer.json")

@@ -19,6 +19,7 @@ class HeadRecipe:
             the weight of "*" holds for all others.
         names: view whose embeddings of the inputs are compared with those of the answers themselves; nothing else
             is part of such a head, and nothing is learnt.
+        tuned: True for the head of an encoder that is tuned for the task; nothing else is part of such a head.
         ridge: λ relative to the kernels' spread, > 0.
     """
 
@@ -26,6 +27,7 @@ class HeadRecipe:
     lexical: tuple[str, ...] = ()
     kernels: dict[str, dict[str, float]] = field(default_factory=dict)
     names: str | None = None
+    tuned: bool = False
     ridge: float = 0.3
 
     def on(self, keys: Mapping[str, str]) -> HeadRecipe:
@@ -55,6 +57,7 @@ _HEADS = {
         HeadRecipe("final", (), {"encoder": {"final": 1.0}}),
         HeadRecipe("layers", (), {"encoder": _INNER}),
         HeadRecipe("layers+lexical", ("word", "char"), {"encoder": _INNER}),
+        HeadRecipe("tuned", tuned=True),
         HeadRecipe("gap+pairs", (), {"encoder": {"gap": 0.5}, "pairs": {"pairs": 1.0}}),
     )
 }
@@ -66,7 +69,7 @@ class CandidateRecipe:
 
     Attributes:
         name: unique among candidates; the base model's name is added in reports.
-        family: lexical, static, encoder or stacked.
+        family: lexical, static, encoder, stacked or lora.
         base: base model it stands or falls with, by key: "encoder" or "static" for the default ones; None for none.
         heads: what it combines.
     """
@@ -75,6 +78,11 @@ class CandidateRecipe:
     family: str
     base: str | None
     heads: tuple[HeadRecipe, ...]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether an encoder is tuned for it, which costs far more than anything else."""
+        return any(head.tuned for head in self.heads)
 
     def without(self, missing: set[str]) -> CandidateRecipe:
         """The recipe less the heads that look at a view that is not at hand."""
@@ -104,6 +112,8 @@ _TABLE: tuple[tuple[str, str, str | None, str, str, str], ...] = (
         "names, static names",
         "pairs, gap+pairs",
     ),
+    ("lora", "lora", "encoder", "tuned", "", ""),
+    ("lora/stacked", "lora", "encoder", "tuned, lexical, static", "static names", "pairs, static+pairs"),
 )
 
 
@@ -118,7 +128,7 @@ def candidates(families: Sequence[str], *, paired: bool) -> list[CandidateRecipe
     """All candidates of some families, cheapest first.
 
     Args:
-        families: lexical, static, encoder, stacked.
+        families: lexical, static, encoder, stacked, lora.
         paired: whether inputs have pairs of slots to compare.
     """
     found = []

@@ -20,6 +20,7 @@ from .model_store import BaseModels
 from .ood import Gate
 from .pairs import pair_features
 from .text import normalise
+from .tuned import TunedEncoder
 from .views import Landmarks, Names, arrange, embedding_vector
 
 __all__ = ["FORMAT", "Head", "LinearStudent", "Student", "restore_linear"]
@@ -60,6 +61,7 @@ class Head:
         dual: for each such view, shape (m, c).
         bias: shape (c,).
         names: view whose embeddings are compared with the answers', None for none.
+        tuned: whether the scores are those of the student's tuned encoder.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Head:
     dual: dict[str, NDArray[np.float32]]
     bias: NDArray[np.float32]
     names: str | None = None
+    tuned: bool = False
 
     @classmethod
     def of(
@@ -78,11 +81,11 @@ class Head:
         dual: dict[str, NDArray[np.float32]],
         bias: NDArray[np.float32],
         names: str | None = None,
+        tuned: bool = False,
     ) -> Head:
         """A head whose arrays lie in memory and are summed as after loading: both round alike to the last bit."""
-        return cls(
-            name, _settled(linear), dict(sorted(blocks.items())), _settled(dual), _settled({"": bias})[""], names
-        )
+        settled = _settled({"": bias})[""]
+        return cls(name, _settled(linear), dict(sorted(blocks.items())), _settled(dual), settled, names, tuned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class LinearStudent:
         combination: None if there is only one class.
         gate: decides what is out of distribution.
         constant: confidence of the only answer, if there is only one class.
+        tuned: the encoder that was tuned for the task, if a head needs it.
     """
 
     family: str
@@ -117,6 +121,7 @@ class LinearStudent:
     gate: Gate
     constant: float = 0.0
     scales: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    tuned: TunedEncoder | None = None
 
     def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
         """See `Student.predict_one`."""
@@ -158,6 +163,8 @@ class LinearStudent:
                 total += _product(self.landmarks[view].kernel(vectors[view], blocks, memo[view])[0], head.dual[view])
             if head.names:
                 total += self.names[head.names].scores(vectors[head.names])[0]
+            if head.tuned and self.tuned is not None:
+                total += self.tuned.scores(texts)
             scores[i, 0] = total
         return scores
 
@@ -189,7 +196,7 @@ class LinearStudent:
             "gate": self.gate.state(),
             "constant": self.constant,
             "models": {view: {"name": m.name, "hash": m.hash} for view, m in self.models.items()},
-            "heads": [{"name": h.name, "blocks": h.blocks, "names": h.names} for h in self.heads],
+            "heads": [{"name": h.name, "blocks": h.blocks, "names": h.names, "tuned": h.tuned} for h in self.heads],
             "vocabularies": {},
             "landmarks": {},
         }
@@ -205,6 +212,10 @@ class LinearStudent:
             arrays[f"head.{i}.bias"] = head.bias
             arrays |= {f"head.{i}.linear.{kind}": matrix for kind, matrix in head.linear.items()}
             arrays |= {f"head.{i}.dual.{view}": matrix for view, matrix in head.dual.items()}
+        if self.tuned is not None:
+            settings["tuned"], own = self.tuned.state()
+            arrays |= {f"tuned.{key}": value for key, value in own.items()}
+            self.tuned.write_adapter(folder)
         arrays |= {f"scale.{view}": scale for view, scale in self.scales.items()}
         if self.combination is not None:
             arrays |= {f"combination.{key}": getattr(self.combination, key) for key in _COMBINATION}
@@ -252,6 +263,7 @@ def restore_linear(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], ba
             under(f"head.{i}.dual."),
             arrays[f"head.{i}.bias"],
             each["names"],
+            each.get("tuned", False),
         )
         for i, each in enumerate(settings["heads"])
     ]
@@ -275,4 +287,5 @@ def restore_linear(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], ba
         gate=Gate.restore(settings["gate"]),
         constant=float(settings["constant"]),
         scales=under("scale."),
+        tuned=TunedEncoder(settings["tuned"], under("tuned.")) if "tuned" in settings else None,
     )

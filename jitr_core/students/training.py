@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import TrainingError
 from ..types import Slots
+from .classes import Classes
 from .combine import cross_combine, fit_combination
 from .lexical import Vocabulary
 from .model_store import BaseModels
@@ -23,12 +24,12 @@ from .recipes import CandidateRecipe, HeadRecipe
 from .ridge import kernel_ridge, landmark_ridge, sparse_ridge
 from .student import Head, LinearStudent
 from .text import Bag, normalise
+from .tuning import Tuner
 from .views import Landmarks, Names, arrange, embedding_blocks, embedding_vector
 
 __all__ = ["Bench", "Classes", "Crossed"]
 
 _Array = NDArray[np.float32]
-_MIN_INPUTS = 10
 _EXACT = 2_500  # most inputs for which a kernel is solved exactly
 _LANDMARKS = 2_048  # beyond that
 _CHARS = 5_000  # of each slot, for character n-grams
@@ -38,50 +39,6 @@ _DENSE_S, _SPARSE_S, _STEPS = 4e-11, 3e-9, 30
 _MOST_KEPT = 32_000_000  # products of lexical features that are kept, 128 MB, of each vocabulary
 _PATIENCE_S, _JOINT_S = 60.0, 10.0
 _MIRROR = np.array([1.0, -1.0], np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Classes:
-    """The answers a student can give.
-
-    Attributes:
-        answers: shape (c,), as the teacher writes them most often.
-        labels: shape (n,), the class of each input, −1 where none stands for its answer.
-    """
-
-    answers: tuple[str, ...]
-    labels: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, labels: Sequence[str], most: int) -> Classes:
-        """Classes of the answers seen at least twice; answers that differ in outer white space only are one.
-
-        Args:
-            labels: training labels.
-            most: most classes; the most frequent ones are kept.
-
-        Raises:
-            TrainingError: too few examples, or answers hardly ever recur.
-        """
-        if len(labels) < _MIN_INPUTS:
-            raise TrainingError(
-                f"{len(labels)} different inputs are too few to learn from.", hint=f"At least {_MIN_INPUTS} are needed."
-            )
-        forms = Counter(labels)
-        counts = Counter(label.strip() for label in labels)
-        kept = sorted((k for k, v in counts.items() if v >= 2), key=lambda k: (-counts[k], k))[:most]
-        if sum(counts[k] for k in kept) < 0.2 * len(labels):
-            raise TrainingError(
-                f"{len(counts)} different answers to {len(labels)} inputs: answers hardly ever recur.",
-                hint="Only tasks with a limited set of answers can be learnt.",
-            )
-        surface: dict[str, str] = {}
-        for form, _ in sorted(forms.items(), key=lambda item: (-item[1], item[0])):
-            surface.setdefault(form.strip(), form)
-        place = {key: i for i, key in enumerate(kept)}
-        return cls(
-            tuple(surface[key] for key in kept), np.array([place.get(x.strip(), -1) for x in labels], dtype=np.intp)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +76,22 @@ class Bench:
             base_models: pretrained models at hand.
             progress: told what is going on and the share done.
         """
-        self.classes, self.folds = classes, folds
-        self.n = len(inputs)
+        self.classes, self.folds, self.n = classes, folds, len(inputs)
         self.slots = Counter(map(len, inputs)).most_common(1)[0][0]
         self._lengths = [sum(map(len, slots)) for slots in inputs]
         self.texts = [arrange([normalise(slot) for slot in slots], self.slots) for slots in inputs]
-        self._models = base_models
-        self._progress = progress
+        self._models, self._progress = base_models, progress
         self._heads: dict[str, tuple[_Array, Head]] = {}
         self._views: dict[str, tuple[_Array, Landmarks]] = {}
         self._crossed: dict[str, Crossed] = {}
         self._products: dict[tuple[str, int], _Array] = {}
+        self.tuner: Tuner | None = None  # heads of tuned encoders need one
 
     def relabelled(self, classes: Classes) -> Bench:
         """The same inputs with other labels: what does not depend on those is not computed again."""
         other = copy(self)
         other.__dict__.pop("targets", None)
-        other.classes, other._heads, other._crossed = classes, {}, {}
+        other.classes, other._heads, other._crossed, other.tuner = classes, {}, {}, None
         return other
 
     @property
@@ -239,7 +195,8 @@ class Bench:
 
         Heads that join lexical features with a kernel help on few examples and cost much on many long ones.
         """
-        kept = [h for h in recipe.heads if not (h.lexical and h.kernels) or self._joint_s(h) < _JOINT_S]
+        kept = [h for h in recipe.heads if not h.tuned or self.tuner]
+        kept = [h for h in kept if not (h.lexical and h.kernels) or self._joint_s(h) < _JOINT_S]
         return kept if any(h.names is None for h in kept) else []
 
     def _joint_s(self, recipe: HeadRecipe) -> float:
@@ -278,7 +235,7 @@ class Bench:
         kinds = {"char", *(kind for head in heads for kind in head.linear), *(("word",) if "pairs" in views else ())}
         return LinearStudent(
             family=recipe.family,
-            base_model=models[recipe.base].name if recipe.base else None,
+            base_model=model.name if recipe.base and (model := self._models.get(recipe.base)) else None,
             answers=self.classes.answers,
             slots=self.slots,
             vocabularies={kind: self.vocabularies[kind] for kind in sorted(kinds)},
@@ -289,6 +246,7 @@ class Bench:
             combination=fit_combination(scores, self.classes.labels, self.folds),
             gate=self.gate,
             scales={"pairs": self.pair_scale} if "pairs" in views else {},
+            tuned=self.tuner.fit() if self.tuner and recipe.tuned else None,
         )
 
     def constant(self, confidence: float) -> LinearStudent:
@@ -310,9 +268,12 @@ class Bench:
         return Names.fit(self._view(view)[0], model, self.classes.answers)
 
     def _train(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
+        nothing = np.zeros(len(self.classes.answers), np.float32)
+        if recipe.tuned and self.tuner:
+            return self.tuner.crossed(), Head.of(recipe.name, {}, {}, {}, nothing, tuned=True)
         if recipe.names:
             scores = self._names(recipe.names).scores(self._view(recipe.names)[0])
-            return scores, Head.of(recipe.name, {}, {}, {}, np.zeros(scores.shape[1], np.float32), recipe.names)
+            return scores, Head.of(recipe.name, {}, {}, {}, nothing, recipe.names)
         solver = self._solver(recipe)
         if solver == "sparse":
             return self._train_sparse(recipe)

@@ -6,16 +6,23 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import Policy
-from ..errors import TrainingError
+from ..errors import JITRError, TrainingError
 from ..types import CURVE_SHARES, CandidateReport, CurvePoint
+from .bracket import Bracket
 from .judge import embedding_s, share_errors, tokens_of
 from .model_store import BaseModels
 from .recipes import CandidateRecipe
 from .training import Bench, Crossed
+from .tuning import Settings, Tuner, plan
 
 __all__ = ["Trials"]
+
+_FEWEST_CERTIFIED = 150  # calls above a threshold that a certificate takes at the least, at 0.95 with errors among them
+
+Covered = Callable[[Crossed, NDArray[np.bool_]], float]
 
 
 class _OutOfTime(Exception):  # noqa: N818
@@ -76,6 +83,62 @@ class Trials:
             raise TrainingError(f"no candidate could be tried: {why}.")
         return tried
 
+    def tune(
+        self,
+        bench: Bench,
+        recipes: Sequence[CandidateRecipe],
+        tried: dict[str, Crossed],
+        covered: Covered,
+        sampled: int,
+        seed: int,
+    ) -> dict[str, Crossed]:
+        """What candidates with a tuned encoder do on a bench, by name, if tuning pays; if not, their reports say why.
+
+        Args:
+            bench: all inputs.
+            recipes: the candidates, on one base model.
+            tried: what other candidates did there.
+            covered: share of calls, in [0, 1], that could be answered at the target in hindsight, by what a candidate
+                did on some inputs, shape (n,).
+            sampled: calls that a certificate counts.
+            seed: of everything random.
+        """
+
+        def promising(scored: NDArray[np.bool_], scores: NDArray[np.float32]) -> str:
+            if not tried:  # there is nothing else
+                return ""
+            own = Crossed(scores.argmax(axis=1), scores.max(axis=1).astype(np.float64), np.zeros(bench.n))
+            found, rival = covered(own, scored), max(covered(each, scored) for each in tried.values())
+            if found <= rival:
+                return f"{found:.0%} of the calls could be answered as promised, without tuning {rival:.0%}"
+            if found * sampled < _FEWEST_CERTIFIED:
+                return f"{found:.0%} of {sampled} calls could be answered as promised, too few to show it"
+            return ""
+
+        everything, key = np.ones(bench.n, bool), recipes[0].base or ""
+        try:
+            frozen = max((covered(each, everything) for each in tried.values()), default=0.0)
+            tokens = [tokens_of(" ".join(texts)) for texts in bench.texts]
+            found = plan(tokens, len(bench.classes.answers), frozen)
+            how = Settings(epochs=found.epochs)
+            bench.tuner = Tuner(
+                self.models.get(key),
+                bench.texts,
+                bench.classes.labels,
+                bench.folds,
+                how,
+                found.examples,
+                seed,
+                self.tell,
+                promising,
+                self.models.facts(key).source,
+            )
+            return self.attempt(bench, recipes)
+        except JITRError as error:
+            for recipe in recipes:
+                self.reports[recipe.name].note = str(error)
+            return {}
+
     def book(self, recipe: CandidateRecipe, bench: Bench) -> Crossed:
         """What a candidate does on a bench, noted in its report and on its learning curve."""
         crossed = bench.crossed(recipe)
@@ -84,6 +147,18 @@ class Trials:
         point = CurvePoint(bench.n, share_errors(crossed, labels, CURVE_SHARES))
         self.curves.setdefault(recipe.name, {})[bench.n] = point
         return crossed
+
+    def tell_race(self, ran: list[str], bracket: Bracket, tried: dict[str, Crossed], size: int) -> None:
+        """Note which base models dropped out, and which won."""
+        winner, running = bracket.winner(-1), bracket.running
+        for key in (key for key in ran if key in tried):
+            report = self.reports[f"probe@{key}"]
+            likely = f"its probe's mean log-probability is {tried[key].logp.mean():.3f}"
+            if key == winner and not running:
+                report.note = f"base model chosen at {size} inputs: {likely}"
+            elif key not in running and winner in tried:
+                best = f"that of {self.models.facts(winner).name} {tried[winner].logp.mean():.3f}"
+                report.note = f"base model dropped at {size} inputs: {likely}, {best}"
 
     def embedding_s(self, recipe: CandidateRecipe, bench: Bench) -> float:
         """Estimated seconds of embedding a bench's inputs for a candidate."""

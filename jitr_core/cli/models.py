@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .config import state_folder
-from .errors import ConfigError
-from .settings import configured_url, load_settings
+from ..config import state_folder
+from ..errors import ConfigError
+from ..settings import configured_url, load_settings
 
 __all__ = ["models_app"]
 
@@ -29,8 +29,8 @@ def models(
     """List the base models that searches choose among, with what is known of each."""
     if context.invoked_subcommand is not None:
         return
-    from .report.models import model_facts, show_models
-    from .store import Store
+    from ..report.models import model_facts, show_models
+    from ..store import Store
 
     with ExitStack() as opened:
         there = not url.startswith("sqlite") or (state_folder(url) / "jitr.db").exists()
@@ -68,7 +68,7 @@ def remove(name: Annotated[str, typer.Argument(help="Name or key, see `jitr mode
 
 
 def _base_models(download: bool) -> Any:
-    from .students import BaseModels
+    from ..students import BaseModels
 
     policy = load_settings().policy
     return BaseModels(policy.cache_dir, download=download or policy.download)

@@ -1,0 +1,154 @@
+"""`jitr tasks`: what was found, and what the user decides about it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .options import DEFAULT_URL, AsJson, TaskName, Url, open_state
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["tasks_app"]
+
+tasks_app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+
+
+@tasks_app.callback()
+def tasks(
+    context: typer.Context,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks found, what serves them and why; or decide about them."""
+    if context.invoked_subcommand is not None:
+        source = context.get_parameter_source("url")
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError("--url stands before the command.", hint=f"Write it after {context.invoked_subcommand}.")
+        return
+    with open_state(url) as store:
+        if as_json:
+            from ..report.facts import task_facts
+
+            typer.echo(json.dumps(task_facts(store), ensure_ascii=False, indent=2))
+            return
+        from ..report.tasks import show_tasks
+
+        show_tasks(store)
+
+
+@tasks_app.command("show")
+def show(task: TaskName, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Say all there is to say of one task: templates, examples, answers, state and why."""
+    from ..report.facts import task_facts
+    from ..report.tasks import show_task
+    from .. import manage
+
+    with open_state(url) as store:
+        found = manage.find_task(store, task)
+        if as_json:
+            typer.echo(json.dumps(task_facts(store, found)[0], ensure_ascii=False, indent=2))
+        else:
+            show_task(store, found)
+
+
+@tasks_app.command("merge")
+def merge(tasks: Annotated[list[str], typer.Argument(metavar="TASK…")], url: Url = DEFAULT_URL) -> None:
+    """Make one task of several that do the same job; the oldest survives."""
+    from .. import manage
+
+    with open_state(url) as store:
+        survivor = manage.merge(store, [manage.find_task(store, task) for task in tasks])
+    typer.echo(f"{survivor.name}: merged, as {survivor.id}.")
+
+
+@tasks_app.command("split")
+def split(
+    task: TaskName,
+    templates: Annotated[list[str], typer.Argument(metavar="TEMPLATE…", help="Ids, see `jitr tasks show TASK`.")],
+    name: Annotated[str | None, typer.Option(help="What to call the new task.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make some templates of a task a task of their own."""
+    from .. import manage
+
+    with open_state(url) as store:
+        found = manage.find_task(store, task)
+        new = manage.split(store, found, templates, name)
+    typer.echo(f"{new.name}: split off {found.name}, as {new.id}.")
+
+
+@tasks_app.command("rename")
+def rename(task: TaskName, name: str, url: Url = DEFAULT_URL) -> None:
+    """Call a task something else."""
+    from .. import manage
+
+    with open_state(url) as store:
+        found = manage.find_task(store, task)
+        manage.rename(store, found, name)
+    typer.echo(f"{found.id}: renamed.")
+
+
+@tasks_app.command("ignore")
+def ignore(task: TaskName, url: Url = DEFAULT_URL) -> None:
+    """Leave a task alone: never searched, never replaced; its calls are still counted."""
+    from .. import manage
+
+    with open_state(url) as store:
+        found = manage.find_task(store, task)
+        manage.ignore(store, found)
+    typer.echo(f"{found.name}: ignored. `jitr tasks unignore {found.id}` ends it.")
+
+
+@tasks_app.command("unignore")
+def unignore(task: TaskName, url: Url = DEFAULT_URL) -> None:
+    """End `ignore`."""
+    from .. import manage
+
+    with open_state(url) as store:
+        found = manage.find_task(store, task)
+        manage.unignore(store, found)
+    typer.echo(f"{found.name}: no longer ignored.")
+
+
+@tasks_app.command("compare")
+def compare(
+    task: TaskName,
+    rule: Annotated[str, typer.Argument(help="exact, normalised, chrf:0.6, rouge-l:0.7 or embedding:0.9.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Say when an answer of a task counts as the LLM's: exactly, or nearly."""
+    from ..equivalence import said
+    from .. import manage
+
+    with open_state(url) as store:
+        found = manage.find_task(store, task)
+        manage.compare_by(store, found, rule)
+    typer.echo(f"{found.name}: its answers are compared by {said(rule)}.")
+
+
+@tasks_app.command("declare")
+def declare(
+    name: str,
+    template: Annotated[str | None, typer.Option(help="The user's message, {input} where the input stands.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system message before it.")] = None,
+    step: Annotated[str, typer.Option(help="Only calls of this step; alone: all of them.")] = "",
+    application: Annotated[str, typer.Option("--app", help="The application.")] = "default",
+    tenant: Annotated[str, typer.Option(help="The tenant.")] = "",
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make a task known before its first call."""
+    from ..store import Store
+    from .. import manage
+
+    if system is not None and template is None:
+        raise ConfigError("--system needs a --template.")
+    messages = [(role, text) for role, text in (("system", system), ("user", template)) if text is not None]
+    with Store(url) as store:  # possibly before the app's first run
+        task = manage.declare(store, name, messages=messages, step=step, app=application, tenant=tenant)
+        calls = store.call_count(task.id)
+    typer.echo(f"{task.name}: declared, as {task.id}; {calls:,} earlier calls are its own.")

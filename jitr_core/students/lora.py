@@ -1,0 +1,297 @@
+"""Tune an encoder with LoRA: `python -m jitr_core.students.lora FOLDER < JOB`, a process of its own, with torch.
+
+The job is JSON, see `jitr_core.students.tuning`. For each part of the inputs that it names, a folder in FOLDER receives
+the tuned encoder: int8 network, tokenizer, linear layer, and the adapter as peft writes it.
+The lowest third of the network stays as it is: what it makes of an input is computed once, a third of the work less.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import JITRError, MissingExtraError, TrainingError
+from .prepare import write_network, write_tokenizer
+from .tuned import joined, shortened
+from .tuning import Settings
+
+__all__ = ["main", "run_job"]
+
+_SCALE = 10.0  # of an embedding of length 1 before the linear layer, so that its weights may stay small
+_WINDOW = 50  # batches whose inputs are sorted by length among themselves, so that little is padded
+_WARM_UP = 0.06  # share of the steps over which the rate of learning rises
+_CLIP = 1.0
+_PREDICTED = 32  # inputs that pass through the frozen layers at once
+_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "electra")  # networks whose layers can be run one by one
+
+
+def run_job(job: dict[str, Any], folder: Path, tell: Callable[[float], None]) -> None:
+    """Tune one encoder for each part of a job.
+
+    Args:
+        job: inputs, labels, parts, settings, base model and seed.
+        folder: where to write.
+        tell: told the share done, in [0, 1].
+
+    Raises:
+        MissingExtraError: torch, transformers, peft or onnx is not installed.
+        TrainingError: the base model cannot be read.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import peft  # noqa: F401
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("train", "Tuning an encoder") from error
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    total = sum(len(rows) for rows in job["parts"])
+    done = 0
+    for i, rows in enumerate(job["parts"]):
+        before, share = done / total, len(rows) / total
+        (folder / str(i)).mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tuning = _Tuning(job)
+            tuning.run(np.array(rows), lambda own, a=before, b=share: tell(a + own * b))  # type: ignore[misc]
+            tuning.write(folder / str(i), job["name"])
+        done += len(rows)
+
+
+class _Tuning:
+    """One tuning of one encoder."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import torch
+
+        self.settings, self.seed = Settings(**job["settings"]), int(job["seed"])
+        torch.manual_seed(self.seed)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # bf16 only where the device computes in it; on a CPU without it, it is many times slower than fp32.
+        self.half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        settings = self.settings
+        self.tokenizer, self.model = _load(job["source"], settings)
+        self.separator = f" {self.tokenizer.sep_token} " if self.tokenizer.sep_token else " "
+        ids = self.tokenizer([joined(texts, self.separator) for texts in job["texts"]])["input_ids"]
+        self.ids = [shortened(tokens, settings.max_tokens) for tokens in ids]
+        self.labels, self.classes = np.array(job["labels"]), int(job["classes"])
+        layers = getattr(getattr(self.model, "encoder", None), "layer", None)
+        stepwise = layers is not None and self.model.config.model_type in _TYPES
+        self.below = round(len(layers) * settings.frozen) if stepwise and settings.pretrained else 0  # type: ignore[arg-type]
+        self._adapt()
+
+    def _adapt(self) -> None:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        linear = [name for name, module in self.model.named_modules() if isinstance(module, torch.nn.Linear)]
+        frozen = tuple(f"encoder.layer.{i}." for i in range(self.below))
+        s = self.settings
+        config = LoraConfig(
+            r=s.rank, lora_alpha=s.alpha, target_modules=[name for name in linear if not name.startswith(frozen)]
+        )
+        if s.pretrained:
+            self.adapted = get_peft_model(self.model, config)
+        else:  # nothing is known yet that could be kept: all weights learn
+            self.adapted = self.model
+        self.adapted.to(self.device).train()
+        layers = self.model.encoder.layer[self.below :] if self.below else [self.model]
+        for module in (m for layer in layers for m in layer.modules() if isinstance(m, torch.nn.Dropout)):
+            module.p = s.dropout
+        self.head = torch.nn.Linear(int(self.model.config.hidden_size), self.classes).to(self.device)
+
+    def run(self, rows: NDArray[np.intp], tell: Callable[[float], None]) -> None:
+        """Tune on some of the inputs."""
+        import torch
+
+        s = self.settings
+        self._start_head(rows)
+        states = self._lower(rows) if self.below else {}
+        adapter = [p for p in self.adapted.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(
+            [{"params": adapter, "lr": s.rate}, {"params": self.head.parameters(), "lr": s.head_rate}],
+            weight_decay=s.decay,
+        )
+        steps = s.epochs * math.ceil(len(rows) / s.batch)
+        warm = max(1, round(_WARM_UP * steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+        )
+        rng = np.random.default_rng(self.seed)
+        step = 0
+        for _ in range(s.epochs):
+            for batch in _batches(rows, [len(self.ids[i]) for i in rows], s.batch, rng):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                    logits = self.head(self._embed(batch, states) * _SCALE)
+                wanted = torch.as_tensor(self.labels[batch], device=self.device)
+                loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
+                if not bool(torch.isfinite(loss)):
+                    raise TrainingError("tuning the encoder diverged.", hint="The teacher serves on.")
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(adapter, _CLIP)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                schedule.step()
+                step += 1
+                if step % 10 == 0:
+                    tell(step / steps)
+
+    def _start_head(self, rows: NDArray[np.intp]) -> None:
+        """Begin with the frequency of each class: rare ones must not cost the first steps."""
+        import torch
+
+        counts = np.bincount(self.labels[rows], minlength=self.classes) + 1.0
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.bias.copy_(torch.as_tensor(np.log(counts / counts.sum())))
+
+    def _lower(self, rows: NDArray[np.intp]) -> dict[int, Any]:
+        """What the frozen layers make of the inputs, by row, each of shape (tokens, w)."""
+        import torch
+
+        found: dict[int, Any] = {}
+        self.model.eval()
+        order = sorted(rows.tolist(), key=lambda i: len(self.ids[i]))
+        with torch.no_grad():
+            for start in range(0, len(order), _PREDICTED):
+                some = order[start : start + _PREDICTED]
+                ids, mask = self._padded(some)
+                states = self.model.embeddings(input_ids=ids)
+                for layer in self.model.encoder.layer[: self.below]:
+                    states = _first(layer(states, _bias(mask)))
+                for i, state in zip(some, states, strict=True):
+                    found[i] = state[: len(self.ids[i])].to(torch.float16)  # half the memory; the noise is nothing
+        self.model.train()
+        return found
+
+    def _embed(self, batch: Sequence[int], states: dict[int, Any]) -> Any:
+        """Mean-pooled embeddings of length 1, shape (b, w)."""
+        import torch
+
+        ids, mask = self._padded(batch)
+        if self.below:
+            hidden = torch.zeros((*ids.shape, int(self.model.config.hidden_size)), device=self.device)
+            for row, i in enumerate(batch):
+                hidden[row, : len(self.ids[i])] = states[i]
+            for layer in self.model.encoder.layer[self.below :]:
+                hidden = _first(layer(hidden, _bias(mask)))
+        else:
+            hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
+
+    def _padded(self, rows: Sequence[int]) -> tuple[Any, Any]:
+        import torch
+
+        longest = max(len(self.ids[i]) for i in rows)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id or 0, dtype=torch.long)
+        mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        for row, i in enumerate(rows):
+            ids[row, : len(self.ids[i])] = torch.as_tensor(self.ids[i])
+            mask[row, : len(self.ids[i])] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write adapter, merged int8 network, tokenizer and linear layer."""
+        from safetensors.numpy import save_file
+
+        adapted = self.adapted.cpu().eval()
+        if self.settings.pretrained:
+            adapted.peft_config["default"].base_model_name_or_path = name  # no path of this machine in an artifact
+            with tempfile.TemporaryDirectory() as scratch:
+                adapted.save_pretrained(scratch)
+                for file in ("adapter_config.json", "adapter_model.safetensors"):
+                    (folder / file).write_bytes((Path(scratch) / file).read_bytes())
+            adapted = adapted.merge_and_unload()
+        write_network(folder / "model.onnx", adapted, [int(adapted.config.num_hidden_layers)])
+        write_tokenizer(folder, self.tokenizer)
+        head = self.head.cpu()
+        save_file(
+            {
+                "weight": np.ascontiguousarray(head.weight.detach().numpy().T * np.float32(_SCALE)),
+                "bias": head.bias.detach().numpy().copy(),
+            },
+            folder / "head.safetensors",
+        )
+        settings = {"name": name, "separator": self.separator, "max_tokens": self.settings.max_tokens}
+        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _load(source: str, settings: Settings) -> tuple[Any, Any]:
+    """Tokenizer and network; attention is spelt out, which on a CPU trains faster than the fused kind."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    local = Path(source).is_dir()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        if settings.pretrained:
+            model = AutoModel.from_pretrained(
+                source, local_files_only=local, attn_implementation="eager", use_safetensors=True
+            )
+        else:
+            config = AutoConfig.from_pretrained(source, local_files_only=local)
+            model = AutoModel.from_config(config, attn_implementation="eager")
+    except Exception as error:  # what transformers raises on damaged files is of many kinds
+        raise TrainingError(f"the base model {source} cannot be read: {error}.") from error
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # not used by mean pooling
+    return tokenizer, model
+
+
+def _batches(
+    rows: NDArray[np.intp], lengths: Sequence[int], size: int, rng: np.random.Generator
+) -> Iterator[list[int]]:
+    """Yields all inputs in batches of about equal lengths, the batches in random order."""
+    order = rng.permutation(len(rows))
+    found = []
+    for start in range(0, len(order), size * _WINDOW):
+        window = sorted(order[start : start + size * _WINDOW].tolist(), key=lambda i: lengths[i])
+        found += [window[a : a + size] for a in range(0, len(window), size)]
+    for i in rng.permutation(len(found)):
+        yield [int(rows[j]) for j in found[i]]
+
+
+def _bias(mask: Any) -> Any:
+    """What is added to the attention's scores, shape (b, 1, 1, tokens); None where nothing is padded."""
+    return None if bool(mask.all()) else (1.0 - mask[:, None, None, :].float()) * -1e9
+
+
+def _first(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a job; 0 if it is done, else 1 with the reason on stderr. Shares done go to stdout, a line each."""
+    folder = Path((arguments or sys.argv[1:])[0])
+
+    def tell(share: float) -> None:
+        sys.stdout.write(f"{share:.4f}\n")
+        sys.stdout.flush()
+
+    try:
+        run_job(json.load(sys.stdin), folder, tell)
+    except (JITRError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (MemoryError, RuntimeError) as error:  # torch reports lack of memory as a RuntimeError
+        short = isinstance(error, MemoryError) or "memory" in str(error).lower()
+        sys.stderr.write("memory ran out while an encoder was tuned.\n" if short else f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""A tuned encoder as it serves: one network of int8 weights in ONNX Runtime, and a linear layer on its embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base_models import OnnxEncoder
+
+__all__ = ["ADAPTER_FILES", "TunedEncoder", "joined", "shortened"]
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""The adapter in the format of peft, for whoever wants to load it over the base model; serving does not read them."""
+
+
+class TunedEncoder(OnnxEncoder):
+    """An encoder tuned for one task, its adapter merged into its weights.
+
+    It holds everything it needs: the base model may change or go.
+
+    Attributes:
+        name: name of the base model.
+        separator: what stands between the slots of an input.
+        weight: shape (w, c), of the linear layer.
+        bias: shape (c,).
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        adapter: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """An encoder from what `state` gives.
+
+        Args:
+            settings: name, separator and most tokens.
+            arrays: network and tokenizer as bytes, weight and bias of the linear layer.
+            adapter: `ADAPTER_FILES`, to be written beside; None after loading.
+        """
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        self._settings, self._arrays = dict(settings), dict(arrays)
+        self._adapter = dict(adapter or {})
+        self.name: str = settings["name"]
+        self.separator: str = settings["separator"]
+        self.max_tokens: int = settings["max_tokens"]
+        self.weight, self.bias = (np.ascontiguousarray(arrays[key], np.float32) for key in ("weight", "bias"))
+        self.blocks = (("final", len(self.weight)),)
+        self._tokenizer = Tokenizer.from_buffer(arrays["tokenizer"].tobytes())
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            arrays["network"].tobytes(), options, providers=["CPUExecutionProvider"]
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> TunedEncoder:
+        """The encoder that `jitr_core.students.lora` left in a folder."""
+        import json
+
+        from safetensors.numpy import load_file
+
+        arrays: dict[str, NDArray[Any]] = dict(load_file(folder / "head.safetensors"))
+        for key, name in (("network", "model.onnx"), ("tokenizer", "tokenizer.json")):
+            arrays[key] = np.frombuffer((folder / name).read_bytes(), np.uint8)
+        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        adapter = [folder / name for name in ADAPTER_FILES]  # none where random weights were trained as a whole
+        return cls(settings, arrays, {file.name: file.read_bytes() for file in adapter if file.exists()})
+
+    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Log-probabilities of the classes of one input, shape (c,).
+
+        Args:
+            texts: normalised slots.
+        """
+        logits = np.einsum("w,wc->c", self.embed(joined(texts, self.separator)), self.weight) + self.bias
+        logits -= logits.max()
+        found: NDArray[np.float32] = logits - np.log(np.exp(logits).sum())
+        return found
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Settings and arrays to store."""
+        return self._settings, self._arrays
+
+    def write_adapter(self, folder: Path) -> None:
+        """Write the adapter, as peft reads it; nothing after loading, where a student's own folder holds it."""
+        for name, data in self._adapter.items():
+            (folder / name).write_bytes(data)
+
+
+def joined(texts: Sequence[str], separator: str) -> str:
+    """The slots of an input as one text."""
+    return separator.join(texts)
+
+
+def shortened(tokens: list[int], most: int) -> list[int]:
+    """Tokens of a text that count, as `OnnxEncoder.max_tokens` says."""
+    start = most // 4
+    return tokens if len(tokens) <= most else tokens[:start] + tokens[start - most :]
