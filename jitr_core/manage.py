@@ -45,8 +45,7 @@ __all__ = [
     "unignore",
 ]
 
-_COMPARED = 500  # latest calls of a task that a declared template is compared with
-_EARLIER = 10_000  # latest calls of no task that may turn out to be a declared one's
+_COMPARED, _EARLIER = 500, 10_000  # latest calls of a task, and of none, that a declared template is compared with
 
 
 @dataclass(frozen=True, slots=True)

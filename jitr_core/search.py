@@ -179,7 +179,7 @@ class _Search:
             for source, reason in self.models.refused.items():
                 self.reports[source] = CandidateReport(f"base model {source}", "encoder", source, note=reason)
             for kind in _KINDS:
-                if any({kind} & {*h.kernels, h.names} for r in found for h in r.heads):
+                if any(r.needs(kind) for r in found):
                     races[kind] = self._race(kind)
         kept: dict[str, CandidateRecipe] = {}
         for race in range(-1, FOLDS):
@@ -199,7 +199,7 @@ class _Search:
         bound = recipe.without({kind for kind in _KINDS if kind not in keys}).on(keys)
         key = keys.get(recipe.base) if recipe.base else None
         model = self.models.get(key) if key else None
-        used = sorted({key for kind, key in keys.items() if any({kind} & {*h.kernels, h.names} for h in recipe.heads)})
+        used = sorted({key for kind, key in keys.items() if recipe.needs(kind)})
         first = self.bases.setdefault(recipe.name, used)
         name = recipe.name if used == first else f"{recipe.name}@{'+'.join(used)}"
         if name not in self.reports:

@@ -177,9 +177,9 @@ def train(
     seed: Seed = 0,
 ) -> None:
     """Make the attempts that are due, and exit."""
+    from .. import manage
     from ..jobs import limit_memory, policy_from_json
     from ..report.tasks import show_attempt
-    from .. import manage
 
     wanted = policy_from_json(policy) if policy else load_settings().policy
     limit_memory(wanted.search_memory_mb)
@@ -197,9 +197,9 @@ def train(
 @app.command()
 def export(task: TaskName, folder: Annotated[Path, typer.Argument(metavar="DIR")], url: Url = DEFAULT_URL) -> None:
     """Copy a task's replacement to a new folder, with a model card."""
+    from .. import manage
     from ..export import export as copy
     from ..students import BaseModels
-    from .. import manage
 
     with open_state(url) as store:
         copy(store, manage.find_task(store, task), folder, BaseModels(load_settings().policy.cache_dir))

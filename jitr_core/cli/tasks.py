@@ -44,9 +44,9 @@ def tasks(
 @tasks_app.command("show")
 def show(task: TaskName, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Say all there is to say of one task: templates, examples, answers, state and why."""
+    from .. import manage
     from ..report.facts import task_facts
     from ..report.tasks import show_task
-    from .. import manage
 
     with open_state(url) as store:
         found = manage.find_task(store, task)
@@ -122,8 +122,8 @@ def compare(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Say when an answer of a task counts as the LLM's: exactly, or nearly."""
-    from ..equivalence import said
     from .. import manage
+    from ..equivalence import said
 
     with open_state(url) as store:
         found = manage.find_task(store, task)
@@ -142,8 +142,8 @@ def declare(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Make a task known before its first call."""
-    from ..store import Store
     from .. import manage
+    from ..store import Store
 
     if system is not None and template is None:
         raise ConfigError("--system needs a --template.")

@@ -84,6 +84,10 @@ class CandidateRecipe:
         """Whether an encoder is tuned for it, which costs far more than anything else."""
         return any(head.tuned for head in self.heads)
 
+    def needs(self, kind: str) -> bool:
+        """Whether a base model of this kind is part of it."""
+        return kind == self.base or any(kind in (*head.kernels, head.names) for head in self.heads)
+
     def without(self, missing: set[str]) -> CandidateRecipe:
         """The recipe less the heads that look at a view that is not at hand."""
         kept = tuple(h for h in self.heads if not missing & {*h.kernels, h.names})
