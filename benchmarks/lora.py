@@ -28,7 +28,8 @@ from scipy.stats import beta
 from jitr_core.certify import Refusal, certify
 from jitr_core.collect import build_dataset
 from jitr_core.config import FAMILIES, Policy
-from jitr_core.search import SearchResult, hindsight, search
+from jitr_core.search import SearchResult, search
+from jitr_core.search.judge import hindsight
 from jitr_core.students import BaseModels
 from jitr_core.students.text import normalise
 from jitr_core.students.training import Classes

@@ -27,8 +27,8 @@ from transfer_data import load, shared
 from jitr_core.certify import Refusal, certify
 from jitr_core.config import Policy
 from jitr_core.search import FOLDS, search
+from jitr_core.search.bracket import Bracket
 from jitr_core.students import BaseModels
-from jitr_core.students.bracket import Bracket
 from jitr_core.students.prepare import add
 from jitr_core.students.recipes import PROBES, candidates
 from jitr_core.students.text import normalise

@@ -28,7 +28,7 @@ from tiny_bases import calls, messages, write_base
 from jitr_core.certify import Certificate, certify
 from jitr_core.config import Policy
 from jitr_core.equivalence import equivalence, said
-from jitr_core.search_text import _crossed
+from jitr_core.search.text import _crossed
 from jitr_core.students import BaseModels, load_student
 from jitr_langchain.replay import replay
 

@@ -200,9 +200,7 @@ class Pipeline:
 
     def _found(self, task: Task, dataset: Dataset, delta: float, kind: str, rule: Equivalence) -> SearchResult:
         """What a search for this kind of answers finds."""
-        from .compose import search_fields
-        from .search import search
-        from .search_text import search_text
+        from .search import search, search_fields, search_text
 
         how: dict[str, Any] = {
             "policy": self.policy,

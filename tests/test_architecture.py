@@ -40,8 +40,6 @@ STAGES = {
     "identify",
     "collect",
     "search",
-    "compose",
-    "search_text",
     "students",
     "certify",
     "promote",
@@ -72,12 +70,6 @@ HUBS = {
 ALLOWED = {
     ("search", "students"),  # a search trains students …
     ("search", "collect"),  # … on a data set
-    ("compose", "search"),  # structured answers are searched field by field
-    ("compose", "students"),
-    ("compose", "collect"),
-    ("search_text", "students"),  # so does one for free text …
-    ("search_text", "collect"),
-    ("search_text", "search"),  # … and it says alike what it found
     ("store", "identify"),  # the default of the hash that groups examples
 }
 """The only imports from stage to stage."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jitr_core.students.bracket import Bracket
+from jitr_core.search.bracket import Bracket
 from jitr_core.students.training import Crossed
 
 FOLDS = 10

@@ -11,11 +11,11 @@ from easy import write_log
 
 from jitr_core import Policy
 from jitr_core.collect import build_dataset
-from jitr_core.compose import search_fields
 from jitr_core.equivalence import equivalent
 from jitr_core.errors import ArtifactError, TrainingError
 from jitr_core.forms import fits
 from jitr_core.identify import answer_space
+from jitr_core.search import search_fields
 from jitr_core.structured import Style, nested, structured
 from jitr_core.students import BaseModels, load_student
 from jitr_core.students.copier import CopyBench

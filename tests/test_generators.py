@@ -26,8 +26,8 @@ from jitr_core import JITR, Answer, ArtifactError, Call, Policy, TrainingError
 from jitr_core.certify import Certificate, certify
 from jitr_core.collect import build_dataset
 from jitr_core.equivalence import equivalence
-from jitr_core.search import SearchResult, hindsight
-from jitr_core.search_text import search_text
+from jitr_core.search import SearchResult, search_text
+from jitr_core.search.judge import hindsight
 from jitr_core.students import BaseModels, load_student
 from jitr_core.students.answerers import Generator
 from jitr_core.students.files import MANIFEST

@@ -7,8 +7,8 @@ from jitr_core.collect import build_dataset
 from jitr_core.config import Policy
 from jitr_core.errors import TrainingError
 from jitr_core.search import search
+from jitr_core.search.judge import hindsight
 from jitr_core.students import BaseModels, HashingModel, load_student
-from jitr_core.students.judge import hindsight
 from jitr_core.types import Example
 
 WORDS = [f"w{i}" for i in range(150)]

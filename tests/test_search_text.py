@@ -14,8 +14,9 @@ from jitr_core.collect import Dataset, build_dataset
 from jitr_core.config import Policy
 from jitr_core.equivalence import equivalence
 from jitr_core.errors import TrainingError
-from jitr_core.search import SearchResult, hindsight
-from jitr_core.search_text import _crossed, search_text
+from jitr_core.search import SearchResult, search_text
+from jitr_core.search.judge import hindsight
+from jitr_core.search.text import _crossed
 from jitr_core.students import BaseModels, load_student
 from jitr_core.types import Example, Slots
 

@@ -8,6 +8,7 @@ certified like that of labels.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,22 +16,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import Policy
-from .errors import TrainingError
-from .search import FOLDS, Coverage, Progress, SearchResult, search
-from .structured import MISSING, Path, Structured, Style, named, structured
-from .students.copier import Copied, CopyBench
-from .students.fields import Certainty, Choice, Field, FieldsStudent, Trust, combined, whole_figures, written
-from .students.judge import hindsight
-from .students.plans import Plan, Table
-from .students.spans import Tokens
-from .students.student import LinearStudent
-from .students.training import Bench
-from .types import CandidateReport
+from ..config import Policy
+from ..errors import TrainingError
+from ..structured import MISSING, Path, Structured, Style, items, named, structured
+from ..students.copier import Copied, CopyBench
+from ..students.fields import Certainty, Choice, Field, FieldsStudent, Trust, combined, whole_figures, written
+from ..students.plans import Plan, Table
+from ..students.spans import Tokens
+from ..students.student import LinearStudent
+from ..students.training import Bench
+from ..types import CandidateReport
+from .judge import hindsight
+from .labels import search
+from .result import FOLDS, Coverage, Progress, SearchResult
 
 if TYPE_CHECKING:
-    from .collect import Dataset
-    from .students import BaseModels
+    from ..collect import Dataset
+    from ..students import BaseModels
 
 __all__ = ["search_fields"]
 
@@ -326,7 +328,6 @@ class _Composition:
 
 def _says(item: str) -> Callable[[int, str | None, str], str]:
     """The label of one label of a list: whether it is in."""
-    from .structured import items
 
     def label(row: int, value: str | None, stray: str) -> str:
         found = items(value) if value is not None else None
@@ -343,8 +344,6 @@ def _sure(chosen: dict[Path, _Tried], rows: _Bools) -> NDArray[np.float64]:
 
 def _orders(orders: Sequence[tuple[Path, ...] | None]) -> dict[frozenset[Path], tuple[Path, ...]]:
     """The combinations of fields that came, each in its most frequent order."""
-    from collections import Counter
-
     counts = Counter(order for order in orders if order is not None)
     return {frozenset(order): order for order, _ in sorted(counts.items(), key=lambda item: item[1])}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import Facts
-from .text import MAX_CHARS
-from .training import Crossed
+from ..students.catalog import Facts
+from ..students.text import MAX_CHARS
+from ..students.training import Crossed
 
 __all__ = ["MINILM", "answer_s", "embedding_s", "half_errors", "hindsight", "lead", "share_errors", "tokens_of"]
 

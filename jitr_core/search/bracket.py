@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..students.training import Crossed
 from .judge import lead
-from .training import Crossed
 
 __all__ = ["SIZES", "Bracket"]
 

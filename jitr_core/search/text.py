@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import Policy
-from .errors import JITRError, TrainingError
-from .search import FOLDS, SearchResult
-from .students.answerers import Answerer, Copied, Generator, Nearest, Said
-from .students.text_student import Calibration, TextStudent
-from .students.training import Bench, Classes
-from .types import CandidateReport
+from ..config import Policy
+from ..errors import JITRError, TrainingError
+from ..students.answerers import Answerer, Copied, Generator, Nearest, Said
+from ..students.text_student import Calibration, TextStudent
+from ..students.training import Bench, Classes
+from ..types import CandidateReport
+from .result import FOLDS, Coverage, Progress, SearchResult
 
 if TYPE_CHECKING:
-    from .collect import Dataset
-    from .equivalence import Equivalence
-    from .search import Coverage, Progress
-    from .students import BaseModels
+    from ..collect import Dataset
+    from ..equivalence import Equivalence
+    from ..students import BaseModels
 
 __all__ = ["search_text"]
 

@@ -10,35 +10,30 @@ are decided by the candidate that did best on the other folds, so that choosing 
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import Policy
-from .errors import ArtifactError, TrainingError
-from .students.bracket import SIZES, Bracket
-from .students.catalog import Kind
-from .students.judge import answer_s, half_errors, hindsight, lead, tokens_of
-from .students.recipes import PROBES, candidates
-from .students.training import Bench, Classes, Crossed
-from .students.trials import Trials
-from .types import CURVE_SHARES, CandidateReport, CurvePoint
+from ..config import Policy
+from ..errors import ArtifactError, TrainingError
+from ..students.catalog import Kind
+from ..students.recipes import PROBES, candidates
+from ..students.training import Bench, Classes, Crossed
+from ..types import CURVE_SHARES, CandidateReport, CurvePoint
+from .bracket import SIZES, Bracket
+from .judge import answer_s, half_errors, hindsight, lead, tokens_of
+from .result import FOLDS, Coverage, Progress, SearchResult, one_thread
+from .trials import Trials
 
 if TYPE_CHECKING:
-    from .collect import Dataset
-    from .students import BaseModels, Student
-    from .students.recipes import CandidateRecipe
+    from ..collect import Dataset
+    from ..students import BaseModels
+    from ..students.recipes import CandidateRecipe
 
-__all__ = ["FOLDS", "SearchResult", "search"]
-
-FOLDS = 10
-Coverage = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
-Progress = Callable[[str, float], None]
+__all__ = ["search"]
 
 _KINDS: tuple[Kind, ...] = ("static", "encoder")
 _FIRST_RUNG = 500
@@ -51,35 +46,6 @@ _LIKELY_WEIGHS = 0.25  # mean log-probability against errors of the more confide
 # milliseconds as much as 0.001. At a teacher's price of $0.0001 a call they would weigh as much as 0.001 of coverage.
 _SECOND_WEIGHS, _GIGABYTE_WEIGHS = 0.1, 0.001
 _CURVE_LEAST = 50  # fewest inputs of a point of a learning curve
-
-
-@dataclass(slots=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes:
-        candidates: every candidate, in the order they were tried.
-        chosen: name of the winner.
-        confidence: shape (n,), cross-fitted confidence in each input's answer, in [0, 1].
-        predicted: n cross-fitted answers.
-        held: shape (n,), which inputs the winner was measured on; None: on all.
-        refusal: why there is no winner; "" if there is one.
-        curve: how the winner fared on parts of the inputs, smallest first.
-    """
-
-    candidates: list[CandidateReport]
-    chosen: str | None
-    confidence: NDArray[np.float64]
-    predicted: list[str]
-    _fit: Callable[[], Student] = field(repr=False)
-    held: NDArray[np.bool_] | None = None
-    refusal: str = ""
-    curve: list[CurvePoint] = field(default_factory=list)
-
-    def fit(self) -> Student:
-        """The chosen candidate, trained on everything."""
-        with _one_thread():
-            return self._fit()
 
 
 def search(
@@ -112,16 +78,9 @@ def search(
     Raises:
         TrainingError: the examples are too few, or answers hardly ever recur.
     """
-    with _one_thread():
+    with one_thread():
         chosen = families or policy.families
         return _Search(dataset, policy, base_models, seed, coverage, chosen, progress, benches).run()
-
-
-def _one_thread() -> contextlib.AbstractContextManager[object]:
-    """Keep BLAS to one thread unless the user chose a number: on busy cores more threads are many times slower."""
-    from threadpoolctl import threadpool_limits
-
-    return contextlib.nullcontext() if os.environ.get("OMP_NUM_THREADS") else threadpool_limits(limits=1)
 
 
 class _Search:

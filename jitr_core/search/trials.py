@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from ..config import Policy
 from ..errors import JITRError, TrainingError
+from ..students.model_store import BaseModels
+from ..students.recipes import CandidateRecipe
+from ..students.training import Bench, Crossed
+from ..students.tuning import Settings, Tuner, plan
 from ..types import CURVE_SHARES, CandidateReport, CurvePoint
 from .bracket import Bracket
 from .judge import embedding_s, share_errors, tokens_of
-from .model_store import BaseModels
-from .recipes import CandidateRecipe
-from .training import Bench, Crossed
-from .tuning import Settings, Tuner, plan
 
 __all__ = ["Trials"]
 
