@@ -27,7 +27,7 @@ from transfer_data import load, shared
 from jitr_core.certify import Refusal, certify
 from jitr_core.config import Policy
 from jitr_core.search import FOLDS, search
-from jitr_core.search.bracket import Bracket
+from jitr_core.search.bracket import HALVES, Bracket, half_of
 from jitr_core.students import BaseModels
 from jitr_core.students.prepare import add
 from jitr_core.students.recipes import PROBES, candidates
@@ -184,9 +184,9 @@ def luck(draws: int = 2000, n: int = 1000, models: int = 8, agreement: float = 0
         tried = {
             str(i): Crossed(np.zeros(n, np.intp), confidence[i], np.where(right[i], -0.1, -2.5)) for i in range(models)
         }
-        bracket = Bracket(list(tried), FOLDS)
-        bracket.judge(tried, folds, last=True)
-        by_fold = np.array([int(bracket.winner(fold)) for fold in range(FOLDS)])[folds]
+        bracket = Bracket(list(tried))
+        bracket.judge(tried, half_of(folds), last=True)
+        by_fold = np.array([int(bracket.winner(half)) for half in range(HALVES)])[half_of(folds)]
         best = right.mean(axis=1).argmax()
         for way, rows in (("chosen by all inputs", best), ("cross-fitted race", by_fold), ("one base model", 0)):
             chosen = np.full(n, rows) if np.isscalar(rows) or np.ndim(rows) == 0 else rows

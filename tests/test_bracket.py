@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jitr_core.search.bracket import Bracket
+from jitr_core.search.bracket import HALVES, Bracket, half_of
 from jitr_core.students.training import Crossed
 
 FOLDS = 10
@@ -15,8 +15,8 @@ def crossed(logp: np.ndarray) -> Crossed:
 
 
 def race(scores: dict[str, np.ndarray], folds: np.ndarray) -> Bracket:
-    bracket = Bracket(list(scores), FOLDS)
-    bracket.judge({key: crossed(logp) for key, logp in scores.items()}, folds, last=True)
+    bracket = Bracket(list(scores))
+    bracket.judge({key: crossed(logp) for key, logp in scores.items()}, half_of(folds), last=True)
     return bracket
 
 
@@ -24,34 +24,32 @@ def test_the_best_wins_every_race_and_of_even_ones_the_cheapest() -> None:
     rng = np.random.default_rng(0)
     folds = rng.integers(FOLDS, size=500)
     noise = rng.standard_normal(500)
-    scores = {
-        "cheap": noise - 1,
-        "middle": noise + 0.01 * rng.standard_normal(500),
-        "dear": noise + 0.01 * rng.standard_normal(500) + 1e-4,
-    }
-    bracket = race(scores, folds)
-    assert {bracket.winner(fold) for fold in range(-1, FOLDS)} == {"middle"} and bracket.running == []
+    middle, dear = (noise + 0.01 * rng.standard_normal(500) for _ in range(2))
+    middle += dear.mean() - middle.mean()
+    bracket = race({"cheap": noise - 1, "middle": middle, "dear": dear}, folds)
+    assert bracket.winner(-1) == "middle" and bracket.running == []
+    assert {bracket.winner(half) for half in range(HALVES)} <= {"middle", "dear"}
 
 
 def test_the_clearly_worse_drop_out_early_and_at_least_half_of_many() -> None:
     rng = np.random.default_rng(0)
     folds = rng.integers(FOLDS, size=250)
-    bracket = Bracket([str(i) for i in range(9)], FOLDS)
+    bracket = Bracket([str(i) for i in range(9)])
     same = rng.standard_normal(250)
     tried = {str(i): crossed(same + 0.3 * rng.standard_normal(250) - (5 if i < 2 else 0)) for i in range(9)}
-    bracket.judge(tried, folds, last=False)
+    bracket.judge(tried, half_of(folds), last=False)
     assert len(bracket.alive[-1]) <= 5 and not {"0", "1"} & set(bracket.running)
-    bracket.judge({key: tried[key] for key in bracket.running[1:]}, folds, last=False)
+    bracket.judge({key: tried[key] for key in bracket.running[1:]}, half_of(folds), last=False)
     assert all(keys for keys in bracket.alive.values())
 
 
 def test_one_that_could_not_be_tried_drops_out_unless_it_is_the_last() -> None:
     folds = np.arange(100) % FOLDS
-    bracket = Bracket(["a", "b"], FOLDS)
-    bracket.judge({"b": crossed(np.zeros(100))}, folds, last=False)
+    bracket = Bracket(["a", "b"])
+    bracket.judge({"b": crossed(np.zeros(100))}, half_of(folds), last=False)
     assert bracket.winner(-1) == "b"
-    alone = Bracket(["a"], FOLDS)
-    assert alone.running == [] and alone.winner(3) == "a" and Bracket([], FOLDS).winner(0) is None
+    alone = Bracket(["a"])
+    assert alone.running == [] and alone.winner(1) == "a" and Bracket([]).winner(0) is None
 
 
 def test_no_input_has_a_say_in_its_own_base_model() -> None:
@@ -64,6 +62,6 @@ def test_no_input_has_a_say_in_its_own_base_model() -> None:
         best = max(scores, key=lambda key: scores[key].mean())
         naive.append(scores[best].mean())
         bracket = race(scores, folds)
-        honest.append(np.mean([scores[str(bracket.winner(int(f)))][i] for i, f in enumerate(folds)]))
+        honest.append(np.mean([scores[str(bracket.winner(int(h)))][i] for i, h in enumerate(half_of(folds))]))
     error = 1 / (200 * 300) ** 0.5
     assert np.mean(naive) > 10 * error and abs(np.mean(honest)) < 4 * error

@@ -297,3 +297,10 @@ def test_the_training_process_can_be_limited_in_memory() -> None:
     code = "import numpy as np\nfrom jitr_core.jobs import limit_memory\nlimit_memory(700)\nnp.ones(200_000_000)"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 1 and "MemoryError" in done.stderr
+
+
+def test_a_policy_reaches_the_training_process_whole() -> None:
+    from jitr_core.jobs import policy_from_json, policy_to_json
+
+    policy = Policy(base_models=("a", "b/c"), download=True, search_seconds=60, search_memory_mb=2000)
+    assert policy_from_json(policy_to_json(policy)) == policy

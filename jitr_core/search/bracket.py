@@ -1,8 +1,8 @@
 """The race of base models: samples grow, the clearly worse drop out, and no input chooses its own base model.
 
-Ten races are run beside the one over all inputs, one for each fold, which that fold's inputs do not take part in. What
-a fold's inputs are answered with is then chosen without them, and choosing among many base models costs no error
-probability. Nearly always all races have one winner.
+Beside the race over all inputs there is one for each half of them, in which that half takes no part. What a half is
+answered with is chosen by the other, so that choosing among many base models costs no error probability; with ten parts
+instead of two it did, in simulations of equal base models (docs/search.md). Nearly always all races have one winner.
 """
 
 from __future__ import annotations
@@ -15,25 +15,32 @@ from numpy.typing import NDArray
 from ..students.training import Crossed
 from .judge import lead
 
-__all__ = ["SIZES", "Bracket"]
+__all__ = ["HALVES", "SIZES", "Bracket", "half_of"]
 
 SIZES = (250, 500, 1000)
 """Inputs on which base models are compared."""
+
+HALVES = 2
 
 _CLEARLY = 2.0  # standard errors of the mean difference in log-loss from which a base model is clearly worse
 _EVEN = 1.0  # … up to which two are even, so that the cheaper one wins
 
 
+def half_of(folds: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The half, 0 or 1, of inputs in these folds."""
+    return folds % HALVES
+
+
 class Bracket:
-    """Races of the same base models over all inputs (race −1) and without each fold (races 0, 1, …).
+    """Races of the same base models over all inputs (race −1) and without each half of them (races 0 and 1).
 
     Attributes:
         alive: for each race, keys of the base models still in it, cheapest first.
     """
 
-    def __init__(self, keys: Sequence[str], folds: int) -> None:
-        """Races of the base models `keys`, cheapest first, over so many folds."""
-        self.alive: dict[int, list[str]] = {race: list(keys) for race in range(-1, folds)}
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Races of the base models `keys`, cheapest first."""
+        self.alive: dict[int, list[str]] = {race: list(keys) for race in range(-1, HALVES)}
 
     @property
     def running(self) -> list[str]:
@@ -42,16 +49,16 @@ class Bracket:
             return []
         return list(dict.fromkeys(key for keys in self.alive.values() for key in keys))
 
-    def judge(self, tried: dict[str, Crossed], folds: NDArray[np.intp], *, last: bool) -> None:
+    def judge(self, tried: dict[str, Crossed], halves: NDArray[np.intp], *, last: bool) -> None:
         """Let drop out what is clearly worse on a sample, and of more than three at least half.
 
         Args:
             tried: what each running base model's probe did on the sample; those that are missing drop out.
-            folds: shape (n,), of the sample's inputs.
+            halves: shape (n,), of the sample's inputs.
             last: whether this is the last sample, after which only the cheapest of those even with the best is left.
         """
         for race, keys in self.alive.items():
-            own = {key: _part(tried[key], folds != race) for key in keys if key in tried}
+            own = {key: _part(tried[key], halves != race) for key in keys if key in tried}
             if len(own) < 2:
                 self.alive[race] = list(own) or keys[:1]
                 continue

@@ -23,7 +23,7 @@ from ..students.catalog import Kind
 from ..students.recipes import PROBES, candidates
 from ..students.training import Bench, Classes, Crossed
 from ..types import CURVE_SHARES, CandidateReport, CurvePoint
-from .bracket import SIZES, Bracket
+from .bracket import HALVES, SIZES, Bracket, half_of
 from .judge import answer_s, half_errors, hindsight, lead, tokens_of
 from .result import FOLDS, Coverage, Progress, SearchResult, one_thread
 from .trials import Trials
@@ -105,8 +105,8 @@ class _Search:
         self.trials = Trials(base_models, policy, progress)
         self.reports = self.trials.reports
         self.bases: dict[str, list[str]] = {}  # of each recipe, in the race over all inputs
-        # Candidates that the inputs of a fold may be answered by: those on the base models that won without them.
-        self.eligible: dict[int, set[str]] = {race: set() for race in range(-1, FOLDS)}
+        # Candidates that the inputs of a half may be answered by: those on the base models that won without them.
+        self.eligible: dict[int, set[str]] = {race: set() for race in range(-1, HALVES)}
 
     def run(self) -> SearchResult:
         n = len(self.dataset.inputs)
@@ -141,7 +141,7 @@ class _Search:
                 if any(r.needs(kind) for r in found):
                     races[kind] = self._race(kind)
         kept: dict[str, CandidateRecipe] = {}
-        for race in range(-1, FOLDS):
+        for race in range(-1, HALVES):
             winners = {kind: bracket.winner(race) for kind, bracket in races.items()}
             keys: dict[str, str] = {kind: key for kind, key in winners.items() if key}
             for recipe in found:
@@ -172,7 +172,7 @@ class _Search:
     def _race(self, kind: Kind) -> Bracket:
         """Races of the base models of a kind by their probes, see `jitr_core.students.bracket`."""
         keys = sorted(self._usable(kind), key=lambda key: self.models.facts(key).multiplications or 0)
-        bracket = Bracket(keys, FOLDS)
+        bracket = Bracket(keys)
         for size in SIZES:
             running = bracket.running
             if not running:
@@ -185,7 +185,7 @@ class _Search:
             bench = self._bench(rows)
             found = self.trials.attempt(bench, list(probes.values()))
             tried = {key: found[probe.name] for key, probe in probes.items() if probe.name in found}
-            bracket.judge(tried, self.folds[rows], last=size == SIZES[-1] or size >= len(self.order))
+            bracket.judge(tried, half_of(self.folds[rows]), last=size == SIZES[-1] or size >= len(self.order))
             self.trials.tell_race(running, bracket, tried, bench.n)
         return bracket
 
@@ -320,7 +320,7 @@ class _Search:
             fold: whose inputs must have no say; −1 for none.
         """
         use = self.folds != fold
-        may = [r for r in recipes if r.name in self.eligible[fold]] or recipes
+        may = [r for r in recipes if r.name in self.eligible[fold % HALVES if fold >= 0 else -1]] or recipes
         return max(may, key=lambda r: self._merit(r, tried[r.name], use))
 
     def _merit(self, recipe: CandidateRecipe, crossed: Crossed, use: NDArray[np.bool_]) -> float:
