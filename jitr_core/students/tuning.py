@@ -38,7 +38,7 @@ _NEEDS = ("torch", "transformers", "peft", "onnx", "onnxruntime", "tokenizers")
 _FEWEST = 500  # inputs below which a tuned encoder was no better than a frozen one
 _FEWEST_EACH = 50  # … for each answer: with few of them the linear layer learns them by heart
 _MOST = 6_000  # inputs one encoder is tuned on
-_ENOUGH = 0.6  # coverage in hindsight of the best frozen candidate from which tuning has too little to gain
+_ENOUGH = 0.8  # coverage in hindsight of the best frozen candidate from which tuning has too little to gain
 # Estimated core-seconds: of one token in one pass, forward and backward, MiniLM with two of its six layers frozen; and
 # what tuning may cost for every input seen so far. A task is expected to go on about as long as it has been going on.
 _TOKEN_S, _WORTH_S = 5e-4, 0.2
