@@ -8,8 +8,9 @@ import random
 import numpy as np
 import pytest
 from easy import write_log
+from typer.testing import CliRunner
 
-from jitr_core import Policy
+from jitr_core import Policy, cli
 from jitr_core.collect import build_dataset
 from jitr_core.equivalence import equivalent
 from jitr_core.errors import ArtifactError, TrainingError
@@ -269,12 +270,17 @@ def test_calls_of_a_demanded_tool_are_replaced_by_the_whole_loop(tmp_path):
         for (text,), answer in reviews(420)
     ]
     log = write_log(tmp_path / "calls.jsonl", calls)
-    done = [each for _, each in replay([log], policy=LEXICAL)]
+    done = [each for _, each in replay([log], policy=LEXICAL, state=tmp_path / "state")]
     given = [each for each in done if each.decision is not None and each.decision.kind == "replacement"]
     assert len(given) > 80
     assert np.mean([equivalent(each.answer, each.record.said) for each in given]) >= 0.95
     assert all(fits(Form("tool", "Review", SCHEMA), each.answer) for each in given)
     assert [each.answer for each in done if each not in given][:3] == ["", "", ""]  # as recorded
+    url = f"sqlite:///{tmp_path / 'state' / 'jitr.db'}"
+    shown = CliRunner().invoke(cli.app, ["tasks", "show", done[-1].task, "--url", url])
+    assert "field item.brand: copied as it stands" in shown.output and "fields, " in shown.output, shown.output
+    listed = json.loads(CliRunner().invoke(cli.app, ["tasks", "--url", url, "--json"]).output)
+    assert {"field": "source", "agreement": 1.0, "how": "always the same"} in listed[0]["fields"]
 
 
 def test_a_log_whose_answers_cannot_be_learnt_stays_with_the_teacher(tmp_path):

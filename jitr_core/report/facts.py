@@ -37,7 +37,8 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `decided` (by the user), `ignored`, `input_type` and `task_type` (as the teacher said), `templates` [{`id`,
         `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `answers` {`kind`, `labels`, `reason`},
-        `replacement` or null; and if it is one task `examples` [{`input`, `answer`}] and `searches`, see
+        `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them, `replacement`
+        or null; and if it is one task `examples` [{`input`, `answer`}] and `searches`, see
         `jitr_core.types.SearchReport`: every candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
@@ -84,6 +85,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         "audits": counts.audits,
         "attempts": store.attempts(task.id),
         "answers": {"kind": space.kind, "labels": list(space.labels), "reason": space.reason},
+        "fields": _fields(store, task),
         "replacement": None,
     }
     if release is not None:
@@ -100,6 +102,16 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         facts["searches"] = [asdict(report) for report in store.searches(task.id)]
         facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
     return facts
+
+
+def _fields(store: Store, task: Task) -> list[dict[str, Any]]:
+    """How each field of structured answers was learnt in the latest search that looked at them; its agreement."""
+    latest = next((each.candidates for each in reversed(store.searches(task.id)) if each.candidates), [])
+    return [
+        {"field": each.name.removeprefix("fields/"), "agreement": each.agreement, "how": each.note}
+        for each in latest
+        if each.name.startswith("fields/")
+    ]
 
 
 def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:

@@ -88,6 +88,8 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
     for name, text in lines:
         if text:
             console.print(Text.assemble((f"  {name}: ", "dim"), text), soft_wrap=True)
+    for each in facts["fields"]:
+        console.print(Text(f"  field {each['field']}: {each['how']}"), soft_wrap=True)
     for each in facts["declared"]:
         how = f"step {each['step']}" if each["step"] else "any step"
         console.print(Text(f"  declared: {how}{', ' + repr(each['text']) if each['text'] else ''}"), soft_wrap=True)

@@ -24,8 +24,9 @@ __all__ = ["Copied", "Copier", "CopyBench"]
 _Array = NDArray[np.float64]
 _ROLES = 5  # before, first, inside, last, after
 _PENALTY = 0.5  # of squared weights, against a log-likelihood sum
-_STEPS = 80
+_STEPS = 40
 _MOST_SPANS = 400_000  # spans trained on, the latest inputs
+_MOST_TOKENS = 100_000  # tokens of the inputs of a bench
 _MIN_INPUTS = 2  # that a feature must occur in
 _SHOWN = 1e-3  # probability of spans that are looked at when equal values are joined
 _KNOWN = 2  # features of a span as a whole
@@ -173,8 +174,17 @@ class _Spans:
         before, after = np.where(has_before, reading.first - 1, 0), np.where(has_after, reading.last + 1, 0)
         return cls(reading.first, reading.last, before, after, has_before, has_after)
 
-    def take(self, rows: NDArray[np.intp]) -> _Spans:
-        return _Spans(*(getattr(self, name)[rows] for name in _Spans.__slots__))
+    def take(self, rows: NDArray[np.intp], shift: NDArray[np.intp]) -> _Spans:
+        """Some of the spans, their tokens counted anew: each span's by so many more."""
+        before, after = self.has_before[rows], self.has_after[rows]
+        return _Spans(
+            self.first[rows] + shift,
+            self.last[rows] + shift,
+            np.where(before, self.before[rows] + shift, 0),
+            np.where(after, self.after[rows] + shift, 0),
+            before,
+            after,
+        )
 
     def scores(self, sums: _Array, lengths: _Array, whole: _Array) -> _Array:
         """Scores, shape (s,), from the weights of each token in each role, shape (t, 5)."""
@@ -212,24 +222,34 @@ class CopyBench:
     """Inputs from which a field was copied, with their features, computed once for all folds."""
 
     def __init__(self, inputs: Sequence[Tokens], values: Sequence[str | None], form: str) -> None:
-        """A bench.
+        """A bench. Where the inputs are very many or long, the latest are learnt from.
 
         Args:
             inputs: n inputs.
             values: n encoded values; None where the field was not copied.
             form: how copies are written.
         """
-        self.inputs, self.values, self.form = list(inputs), list(values), form
-        golds = [list(copies(e, v, form)) if v is not None else [] for e, v in zip(inputs, values, strict=True)]
+        self.form = form
+        self._slots = [each.texts for each in inputs]
+        taught = [
+            (i, gold)
+            for i, (each, value) in enumerate(zip(inputs, values, strict=True))
+            if value is not None and (gold := list(copies(each, value, form)))
+        ]
+        sizes = np.array([len(inputs[i].tokens) for i, _ in taught], np.intp)
+        taught = [each for each, far in zip(taught, np.cumsum(sizes[::-1])[::-1], strict=True) if far <= _MOST_TOKENS]
+        self._rows = np.array([i for i, _ in taught], np.intp)
+        self.inputs = [inputs[i] for i, _ in taught]
+        golds = [gold for _, gold in taught]
         lengths = [last - first + 1 for gold in golds for first, last in gold]
         self.length = min(max(lengths, default=1), MAX_LENGTH)
-        self.numbers = any(v is not None and v[0] in "-0123456789" for v in values)
+        self.numbers = any((values[i] or "")[0] in "-0123456789" for i in self._rows)
         self.reading = Reading.of(self.inputs, self.length, numbers=self.numbers)
         self.spans = _Spans.of(self.reading)
-        self.row = np.repeat(np.arange(len(inputs)), np.diff(self.reading.edges))
+        self.row = np.repeat(np.arange(len(self.inputs)), np.diff(self.reading.edges))
         self.gold = self._gold(golds)
-        self.keys = [_key(e, *gold[0]) if gold else None for e, gold in zip(inputs, golds, strict=True)]
-        self.taught = np.zeros(len(inputs), bool)
+        self.keys = [_key(each, *gold[0]) for each, gold in zip(self.inputs, golds, strict=True)]
+        self.taught = np.zeros(len(self.inputs), bool)
         self.taught[self.row[self.gold]] = True
         self._match()
 
@@ -244,17 +264,16 @@ class CopyBench:
 
     def _match(self) -> None:
         """Which spans are which of the values."""
-        ids = {key: i for i, key in enumerate(dict.fromkeys(k for k in self.keys if k is not None))}
+        ids = {key: i for i, key in enumerate(dict.fromkeys(self.keys))}
         self._ids = ids
         marked = {key: i + 1 for key, i in ids.items()}
         found = [_times(each, Reading.of([each], self.length, numbers=self.numbers), marked) for each in self.inputs]
         self._value = np.concatenate([np.zeros(0), *found]).astype(np.intp) - 1  # −1: none
-        self._own = np.array([-1 if k is None else ids[k] for k in self.keys], np.intp)
+        self._own = np.array([ids[key] for key in self.keys], np.intp)
 
     def _times(self, rows: NDArray[np.intp]) -> _Array:
         """How often the inputs `rows` had the value of each span, each input's own left out."""
-        own = self._own[rows]
-        counts = np.append(np.bincount(own[own >= 0], minlength=len(self._ids)), 0).astype(float)
+        counts = np.append(np.bincount(self._own[rows], minlength=len(self._ids)), 0).astype(float)
         times = counts[self._value]
         among = np.zeros(len(self.inputs), bool)
         among[rows] = True
@@ -262,8 +281,8 @@ class CopyBench:
         return times
 
     def fit(self, rows: NDArray[np.intp]) -> Copier | None:
-        """A copier trained on some inputs; None if nothing was copied from them."""
-        rows = rows[self.taught[rows]]
+        """A copier trained on some of the n inputs; None if nothing was copied from them."""
+        rows = np.flatnonzero(np.isin(self._rows, rows) & self.taught)
         sizes = np.diff(self.reading.edges)[rows]
         rows = rows[np.cumsum(sizes[::-1])[::-1] <= max(_MOST_SPANS, int(sizes[-1]) if len(sizes) else 0)]
         if not len(rows):
@@ -273,29 +292,34 @@ class CopyBench:
         among = np.zeros(len(self.inputs), bool)
         among[rows] = True
         chosen = np.flatnonzero(among[self.row])
-        weights, lengths, whole = self._solve(self._matrix(rows, vocabulary), chosen, _known(self._times(rows)[chosen]))
-        known = Counter(key for i in rows if (key := self.keys[i]) is not None)
+        starts = np.zeros(len(self.inputs), np.intp)
+        starts[rows] = np.cumsum([0, *(len(self.inputs[i].tokens) for i in rows[:-1])])
+        spans = self.spans.take(chosen, (starts - self.reading.offsets[:-1])[self.row[chosen]])
+        weights, lengths, whole = self._solve(
+            self._matrix(rows, vocabulary), spans, chosen, _known(self._times(rows)[chosen])
+        )
+        known = Counter(self.keys[i] for i in rows)
         return Copier(self.form, self.numbers, self.length, vocabulary, weights, lengths, whole, dict(known))
 
     def _matrix(self, rows: NDArray[np.intp], vocabulary: dict[str, int]) -> Any:
-        """Features of all tokens, those of other inputs empty: sparse, shape (t, v)."""
+        """Features of the tokens of some inputs: sparse, shape (t, v)."""
         from scipy.sparse import csr_matrix
 
-        at, columns = [], []
+        columns: list[int] = []
+        edges = [0]
         for i in rows:
-            start = int(self.reading.offsets[i])
-            for j, names in enumerate(self.inputs[i].features):
-                found = [vocabulary[name] for name in names if name in vocabulary]
-                columns += found
-                at += [start + j] * len(found)
-        shape = int(self.reading.offsets[-1]), len(vocabulary)
-        return csr_matrix((np.ones(len(at)), (at, columns)), shape=shape)
+            for names in self.inputs[i].features:
+                columns += [vocabulary[name] for name in names if name in vocabulary]
+                edges.append(len(columns))
+        return csr_matrix((np.ones(len(columns)), columns, edges), shape=(len(edges) - 1, len(vocabulary)))
 
-    def _solve(self, matrix: Any, chosen: NDArray[np.intp], known: _Array) -> tuple[_Array, _Array, _Array]:
+    def _solve(
+        self, matrix: Any, spans: _Spans, chosen: NDArray[np.intp], known: _Array
+    ) -> tuple[_Array, _Array, _Array]:
         """Weights of largest penalised likelihood, by quasi-Newton steps (L-BFGS)."""
         from scipy.optimize import minimize
 
-        spans, gold, row = self.spans.take(chosen), self.gold[chosen], self.row[chosen]
+        gold, row = self.gold[chosen], self.row[chosen]
         starts = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
         each = np.cumsum(np.append(True, row[1:] != row[:-1])) - 1
         sizes = matrix.shape[1] * _ROLES, self.length, _KNOWN
@@ -329,10 +353,10 @@ class CopyBench:
         Args:
             folds: shape (n,).
         """
-        found = [Copied(None, 0.0, 0.0, False)] * len(self.inputs)
+        found = [Copied(None, 0.0, 0.0, False)] * len(self._slots)
         for fold in np.unique(folds):
             copier = self.fit(np.flatnonzero(folds != fold))
             if copier is not None:
                 for i in np.flatnonzero(folds == fold):
-                    found[i] = copier.copy(self.inputs[i])
+                    found[i] = copier.copy(self._slots[i])
         return found
