@@ -1,10 +1,11 @@
 """How well and how fast recurring tasks are found in call logs.
 
-Usage: python benchmarks/identify.py CALLS… [--out PREDICTED.jsonl] [--show] [--shuffle SEED] [--half SEED]
+Usage: python benchmarks/identify.py CALLS… [--out PREDICTED.jsonl] [--show] [--shuffle SEED] [--half SEED] [--ceiling]
 Prints per log: calls, tasks, templates, calls in a task, calls that are not rebuilt exactly, slots whose values share
 words, microseconds of CPU a look-up and a lesson, peak memory; where the log tells the truth, the scores against it.
 `--shuffle` permutes the calls, `--half` keeps a random half of the true tasks and of the one-off calls: a threshold
-that suits one file only shows there.
+that suits one file only shows there. `--ceiling` scores an assignment that knows the truth, but takes true tasks whose
+calls bring the same constant text for one, since nothing in the calls tells them apart.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jitr_core.identify import Assignment, Identifier, Learned, identify_stream, join_prompt, prompt_text
+from jitr_core.identify.align import literal_choices, mining_tokens
+from jitr_core.identify.merge import wording
 from jitr_core.identify.text import tokens, words
 from jitr_core.types import Call, Match, Slots
 
 MIN_TASK = 8
 """Predicted tasks with fewer calls count as one-off, and so do true ones where placed calls are counted."""
+
+CEILING_SAMPLE = 64
+"""Calls of a true template whose constant text is looked for."""
 
 SETTLED = 30
 """Calls of a task after which a call should be placed at once as after the whole stream."""
@@ -100,6 +106,21 @@ def scores(logged: Sequence[Logged], assigned: Sequence[Assignment]) -> dict[str
     }
 
 
+def ceiling(logged: Sequence[Logged]) -> list[Assignment]:
+    """The best that can be done without being told: true templates, as one where their constant text is the same."""
+    of_template: dict[str, list[Logged]] = defaultdict(list)
+    for each in logged:
+        if each.template:
+            of_template[each.template].append(each)
+    constant: dict[str, str] = {}
+    for name, calls in of_template.items():
+        sample = calls[:: max(1, len(calls) // CEILING_SAMPLE)][:CEILING_SAMPLE]
+        literals = literal_choices([mining_tokens(prompt_text(each.call.messages)) for each in sample])[-1]
+        constant[name] = repr(wording(literals)) if len(calls) >= MIN_TASK else name
+    found = [constant[each.template] if each.template else None for each in logged]
+    return [Assignment(each.call.id, place, place) for each, place in zip(logged, found, strict=True)]
+
+
 def slot_faults(identifier: Identifier, logged: Sequence[Logged]) -> dict[str, int]:
     """Calls that template and slots do not rebuild, and slots whose values have a word in the same place."""
     values: dict[str, list[Slots]] = defaultdict(list)
@@ -155,6 +176,9 @@ def quantile(seconds: list[float], share: float) -> float:
 
 def measure(path: Path, arguments: argparse.Namespace) -> None:
     logged = varied(list(read_calls(path)), arguments.shuffle, arguments.half)
+    if arguments.ceiling:
+        print(json.dumps({"log": path.name.split(".")[0], "ceiling": scores(logged, ceiling(logged))}))
+        return
     identifier = Timed()
     start = time.perf_counter()
     calls, answers = (each.call for each in logged), (each.answer for each in logged)
@@ -199,6 +223,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the templates found")
     parser.add_argument("--shuffle", type=int, help="permute the calls by this seed")
     parser.add_argument("--half", type=int, help="keep the half of the tasks that this seed draws")
+    parser.add_argument("--ceiling", action="store_true", help="score what any assignment can reach instead")
     arguments = parser.parse_args()
     if arguments.out is not None and len(arguments.calls) > 1:
         parser.error("--out goes with a single log")

@@ -82,6 +82,7 @@ class Background:
     _questions: Counter[str] = field(default_factory=Counter)
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
+    _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
     _rules: dict[str, Equivalence] = field(default_factory=dict)
     _promising_less: set[str] = field(default_factory=set)
@@ -99,7 +100,6 @@ class Background:
             # SQLite would go on writing to a file that nobody can open any more.
             raise StoreError(f"The state {self.store.path} is gone.", hint="Restart the app to begin anew.")
         touched = self._learn(batch)
-        self._unstored += batch
         self._store()
         self.freely.renew()
         self._audit(batch)
@@ -167,32 +167,68 @@ class Background:
         late: Counter[str] = Counter()
         for observed in batch:
             was_known = observed.decision.match is not None
+            placed: list[tuple[str, Match]] = []
             try:
                 placed = self._identify(observed)
             except Exception as error:
                 self.fault("identify", error)
-                continue
+            self._unstored.append(observed)
             self._placed += placed
             match = observed.decision.match
             found = [earlier.task for _, earlier in placed] + ([match.task] if match else [])
             touched.update(found)
             late.update(found[:-1] if was_known else found)
+            if match is not None and observed.answer is not None:
+                try:
+                    self._tell(match, observed.answer)
+                except Exception as error:
+                    self.fault("identify", error)
         for task, calls in late.items():
             self.emit({"kind": "placed", "task": task, "calls": calls})
         return touched
 
     def _identify(self, observed: Observed) -> list[tuple[str, Match]]:
-        """Place a call, and tell the identifier its answer; returns earlier calls that are placed now."""
+        """Place a call; returns earlier calls that are placed now."""
         decision = observed.decision
-        placed: list[tuple[str, Match]] = []
-        if decision.match is None:
-            told = observed.answer.text if observed.answer is not None and observed.call.replaceable else None
-            decision.match, placed = self._place(observed.call, told)
-        if decision.match is not None and observed.answer is not None:
-            match = decision.match
-            # No template is parted here: its labels, releases and delta would have to be parted with it.
-            self._adopt(self.identifier.note_answer(match.task, observed.answer.text, match.slots))
+        if decision.match is not None:
+            parted = self._parted.get(decision.match.template)
+            if parted is not None and decision.kind == "teacher":  # decided before, on its way here since
+                decision.match = self.identifier.match_anew(parted, decision.match.slots) or decision.match
+            return []
+        told = observed.answer.text if observed.answer is not None and observed.call.replaceable else None
+        decision.match, placed = self._place(observed.call, told)
         return placed
+
+    def _tell(self, match: Match, answer: Answer) -> None:
+        """Tell the identifier what was answered to a call of a task."""
+        learned = self.identifier.note_answer(match.task, answer.text, match.slots, match.template)
+        if learned.parted is not None:
+            self._part(learned.parted, learned.created)
+        else:
+            self._adopt(learned)
+
+    def _part(self, parted: Template, created: list[Template]) -> None:
+        """Make two tasks of the calls of a template that serves two jobs, in the store as well."""
+        new = Task(created[0].task, parted.app, parted.tenant, task_name(created[0]))
+        done = False
+        try:
+            self._store()  # all calls of the template so far
+            known = {template.id: template for template in self.store.templates()}
+            done = self.store.part_template(
+                parted.id, created, new, lambda template, slots: self.identifier.match_anew(known[template], slots)
+            )
+        finally:
+            if not done:
+                self._take_over(parted.task, new.id)
+        if done:
+            self._parted[parted.id] = parted
+            self.emit({"kind": "task", "task": new.id, "name": new.name, "template": created[0]})
+
+    def _take_over(self, *tasks: str) -> None:
+        """Forget some tasks and take over anew what the store says of them: the user has just decided otherwise."""
+        for task in tasks:
+            self.identifier.forget(task)
+        self._version = -1
 
     def _place(self, call: Call, answer: str | None) -> tuple[Match | None, list[tuple[str, Match]]]:
         """The task of a call that the hot path did not place, and earlier calls that are placed now."""
@@ -220,9 +256,7 @@ class Background:
             if self.store.merge_tasks(gone, survivor):
                 self.emit({"kind": "merged", "task": survivor, "gone": gone})
                 continue
-            # The user has just decided otherwise: what the store says is taken over anew.
-            self.identifier.forget(survivor)
-            self._version = -1
+            self._take_over(survivor)
             return
         if learned.created:
             self.store.save_templates(learned.created)

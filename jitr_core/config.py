@@ -63,7 +63,7 @@ class Policy:
 
     target: float = 0.95
     delta: float = 0.05
-    min_calls: int = 8
+    min_calls: int = 7
     first_attempt: int = 200
     attempt_growth: float = 1.5
     audit_share_start: float = 0.1

@@ -403,12 +403,14 @@ def test_a_release_answers_no_merged_template_not_even_one_that_looks_like_a_wid
     jitr.close()
 
 
-MOVES = st.lists(st.tuples(st.sampled_from(["merge", "split", "attempt"]), st.integers(0, 9), st.integers(0, 9)))
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["merge", "split", "part", "attempt"]), st.integers(0, 9), st.integers(0, 9))
+)
 
 
 @settings(max_examples=40, deadline=None)
 @given(MOVES)
-def test_whatever_is_merged_and_split_no_template_spends_delta_twice(tmp_path_factory, moves) -> None:
+def test_whatever_is_merged_split_and_parted_no_template_spends_delta_twice(tmp_path_factory, moves) -> None:
     """Each attempt of a task spends its share for all templates the task has; shares of one index are one."""
     with Store(url(tmp_path_factory.mktemp("delta"))) as store:
         saved(store, "a", "b", "c")
@@ -421,6 +423,12 @@ def test_whatever_is_merged_and_split_no_template_spends_delta_twice(tmp_path_fa
             elif kind == "split" and len(manage.task_templates(store, task)) > 1:
                 own = manage.task_templates(store, task)
                 manage.split(store, task, [own[j % len(own)].template.id])
+            elif kind == "part":
+                source = manage.task_templates(store, task)[0].template
+                special = replace(source, id=f"{source.id}.{len(spent)}", literals=(f"{source.literals[0]}{j} ", ""))
+                new = Task(f"of {special.id}", task.app, task.tenant, "new")
+                if store.part_template(source.id, [special], new, lambda template, slots: None):
+                    spent[special.id] = list(spent[source.id])
             elif kind == "attempt":
                 for each in manage.task_templates(store, task):
                     spent[each.template.id].append(store.attempts(task.id))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from .text import MESSAGE, tokens, words
 
-__all__ = ["common_literals", "mining_tokens"]
+__all__ = ["literal_choices", "mining_tokens"]
 
 MAX_CHARS = 24_000
 """Characters of a message that are looked at; of longer ones the first and last half as many, the middle is opaque."""
@@ -19,6 +19,8 @@ MIN_INNER_WORDS = 4
 
 MAX_REPEATS = 4
 """How often a window may occur in a prompt to be looked at; more often means it is no landmark."""
+
+_Places = dict[tuple[str, ...], list[int]]
 
 
 def mining_tokens(prompt: str) -> list[list[str]]:
@@ -33,7 +35,7 @@ def _capped(message: str) -> list[str]:
     return [*tokens(message[:half]), message[half:-half], *tokens(message[-half:])]
 
 
-def common_literals(prompts: Sequence[Sequence[Sequence[str]]], *, placed: bool = True) -> tuple[str, ...]:
+def literal_choices(prompts: Sequence[Sequence[Sequence[str]]]) -> tuple[tuple[str, ...], ...]:
     """Literals that rebuild every one of the prompts, found message by message.
 
     The common tokens at the start and the end of each message are constant, and so are inner runs of tokens that all
@@ -42,62 +44,78 @@ def common_literals(prompts: Sequence[Sequence[Sequence[str]]], *, placed: bool 
     Args:
         prompts: tokens of the messages of each prompt, as `mining_tokens` gives them; one prompt at least, and all
             must have the same sequence of roles.
-        placed: whether single inner words that stand at the same place in all prompts are constant, too.
 
     Returns:
-        The constant parts, one more than there are slots.
+        The constant parts, one more than there are slots: first with single inner words that stand at the same place
+        in all prompts, then, if there are any, without.
     """
-    literals = [""]
+    fine, coarse = [""], [""]
     for message in zip(*prompts, strict=True):
-        parts = _align(message, placed)
-        literals[-1] += parts[0]
-        literals += parts[1:]
-    return tuple(literals)
+        for literals, parts in zip((fine, coarse), _align(message), strict=True):
+            literals[-1] += parts[0]
+            literals += parts[1:]
+    return tuple(dict.fromkeys((tuple(fine), tuple(coarse))))
 
 
-def _align(texts: Sequence[Sequence[str]], placed: bool) -> list[str]:
-    """The constant parts of one message."""
+def _align(texts: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """The constant parts of one message, with and without single words in place."""
     first = texts[0]
-    shortest = min(map(len, texts))
-    head = 0
-    while head < shortest and all(text[head] == first[head] for text in texts):
-        head += 1
-    if head == shortest == max(map(len, texts)):
-        return ["".join(first)]
-    tail = 0
-    while tail < shortest - head and all(text[-1 - tail] == first[-1 - tail] for text in texts):
-        tail += 1
+    head = _alike(texts)
+    if head == len(first) == max(map(len, texts)):
+        return ["".join(first)], ["".join(first)]
+    tail = _alike([text[: head - 1 if head else None : -1] for text in texts])
     middles = [text[head : len(text) - tail] for text in texts]
-    return ["".join(first[:head]), *_inner(middles, placed), "".join(first[len(first) - tail :])]
+    start, end = "".join(first[:head]), "".join(first[len(first) - tail :])
+    fine, coarse = _inner(middles)
+    return [start, *fine, end], [start, *coarse, end]
 
 
-def _inner(middles: Sequence[Sequence[str]], placed: bool) -> list[str]:
-    """Constant runs within the middles, in order."""
+def _alike(texts: Sequence[Sequence[str]]) -> int:
+    """How many tokens all texts start with in common."""
+    count = 0
+    for column in zip(*texts, strict=False):
+        if len(set(column)) > 1:
+            break
+        count += 1
+    return count
+
+
+def _inner(middles: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Constant runs within the middles, in order, with and without single words in place."""
     base = min(middles, key=len)
-    if len(base) < WINDOW:
-        return []
-    wanted = set(_grams(base))
-    places = [_windows(middle, wanted) for middle in middles]
-    own = _windows(base, wanted)
-    steady = {
-        gram
-        for gram, at in own.items()
-        if len(at) <= MAX_REPEATS and all(len(place.get(gram, ())) == len(at) for place in places)
-    }
-    if not steady:
-        return []
-    taken: list[tuple[tuple[int, ...], int]] = []
-    for start, length in _runs(base, steady):
+    own, places = _landmarks(base, middles)
+    fine: list[tuple[tuple[int, ...], int]] = []
+    coarse: list[tuple[tuple[int, ...], int]] = []
+    for start, length in _runs(base, own):
         gram = tuple(base[start : start + WINDOW])
         nth = own[gram].index(start)
         starts = tuple([place[gram][nth] for place in places])
         length = _agreeing(middles, starts, length)
         run = base[start : start + length]
-        constant = _significant(run) or (placed and _in_place(run, starts, taken, middles))
-        if constant and _in_order(taken, starts, length):
-            taken.append((starts, length))
-    taken.sort()
-    return _grown(middles, taken)
+        significant = _significant(run)
+        if (significant or _in_place(run, starts, fine, middles)) and _in_order(fine, starts, length):
+            fine.append((starts, length))
+        if significant and _in_order(coarse, starts, length):
+            coarse.append((starts, length))
+    found = _grown(middles, sorted(fine))
+    return found, found if fine == coarse else _grown(middles, sorted(coarse))
+
+
+def _landmarks(base: Sequence[str], middles: Sequence[Sequence[str]]) -> tuple[_Places, list[_Places]]:
+    """Where the windows are that all middles have equally often, and not too often: in one, and in each of them."""
+    wanted = set(_grams(base))
+    for middle in middles:
+        # Unrelated calls have little in common: after a few of them nothing is left, and the others need no look.
+        wanted.intersection_update(_grams(middle))
+        if not wanted:
+            return {}, []
+    places = [_windows(middle, wanted) for middle in middles]
+    own = {
+        gram: at
+        for gram, at in _windows(base, wanted).items()
+        if len(at) <= MAX_REPEATS and all(len(place[gram]) == len(at) for place in places)
+    }
+    return own, places
 
 
 def _grown(middles: Sequence[Sequence[str]], taken: Sequence[tuple[tuple[int, ...], int]]) -> list[str]:
@@ -125,19 +143,18 @@ def _same(middles: Sequence[Sequence[str]], at: Sequence[int], floor: Sequence[i
     return len({middle[place] for middle, place in zip(middles, at, strict=True)}) == 1
 
 
-def _grams(text: Sequence[str]) -> list[tuple[str, ...]]:
-    return list(zip(*(text[i:] for i in range(WINDOW)), strict=False))
+def _grams(text: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return zip(*(text[i:] for i in range(WINDOW)), strict=False)
 
 
-def _windows(text: Sequence[str], wanted: set[tuple[str, ...]]) -> dict[tuple[str, ...], list[int]]:
-    at: dict[tuple[str, ...], list[int]] = {}
-    for index, gram in enumerate(_grams(text)):
-        if gram in wanted:
-            at.setdefault(gram, []).append(index)
+def _windows(text: Sequence[str], wanted: set[tuple[str, ...]]) -> _Places:
+    at: _Places = {}
+    for index, gram in [(index, gram) for index, gram in enumerate(_grams(text)) if gram in wanted]:
+        at.setdefault(gram, []).append(index)
     return at
 
 
-def _runs(base: Sequence[str], steady: set[tuple[str, ...]]) -> list[tuple[int, int]]:
+def _runs(base: Sequence[str], steady: Collection[tuple[str, ...]]) -> list[tuple[int, int]]:
     """(start, length) of maximal runs of steady windows, those with most words first."""
     runs: list[tuple[int, int]] = []
     for index, gram in enumerate(_grams(base)):

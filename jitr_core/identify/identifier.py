@@ -14,7 +14,7 @@ from .miner import Miner, Proposal
 from .pool import Pool, pooled
 from .refine import Refiner, core, supersedes, widened_template
 from .template import Key, Shape, TemplateIndex, fit, key_of, make_template, roles_of, to_match
-from .text import prompt_text
+from .text import join_prompt, prompt_text
 
 if TYPE_CHECKING:
     from .meaning import Found, Meaning
@@ -38,6 +38,8 @@ class Learned:
         placed: earlier calls that belong to a task now, as (call id, match).
         merged: tasks that turned out to be one, as (id that is gone, id that survives).
         found: freely worded tasks that are new; their templates are in `created` as well.
+        parted: the template that proved to serve two jobs; the first of `created` is the new task's then, another one
+            the old task's. None if there is none.
     """
 
     match: Match | None = None
@@ -45,6 +47,7 @@ class Learned:
     placed: list[tuple[str, Match]] = field(default_factory=list)
     merged: list[tuple[str, str]] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
+    parted: Template | None = None
 
 
 class Identifier:
@@ -67,7 +70,7 @@ class Identifier:
         self,
         templates: Iterable[Template] = (),
         *,
-        min_calls: int = 8,
+        min_calls: int = 7,
         max_pool: int = 10_000,
         max_pool_chars: int = 64_000_000,
         max_tasks: int = 10_000,
@@ -93,6 +96,14 @@ class Identifier:
         if found is not None:
             return to_match(*found)
         return self.meaning.match(call) if self.meaning is not None else None
+
+    def match_anew(self, template: Template, slots: Slots) -> Match | None:
+        """The match of a call that was recognised by a template earlier, with what is known now."""
+        roles = roles_of(template.literals)
+        if roles is None:
+            return None
+        found = self._index.find_prompt((key_of(template), roles), join_prompt(template.literals, slots))
+        return to_match(*found) if found is not None else None
 
     def templates(self) -> list[Template]:
         """All known templates, oldest first."""
@@ -211,8 +222,9 @@ class Identifier:
         self._keep(template)
         learned.created.append(template)
         hard = core(template.literals) or template.literals
-        # The quickest test first: this goes through the whole pool.
-        here = [(number, call) for number, call in self._pool.calls.items() if call.prompt.startswith(hard[0])]
+        # The quickest test first: this may go through the whole pool.
+        candidates = self._pool.starting(hard[0])
+        here = [(number, call) for number, call in candidates.items() if call.prompt.startswith(hard[0])]
         here = [(n, call) for n, call in here if (call.key, call.roles) == shape and fit(hard, call.prompt) is not None]
         for _, call in here:
             if fit(template.literals, call.prompt) is None and self._refiner.find(shape, call.prompt) == template.id:
@@ -272,6 +284,7 @@ class Identifier:
         self._kinds.forget(template.id)
         self._answers.forget(template.task)
         learned.created += created
+        learned.parted = template
         return True
 
     def _merge(self, gone: str, survivor: str, learned: Learned) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import Slots
-from .align import common_literals
+from .align import literal_choices
 from .pool import Chain, Pool, Pooled
 from .template import fit
 from .text import MESSAGE, ROLE_END, tokens, words
@@ -36,6 +36,9 @@ SHARED_TOKENS = 8
 
 EDGE = 200
 """Characters of a slot value in which these tokens are looked for."""
+
+NEAR = 72
+"""Characters in which they are looked for first: mostly they are there."""
 
 MIN_DISTINCT = 0.5
 """Smallest share of different prompts, in [0, 1], where there are fewer than `min_calls` different ones."""
@@ -138,10 +141,9 @@ class Miner:
             return Proposal((call.prompt,), tuple(members))
         if len(prompts) < self._min_calls and len(prompts) < MIN_DISTINCT * len(members):
             return None
-        cut = [self._pool.calls[other].tokens() for other in prompts.values()]
-        fine = common_literals(cut)
+        cut = [self._pool.tokens(other) for other in prompts.values()]
         # Inputs written by a formula share words as well: what these part is alike, taken as a whole it is not.
-        for literals in dict.fromkeys((fine, common_literals(cut, placed=False))):
+        for literals in literal_choices(cut):
             if self._enough(call, literals, prompts, len(members), trusted):
                 fitting = tuple([n for n in members if fit(literals, self._pool.calls[n].prompt) is not None])
                 return Proposal(literals, fitting)
@@ -155,7 +157,7 @@ class Miner:
         if len(fits) < len(prompts):
             return False
         if not trusted:
-            return self._convincing(call, literals, fits, size, self._common_lines(prompts.values()))
+            return self._convincing(call, literals, fits, size, prompts.values())
         says = any(words(piece) for literal in literals for piece in _bodies(literal))
         return says and _alike(literals, fits, strict=False) <= MAX_ALIKE
 
@@ -167,7 +169,7 @@ class Miner:
         return sum(not some.isdisjoint(keys) for keys in lines) / len(lines)
 
     def _convincing(
-        self, call: Pooled, literals: Sequence[str], fits: Sequence[Slots], size: int, lines: float
+        self, call: Pooled, literals: Sequence[str], fits: Sequence[Slots], size: int, numbers: Iterable[int]
     ) -> bool:
         """Whether the literals of a bucket of calls are a template, the calls' inputs being what they are."""
         instructions, labels = self._evidence(
@@ -175,10 +177,12 @@ class Miner:
         )
         if instructions:
             return _alike(literals, fits, strict=False) <= MAX_ALIKE
-        if len(fits) < self._min_calls or max(_alike(literals, fits, strict=True), lines) > MAX_ALIKE_LABELLED:
+        if len(fits) < self._min_calls or _alike(literals, fits, strict=True) > MAX_ALIKE_LABELLED:
             return False
         few = labels >= 2 and len(literals) == 2 and not _starts_open(literals)
-        return few or (labels >= 1 and size >= LABEL_CALLS)
+        if not few and (labels < 1 or size < LABEL_CALLS):
+            return False
+        return self._common_lines(numbers) <= MAX_ALIKE_LABELLED
 
     def _evidence(self, literals: Sequence[str], start_depth: int, end_depth: int) -> tuple[int, int]:
         """What speaks against unrelated requests having these literals in common.
@@ -288,22 +292,34 @@ def _alike(literals: Sequence[str], fits: Sequence[Slots], *, strict: bool) -> f
         counted = list(dict.fromkeys(values)) if field and not strict else list(values)
         if len(counted) == 1:
             continue
-        starts = [_edge(value[:EDGE], start=True, field=field or opens) for value in counted]
-        ends = [_edge(value[-EDGE:], start=False, field=True) for value in counted]
+        starts = [_first_tokens(value, field=field or opens) for value in counted]
+        ends = [_last_tokens(value) for value in counted]
         alike = max(_repeated(starts), _repeated(ends))
         worst = max(worst, alike if field or opens else alike * WORDING_WEIGHT)
     return worst
 
 
-def _edge(value: str, *, start: bool, field: bool) -> tuple[str, ...]:
-    solid = [token for token in tokens(value) if token == "\n" or not token.isspace()]
-    if not start:
-        return tuple([token for token in solid if token != "\n"][-SHARED_TOKENS:])
+def _first_tokens(value: str, *, field: bool) -> tuple[str, ...]:
+    """The first `SHARED_TOKENS` tokens of a slot value, blanks and line ends left out."""
+    solid = _solid(tokens(value[:NEAR])[: -1 if len(value) > NEAR else None])
+    if len(value) > NEAR and len(solid) - solid.count("\n") < SHARED_TOKENS:
+        solid = _solid(tokens(value[:EDGE]))
     if not field:
         # The rest of a sentence that the slot began in is wording, not input: "into German:", "into French:".
-        stop = next((place for place, token in enumerate(solid[:SHARED_TOKENS]) if token in ":\n"), None)
-        solid = solid[:stop]
+        solid = solid[: next((place for place, token in enumerate(solid) if token in ":\n"), None)]
     return tuple([token for token in solid if token != "\n"][:SHARED_TOKENS])
+
+
+def _last_tokens(value: str) -> tuple[str, ...]:
+    """The last `SHARED_TOKENS` tokens of a slot value, blanks and line ends left out."""
+    solid = _solid(tokens(value[-NEAR:])[len(value) > NEAR :])
+    if len(value) > NEAR and len(solid) - solid.count("\n") < SHARED_TOKENS:
+        solid = _solid(tokens(value[-EDGE:]))
+    return tuple([token for token in solid if token != "\n"][-SHARED_TOKENS:])
+
+
+def _solid(cut: Sequence[str]) -> list[str]:
+    return [token for token in cut if token == "\n" or not token.isspace()]
 
 
 def _repeated(values: Sequence[tuple[str, ...]]) -> float:

@@ -31,6 +31,12 @@ equal places (winnowing: Schleimer, Wilkerson, Aiken, SIGMOD 2003)."""
 PHRASE_REACH = (60, 120)
 """Tokens from the start and from the end of the last message in which phrases are looked for."""
 
+OPENING = 24
+"""Characters of a prompt under which it is found by its start."""
+
+MAX_CUT = 500_000
+"""Characters of prompts whose tokens are kept: the same calls are compared again and again."""
+
 _MASK = (1 << 64) - 1
 _PRIME = 0x9E3779B97F4A7C15
 
@@ -68,10 +74,6 @@ class Pooled:
     starts: Chain
     ends: Chain
     inner: tuple[tuple[int, int], ...]
-
-    def tokens(self) -> list[list[str]]:
-        """Tokens of each message."""
-        return mining_tokens(self.prompt)
 
 
 def pooled(call_id: str, key: Key, roles: tuple[str, ...], prompt: str) -> Pooled:
@@ -152,6 +154,9 @@ class Pool:
         self.buckets: dict[int, list[int]] = {}
         self.due: dict[int, int] = {}
         self.chars = 0
+        self._openings: dict[str, dict[int, Pooled]] = {}
+        self._cut: OrderedDict[int, list[list[str]]] = OrderedDict()
+        self._cut_chars = 0
         self._next = 0
 
     def __len__(self) -> int:
@@ -163,6 +168,7 @@ class Pool:
         self._next += 1
         self.calls[number] = call
         self.chars += len(call.prompt)
+        self._openings.setdefault(call.prompt[:OPENING], {})[number] = call
         self._descend(call.starts, number, ends=False)
         self._descend(call.ends, number, ends=True)
         for key, _ in call.inner:
@@ -187,10 +193,16 @@ class Pool:
 
     def remove(self, number: int) -> None:
         """Take a call out; unknown numbers are ignored."""
-        call = self.calls.pop(number, None)
+        call = self.calls.get(number)
         if call is None:
             return
+        self._forget_cut(number)
+        del self.calls[number]
         self.chars -= len(call.prompt)
+        opening = self._openings[call.prompt[:OPENING]]
+        del opening[number]
+        if not opening:
+            del self._openings[call.prompt[:OPENING]]
         for key in (*call.starts.keys, *call.ends.keys, *(key for key, _ in call.inner)):
             bucket = self.buckets.get(key)
             if bucket is not None and number in bucket:
@@ -198,6 +210,29 @@ class Pool:
                 if not bucket:
                     del self.buckets[key]
                     self.due.pop(key, None)
+
+    def starting(self, text: str) -> dict[int, Pooled]:
+        """Calls by number, oldest first, among which are all whose prompts start so."""
+        return self.calls if len(text) < OPENING else self._openings.get(text[:OPENING], {})
+
+    def tokens(self, number: int) -> list[list[str]]:
+        """Tokens of each message of a call."""
+        cut = self._cut.get(number)
+        if cut is not None:
+            self._cut.move_to_end(number)
+            return cut
+        prompt = self.calls[number].prompt
+        cut = mining_tokens(prompt)
+        if len(prompt) <= MAX_CUT:
+            self._cut[number] = cut
+            self._cut_chars += len(prompt)
+            while self._cut_chars > MAX_CUT:
+                self._forget_cut(next(iter(self._cut)))
+        return cut
+
+    def _forget_cut(self, number: int) -> None:
+        if self._cut.pop(number, None) is not None:
+            self._cut_chars -= len(self.calls[number].prompt)
 
     def size(self, key: int) -> int:
         """How many calls share a part."""

@@ -1,21 +1,21 @@
 """The part of the store that changes which calls make up a task: merging, splitting, declaring.
 
 delta is spent once over everything that is ever released for a call. Hence a task that takes in another one goes on at
-the later of their next attempts, a task that is split off at that of the one it came from, and a release serves on only
-where all templates it was certified on stay together.
+the later of their next attempts, a task that is split off or parted at that of the one it came from, and a release
+serves on only where all it was certified on stays together.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from ..errors import StoreError
-from ..types import Declaration, Task
+from ..types import Declaration, Match, Slots, Task, Template
 from . import rows
 from .database import Database
 from .parts import attempts_made, entry, regrouped, survivors
@@ -25,12 +25,14 @@ from .schema import observations as o
 __all__ = ["Regrouping"]
 
 _STARTS = ("rollback", "restart", "purge")
+_PAGE = 2_000
 
 
 class Regrouping:
-    """Merges, splits and declarations; a part of `Store`. Every change raises `Store.version`."""
+    """Merges, splits, partings and declarations; a part of `Store`. Every change raises `Store.version`."""
 
     _database: Database
+    _content_hash: Callable[[Slots], str]
 
     def merge_tasks(self, gone: str, survivor: str, *, by_hand: bool = False) -> bool:
         """Moves the calls and templates of a task to another one that does the same job.
@@ -121,6 +123,70 @@ class Regrouping:
                 for each in (task, new.id):
                     self._restart(connection, each, start["row"], start["attempts"])
 
+    def part_template(
+        self, parted: str, created: Sequence[Template], new: Task, place: Callable[[str, Slots], Match | None]
+    ) -> bool:
+        """Gives calls of a template that proved to serve two jobs templates of their own, with all their labels.
+
+        A release serves on only if no call that goes was there before it: what is left was never measured alone.
+
+        Args:
+            parted: id of the template. It stays with its task, and so does what fits none of the new ones.
+            created: the new templates: the first is the new task's, another one the old task's.
+            new: the task to be.
+            place: where a call belongs now, by the id of its template and its input; None if it stays where it is.
+
+        Returns:
+            Whether it is done, perhaps by another process. The user's decisions are never undone: then it is not.
+        """
+        with self._database.write(notify=True) as connection:
+            task = connection.execute(select(templates.c.task).where(templates.c.id == parted)).scalar()
+            row = _row(connection, task) if task is not None else None
+            if row is None or row.decided or row.state == "paused":
+                return False
+            known = _row(connection, new.id)
+            if known is not None:
+                return known.merged_into is None
+            index, start = attempts_made(connection, row.id), _began(connection, row.id)
+            born = {"id": new.id, "name": rows.storable(new.name), "created": self._database.clock()}
+            kept = {"app": row.app, "tenant": row.tenant, "forgone": index, "state": "observing", "reason": ""}
+            connection.execute(tasks.insert(), {**born, **kept})
+            owners = {template.id: new.id if template is created[0] else row.id for template in created}
+            stored = set(connection.execute(select(templates.c.id).where(templates.c.id.in_(owners))).scalars())
+            for template in [template for template in created if template.id not in stored]:
+                connection.execute(templates.insert(), {**rows.template_row(template), "task": owners[template.id]})
+            moved = self._replace(connection, row.id, place, owners)
+            regrouped(connection)
+            _update(connection, row.id, regroupings=row.regroupings + 1)
+            withdrawn = _withdraw_mixed(connection, row, moved)
+            self._note(connection, "part", row.id, new=new.id, template=parted, withdrawn=withdrawn)
+            if start is not None:
+                for each in (row.id, new.id):
+                    self._restart(connection, each, start["row"], start["attempts"])
+        return True
+
+    def _replace(
+        self, connection: Connection, task: str, place: Callable[[str, Slots], Match | None], owners: dict[str, str]
+    ) -> dict[str, int]:
+        """Moves calls of a task to other templates; the first row that each template lost."""
+        first: dict[str, int] = {}
+        names = ("task", "template", "slots", "input_hash")
+        update = o.update().where(o.c.n == bindparam("row")).values({name: bindparam(f"new_{name}") for name in names})
+        page = select(o.c.n, o.c.template, o.c.slots).where(o.c.task == task, o.c.kept).order_by(o.c.n).limit(_PAGE)
+        after = -1
+        while found := connection.execute(page.where(o.c.n > after)).all():
+            after = found[-1].n
+            changes = []
+            for each in found:
+                match = place(each.template, tuple(json.loads(each.slots)))
+                if match is not None and match.template in owners and match.template != each.template:
+                    columns = {**rows.placement(match, self._content_hash), "task": owners[match.template]}
+                    changes.append({"row": each.n, **{f"new_{name}": columns[name] for name in names}})
+                    first.setdefault(each.template, each.n)
+            if changes:
+                connection.execute(update, changes)
+        return first
+
     def declare_task(self, task: Task, declaration: Declaration) -> None:
         """Stores a task the user knows before its first call, and how its calls are recognised."""
         with self._database.write(notify=True) as connection:
@@ -202,6 +268,32 @@ def _served_after(connection: Connection, going: Row[Any], staying: Row[Any]) ->
         if row.state == "paused":
             values |= {"state": "paused", "reason": row.reason}
     return values
+
+
+def _withdraw_mixed(connection: Connection, row: Row[Any], moved: dict[str, int]) -> list[str]:
+    """Withdraws releases that were certified on templates while calls were theirs that are no more.
+
+    Args:
+        connection: within the transaction.
+        row: the task.
+        moved: the first such call's row by template.
+
+    Returns:
+        Ids of the releases.
+    """
+    asked = select(o.c.release, func.min(o.c.n)).where(o.c.release.is_not(None)).group_by(o.c.release)
+    began = {release: n for release, n in connection.execute(asked)}
+    mixed = []
+    for release in connection.execute(select(releases).where(releases.c.task == row.id)).all():
+        certified = json.loads(release.templates) or list(moved)
+        lost = [moved[template] for template in certified if template in moved]
+        if release.state != "withdrawn" and lost and min(lost) < began.get(release.id, min(lost) + 1):
+            mixed.append(release.id)
+    connection.execute(releases.update().where(releases.c.id.in_(mixed)).values(state="withdrawn"))
+    if row.active_release in mixed:
+        reason = "one of its templates proved to serve two jobs: certified for both together"
+        _update(connection, row.id, active_release=None, state="observing", reason=reason)
+    return mixed
 
 
 def _divide_releases(connection: Connection, row: Row[Any], new: str, moved: frozenset[str]) -> None:
