@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .config import state_folder
-from .equivalence import EXACT
+from .equivalence import EXACT, RULES
 from .errors import CallLogError, ConfigError, JITRError
 from .settings import configured_url, load_settings
 
@@ -65,7 +65,7 @@ def replay(
     compute_usd_per_hour: ComputePrice = 0.05,
     calls_per_day: Annotated[float | None, typer.Option(help="Traffic, to date the break-even.")] = None,
     families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
-    equivalence: Annotated[str, typer.Option(help="When a free text counts as the LLM's, such as chrf:0.6.")] = EXACT,
+    equivalence: Annotated[str, typer.Option(help=f"When a free text counts as the LLM's: {RULES}.")] = EXACT,
     generators: Annotated[str, typer.Option(help="Base models to tune text generators of, by commas.")] = "",
 ) -> None:
     """What would JITR have saved on these calls? Nothing is sent anywhere."""
@@ -73,13 +73,9 @@ def replay(
 
     from .config import FAMILIES, Policy
 
-    policy = Policy(
-        target=target,
-        delta=delta,
-        families=tuple(families.split(",")) if families else FAMILIES,
-        equivalence=equivalence,
-        generators=tuple(filter(None, generators.split(","))),
-    )
+    names = tuple(families.split(",")) if families else FAMILIES
+    bases = tuple(filter(None, generators.split(",")))
+    policy = Policy(target=target, delta=delta, families=names, equivalence=equivalence, generators=bases)
     run_replay(
         calls,
         policy=policy,
@@ -234,19 +230,14 @@ def unignore(task: TaskName, url: Url = DEFAULT_URL) -> None:
 
 
 @tasks_app.command("compare")
-def compare(
-    task: TaskName,
-    rule: Annotated[str, typer.Argument(help="exact, normalised, chrf:0.6, rouge-l:0.7 or embedding:0.9.")],
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Say when an answer of a task counts as the LLM's: exactly, or nearly."""
+def compare(task: TaskName, rule: Annotated[str, typer.Argument(help=RULES)], url: Url = DEFAULT_URL) -> None:
+    """Say when an answer of a task counts as the LLM's."""
     from . import manage
-    from .equivalence import said
 
     with _open(url) as store:
         found = manage.find_task(store, task)
         manage.compare_by(store, found, rule)
-    typer.echo(f"{found.name}: its answers are compared by {said(rule)}.")
+    typer.echo(f"{found.name}: its answers are compared by {rule}.")
 
 
 @tasks_app.command("declare")
