@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor, audit_share
-from .equivalence import Equivalence, honours, said
+from .equivalence import Equivalence
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, supersedes, task_name
@@ -86,7 +86,6 @@ class Background:
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
     _rules: dict[str, Equivalence] = field(default_factory=dict)
-    _promising_less: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.freely = Freely(self.store, self.pipeline)
@@ -311,7 +310,9 @@ class Background:
         table: dict[str, LoadedRelease] = {}
         active = {each.id: self.store.active_release(each.id) for each in tasks if each.state == "active"}
         found = [
-            (task, release) for task, release in active.items() if release and self._promises_enough(task, release)
+            (task, release)
+            for task, release in active.items()
+            if release and self.pipeline.promises_enough(task, release)
         ]
         before = self.router.loaded()
         # A generator takes seconds to load: it comes last, and the others do not wait for it.
@@ -325,17 +326,6 @@ class Background:
                 table[task] = replace(loaded, templates=_answerable(release, templates, joined))
         self.router.load(table)
         self._version = version
-
-    def _promises_enough(self, task: str, release: Release) -> bool:
-        """Whether a release was certified by the rule that counts now, or by a stricter one."""
-        wanted = self.pipeline.rule(task)
-        if honours(release.certificate.equivalence, wanted):
-            return True
-        if release.id not in self._promising_less:
-            self._promising_less.add(release.id)
-            was = said(release.certificate.equivalence)
-            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, said(wanted))
-        return False
 
     def _load(self, release: Release) -> LoadedRelease | None:
         from .pipeline import rule_at_work

@@ -18,12 +18,26 @@ from typing import Any
 
 from .errors import ConfigError, MissingExtraError
 
-__all__ = ["EXACT", "Equivalence", "canonical", "equivalence", "equivalent", "honours", "own_rule", "said"]
+__all__ = [
+    "EXACT",
+    "RULES",
+    "Equivalence",
+    "canonical",
+    "equivalence",
+    "equivalent",
+    "honours",
+    "own_rule",
+    "said",
+    "storable",
+]
 
 _log = logging.getLogger("jitr")
 
 EXACT = "exact"
 """The rule that counts unless another is chosen, and always for labels and fields."""
+
+RULES = "exact, normalised, chrf:0.6, rouge-l:0.7 or embedding:0.9"
+"""Examples of all rules but the user's own."""
 
 _MEASURES = {"chrf": "chrF", "rouge-l": "ROUGE-L", "embedding": "embedding similarity"}
 _OWN = "own:"
@@ -129,6 +143,17 @@ def honours(promised: str, wanted: str) -> bool:
     return name == other and bound >= least
 
 
+def storable(rule: str) -> str:
+    """The rule, if a state may name it: never a function, as that would have data say which code is run.
+
+    Raises:
+        ConfigError: there is no such rule, or it is a function.
+    """
+    if rule.startswith(_OWN):
+        raise ConfigError("a function is named in code or settings only.", hint="Write JITR(equivalence=…).")
+    return equivalence(rule).rule
+
+
 def own_rule(function: Callable[[str, str], bool], *, elsewhere: bool) -> str:
     """The rule of a function of the user's.
 
@@ -164,8 +189,7 @@ def _read(rule: str) -> tuple[str, float]:
     if name not in _MEASURES or not 0 < bound <= 1:
         raise ConfigError(
             f"{rule!r} is no equivalence.",
-            hint="Write exact, normalised, chrf:0.6, rouge-l:0.7, embedding:0.9 (bounds are in (0, 1]) or "
-            "own:module:function.",
+            hint=f"Write {RULES} (bounds are in (0, 1]), or own:module:function.",
         )
     return name, bound
 

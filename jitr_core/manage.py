@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import state_folder
-from .equivalence import equivalence, honours, said
+from .equivalence import honours, said, storable
 from .errors import ConfigError
 from .freely import forget
 from .identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
@@ -232,10 +232,7 @@ def compare_by(store: Store, task: Task, rule: str) -> None:
     Raises:
         ConfigError: there is no such rule, or it is a function, which no state may name.
     """
-    if rule.startswith("own:"):
-        raise ConfigError("a function is named in code or settings only.", hint="Write JITR(equivalence=…).")
-    equivalence(rule)
-    store.record("equivalence", task.id, {"rule": rule})
+    store.record("equivalence", task.id, {"rule": storable(rule)})
     active = store.active_release(task.id)
     if active is not None and not honours(active.certificate.equivalence, rule):
         store.activate(task.id, None, f"agreement now counts by {said(rule)}: to be certified anew")

@@ -8,13 +8,13 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .certify import Refusal, better, certify, next_attempt
 from .collect import build_dataset
-from .equivalence import EXACT, Equivalence, equivalence, honours
+from .equivalence import EXACT, Equivalence, equivalence, honours, said
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
 from .outlook import look_ahead
@@ -70,6 +70,7 @@ class Pipeline:
     seed: int = 0
     owner: str = "jitr"
     progress: Progress | None = None
+    _told: set[str] = field(default_factory=set)
 
     def missing(self, task: Task) -> int:
         """Calls the task still has to see before its next attempt; 0 if it is due."""
@@ -87,6 +88,16 @@ class Pipeline:
         if own is not None:
             return str(own.details["rule"])
         return self.policy.equivalence if free_text else EXACT
+
+    def promises_enough(self, task_id: str, release: Release) -> bool:
+        """Whether a release was certified by the rule that counts now, or by a stricter one; logs once that not."""
+        was, wanted = release.certificate.equivalence, self.rule(task_id)
+        if honours(was, wanted):
+            return True
+        if release.id not in self._told:
+            self._told.add(release.id)
+            _log.warning("release %s agrees by %s, not by %s: not served", release.id, said(was), said(wanted))
+        return False
 
     def _start(self, task_id: str) -> _Start:
         """Where the task's present begins: after what last made its labels void, a rollback by audits or a merge.
@@ -125,7 +136,7 @@ class Pipeline:
         began = time.perf_counter()
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
         active = in_place = self.store.active_release(task.id)
-        if active is not None and not honours(active.certificate.equivalence, self.rule(task.id)):
+        if active is not None and not self.promises_enough(task.id, active):
             active = None  # it promised something else and serves nobody
         start = self._start(task.id)
         examples = self.store.examples(task.id, self.policy.max_examples, after=start.row)

@@ -7,19 +7,16 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..equivalence import EXACT
+from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
 from ..settings import load_settings
 from .models import models_app
 from .options import DEFAULT_URL, Calls, ComputePrice, PriceModel, Seed, TaskName, Url, open_state
 from .tasks import tasks_app
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["app", "exit_code", "main"]
 
@@ -48,7 +45,7 @@ def replay(
     compute_usd_per_hour: ComputePrice = 0.05,
     calls_per_day: Annotated[float | None, typer.Option(help="Traffic, to date the break-even.")] = None,
     families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
-    equivalence: Annotated[str, typer.Option(help="When a free text counts as the LLM's, such as chrf:0.6.")] = EXACT,
+    equivalence: Annotated[str, typer.Option(help=f"When a free text counts as the LLM's: {RULES}.")] = EXACT,
     generators: Annotated[str, typer.Option(help="Base models to tune text generators of, by commas.")] = "",
 ) -> None:
     """What would JITR have saved on these calls? Nothing is sent anywhere."""
@@ -56,13 +53,9 @@ def replay(
 
     from ..config import FAMILIES, Policy
 
-    policy = Policy(
-        target=target,
-        delta=delta,
-        families=tuple(families.split(",")) if families else FAMILIES,
-        equivalence=equivalence,
-        generators=tuple(filter(None, generators.split(","))),
-    )
+    names = tuple(families.split(",")) if families else FAMILIES
+    bases = tuple(filter(None, generators.split(",")))
+    policy = Policy(target=target, delta=delta, families=names, equivalence=equivalence, generators=bases)
     run_replay(
         calls,
         policy=policy,

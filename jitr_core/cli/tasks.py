@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..equivalence import RULES
 from ..errors import ConfigError
 from .options import DEFAULT_URL, AsJson, TaskName, Url, open_state
 
@@ -116,19 +117,14 @@ def unignore(task: TaskName, url: Url = DEFAULT_URL) -> None:
 
 
 @tasks_app.command("compare")
-def compare(
-    task: TaskName,
-    rule: Annotated[str, typer.Argument(help="exact, normalised, chrf:0.6, rouge-l:0.7 or embedding:0.9.")],
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Say when an answer of a task counts as the LLM's: exactly, or nearly."""
+def compare(task: TaskName, rule: Annotated[str, typer.Argument(help=RULES)], url: Url = DEFAULT_URL) -> None:
+    """Say when an answer of a task counts as the LLM's."""
     from .. import manage
-    from ..equivalence import said
 
     with open_state(url) as store:
         found = manage.find_task(store, task)
         manage.compare_by(store, found, rule)
-    typer.echo(f"{found.name}: its answers are compared by {said(rule)}.")
+    typer.echo(f"{found.name}: its answers are compared by {rule}.")
 
 
 @tasks_app.command("declare")

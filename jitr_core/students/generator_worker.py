@@ -142,7 +142,8 @@ class GeneratorWorker:
             try:
                 self.load(adapter)
             except ArtifactError as error:
-                _log.error("the worker of the generators: %s", error)
+                if not self._closed:
+                    _log.error("the worker of the generators: %s", error)
             finally:
                 self._reviving = False
 
