@@ -188,8 +188,9 @@ class Pipeline:
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
         if report.refusal:
             return None
-        attempts = self.store.attempts(task.id) + 1
-        report.outlook = look_ahead(result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy)
+        if result.curve:
+            attempts = self.store.attempts(task.id) + 1
+            report.outlook = look_ahead(result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy)
         use = dataset.sampled if result.held is None else dataset.sampled & result.held[dataset.group]
         confidence = result.confidence[dataset.group][use]
         correct = _agreement(result, dataset, use, rule)
