@@ -86,7 +86,7 @@ def score(log: Path, decisions: Path, seconds: float) -> Run:
             calls += 1
             if decision["decision"] == "replacement":
                 replaced += 1
-                agreed += canonical(decision["answer"]) == canonical(record.answer)
+                agreed += canonical(decision["answer"]) == canonical(record.said)
                 one_off += is_one_off
     return Run(calls, replaced, agreed, one_off, seconds)
 
@@ -111,8 +111,8 @@ def cache(log: Path, seed: int) -> Run:
         prompt = json.dumps([dict(m) for m in record.messages], sort_keys=True)
         if prompt in known:
             replaced += 1
-            agreed += canonical(known[prompt]) == canonical(record.answer)
-        known.setdefault(prompt, record.answer)
+            agreed += canonical(known[prompt]) == canonical(record.said)
+        known.setdefault(prompt, record.said)
     return Run(len(records), replaced, agreed, 0, 0.0)
 
 

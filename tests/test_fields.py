@@ -18,7 +18,7 @@ from jitr_core.forms import fits
 from jitr_core.identify import answer_space
 from jitr_core.search import search_fields
 from jitr_core.structured import Style, nested, structured
-from jitr_core.students import BaseModels, load_student
+from jitr_core.students import BaseModels, HashingModel, load_student
 from jitr_core.students.copier import CopyBench
 from jitr_core.students.spans import FORMS, copies, tokens
 from jitr_core.types import Example, Form
@@ -187,6 +187,21 @@ def test_an_artifact_serves_what_was_saved_and_none_that_was_changed(composed, t
     part.write_text(part.read_text() + " ")
     with pytest.raises(ArtifactError):
         load_student(tmp_path / "artifact", BaseModels())
+
+
+def test_an_input_is_embedded_once_for_all_fields(tmp_path):
+    encoder = HashingModel("e")
+    models = BaseModels(tmp_path / "cache", encoder=encoder)
+    policy = Policy(families=("encoder",))
+    student = search_fields(dataset(reviews(80)), policy=policy, base_models=models).fit()
+    student.save(tmp_path / "artifact")
+    loaded = load_student(tmp_path / "artifact", models)
+    assert (loaded.family, loaded.base_model) == ("fields", "e") and len(loaded.parts) > 3
+    inputs = [x for x, _ in reviews(5, seed=5)]
+    expected = [student.predict_one(x) for x in inputs]
+    before = encoder.calls
+    assert [loaded.predict_one(x) for x in inputs] == expected
+    assert encoder.calls - before == len(inputs)
 
 
 def test_fields_that_never_came_together_are_not_given_together():

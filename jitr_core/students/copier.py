@@ -83,10 +83,13 @@ class Copier:
         reading = Reading.of([each], self.length, numbers=self.numbers)
         if not len(reading.first):
             return Copied(None, 0.0, 0.0, False)
-        sums = np.zeros((len(each.tokens), _ROLES))
-        for i, names in enumerate(each.features):
-            columns = [self.vocabulary[name] for name in names if name in self.vocabulary]
-            sums[i] = self.weights[columns].sum(axis=0)
+        columns: list[int] = []
+        edges = [0]
+        for names in each.features:
+            columns += [self.vocabulary[name] for name in names if name in self.vocabulary]
+            edges.append(len(columns))
+        added = np.concatenate([np.zeros((1, _ROLES)), np.cumsum(self.weights[columns], axis=0)])
+        sums = added[edges[1:]] - added[edges[:-1]]
         times = _times(each, reading, self.known)
         return _best(
             _Spans.of(reading).scores(sums, self.lengths, _known(times) @ self.whole), reading, times, self.form

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ class Bag(NamedTuple):
     counts: NDArray[np.int64]
 
 
+@lru_cache(maxsize=8)  # the parts of a student of fields read the same input one after the other
 def normalise(text: str) -> str:
     r"""The text as students read it: NFKC, casefolded, white space collapsed, at most `MAX_CHARS` characters.
 
@@ -57,7 +59,7 @@ def normalise(text: str) -> str:
 
 
 def bag(slots: Sequence[str], kind: str, max_chars: int = MAX_CHARS) -> Bag:
-    """Features of an input, each slot's apart from the others'.
+    """Features of an input, each slot's apart from the others'; not to be written into.
 
     Args:
         slots: normalised texts (see `normalise`).
@@ -65,6 +67,11 @@ def bag(slots: Sequence[str], kind: str, max_chars: int = MAX_CHARS) -> Bag:
             its edges included).
         max_chars: characters of each slot that count.
     """
+    return _bag(tuple(slots), kind, max_chars)
+
+
+@lru_cache(maxsize=8)
+def _bag(slots: tuple[str, ...], kind: str, max_chars: int) -> Bag:
     parts = [_mixed(_SLOT_HASHES[kind](slot[:max_chars]), 2 * i + 1) for i, slot in enumerate(slots)]
     hashes = np.concatenate(parts) if parts else np.zeros(0, np.uint64)
     hashes.sort()
