@@ -129,7 +129,9 @@ def cross_fitted(crossed: Crossed, labels: np.ndarray) -> dict:
 
 
 def mean_interval(values: list[float]) -> str:
-    """Mean ± half the 95% t-interval over seeds."""
+    """Mean ± half the 95% t-interval over seeds; of one seed its value."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
     half = T95.get(len(values) - 1, 1.96) * np.std(values, ddof=1) / len(values) ** 0.5
     return f"{np.mean(values):.3f} ± {half:.3f}"
 
