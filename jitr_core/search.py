@@ -212,10 +212,11 @@ class _Search:
         tried = {}
         for i, recipe in enumerate(recipes):
             self._tell(f"{recipe.name} on {bench.n} inputs", i / len(recipes))
-            began = time.perf_counter()
-            crossed = bench.crossed(recipe)
-            report = self.reports[recipe.name]
-            report.seconds += time.perf_counter() - began
+            began, report = time.perf_counter(), self.reports[recipe.name]
+            try:
+                crossed = bench.crossed(recipe)
+            finally:  # what was given up took its time as well
+                report.seconds += time.perf_counter() - began
             report.agreement = float(np.mean(crossed.chosen == bench.classes.labels))
             tried[recipe.name] = crossed
         return tried
