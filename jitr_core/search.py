@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from .config import Policy
 from .errors import JITRError, TrainingError
+from .students.finalists import tuner_for
 from .students.text import MAX_CHARS
 from .students.training import Bench, Classes, Crossed
-from .students.tuning import Plan, Settings, Tuner, plan
+from .students.tuning import Tuner
 from .types import CandidateReport
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ _BETTER = 2.0  # … from which an expensive candidate is clearly better than th
 _CHEAP_S = 60.0  # estimated seconds of embedding up to which nothing has to be shown
 _TOKEN_S = 1.3e-4  # MiniLM, int8, one core: seconds a token; an estimate, so that decisions do not hang on the clock
 _MAX_TOKENS = 128
-_FEWEST_CERTIFIED = 150  # calls above a threshold that a certificate takes at the least, at 0.95 with errors among them
 _CHARS_PER_TOKEN = 4
 
 
@@ -254,12 +254,7 @@ class _Search:
             lambda: bench.fit(chosen),
         )
 
-    def _tune(
-        self,
-        bench: Bench,
-        tried: dict[str, Crossed],
-        recipes: list[CandidateRecipe],
-    ) -> dict[str, Crossed]:
+    def _tune(self, bench: Bench, tried: dict[str, Crossed], recipes: list[CandidateRecipe]) -> dict[str, Crossed]:
         """What candidates with a tuned encoder do, if tuning one pays; if not, their reports say why.
 
         Args:
@@ -267,48 +262,30 @@ class _Search:
             tried: what the other candidates did there.
             recipes: candidates with a tuned encoder.
         """
-        if not recipes:
+        encoder = self.models.get(recipes[0].base or "") if recipes else None
+        if encoder is None:
             return {}
-        everything = np.ones(len(self.dataset.group), bool)
-        covered = [hindsight(*self._calls(crossed, everything), self.policy.target) for crossed in tried.values()]
         tokens = [_tokens(" ".join(texts)) for texts in bench.texts]
-        why = plan(tokens, len(self.classes.answers), max(covered, default=0.0))
         try:
-            encoder = self.models.get(recipes[0].base or "")
-            if isinstance(why, Plan) and encoder is not None:
-                settings = Settings(epochs=why.epochs)
-                bench.tuner = Tuner(
-                    encoder,
-                    bench.texts,
-                    bench.classes.labels,
-                    self.folds,
-                    settings,
-                    why.examples,
-                    self.seed,
-                    self._tell,
-                    lambda scored, scores: self._promising(scored, scores, tried),
-                )
+            found = tuner_for(
+                bench,
+                encoder,
+                list(tried.values()),
+                lambda crossed, some: hindsight(*self._calls(crossed, some[self.dataset.group]), self.policy.target),
+                tokens=tokens,
+                calls=int(self.dataset.sampled.sum()),
+                seed=self.seed,
+                progress=self._tell,
+            )
+            if isinstance(found, Tuner):
+                bench.tuner = found
                 return self._try(bench, recipes)
+            why = found
         except JITRError as error:
             why = str(error)
         for recipe in recipes:
-            self.reports[recipe.name].note = str(why)
+            self.reports[recipe.name].note = why
         return {}
-
-    def _promising(self, scored: NDArray[np.bool_], scores: NDArray[np.float32], tried: dict[str, Crossed]) -> str:
-        """Why tuning more encoders is not worth it, judged by the inputs that one has scored; "" if it is."""
-        if not tried:  # there is nothing else
-            return ""
-        calls = scored[self.dataset.group]
-        own = Crossed(scores.argmax(axis=1), scores.max(axis=1).astype(np.float64), np.zeros(len(scores)))
-        found = hindsight(*self._calls(own, calls), self.policy.target)
-        rival = max((hindsight(*self._calls(c, calls), self.policy.target) for c in tried.values()), default=0.0)
-        if found <= rival:
-            return f"{found:.0%} of the calls could be answered as promised, without tuning {rival:.0%}"
-        total = int(self.dataset.sampled.sum())
-        if found * total < _FEWEST_CERTIFIED:
-            return f"{found:.0%} of {total} calls could be answered as promised, too few to show it"
-        return ""
 
     def _best(
         self, tried: dict[str, Crossed], recipes: list[CandidateRecipe], held: NDArray[np.bool_] | None = None

@@ -185,8 +185,8 @@ def dataset(some):
 @pytest.fixture
 def eager(monkeypatch):
     """Tuning is always worth it, and takes no longer than a test may."""
-    monkeypatch.setattr("jitr_core.search.plan", lambda *_: Plan(1_000, 1, 1.0))
-    monkeypatch.setattr("jitr_core.search.Settings", lambda epochs: replace(QUICK, epochs=3))
+    monkeypatch.setattr("jitr_core.students.finalists.plan", lambda *_: Plan(1_000, 1, 1.0))
+    monkeypatch.setattr("jitr_core.students.finalists.Settings", lambda epochs: replace(QUICK, epochs=3))
 
 
 def reasons(found):
