@@ -137,8 +137,8 @@ def test_the_adapter_is_one_that_peft_loads_over_the_base(made, tiny):
             hidden = model(**ids).last_hidden_state[0].mean(0)
         logits = (hidden / hidden.norm()).numpy() @ student.tuned.weight + student.tuned.bias
         expected = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
-        apart.append(np.abs(student.tuned.scores((text,)) - expected).max())
-    assert np.median(apart) < 0.1 and max(apart) < 0.5
+        apart.append(np.abs(np.exp(student.tuned.scores((text,))) - np.exp(expected)).max())
+    assert np.median(apart) < 0.05 and max(apart) < 0.3  # the error of int8, in a network so small
     together = student.tuned.scores(("w1 good", "w2"))
     assert np.array_equal(together, student.tuned.scores(("w1 good [SEP] w2",)))  # how slots are read together
 

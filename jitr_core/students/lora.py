@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class _Tuning:
         import torch
 
         self.settings, self.seed = Settings(**job["settings"]), int(job["seed"])
+        self.paced_by = int(job["paced_by"])
         torch.manual_seed(self.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # bf16 only where the device computes in it; on a CPU without it, it is many times slower than fp32.
@@ -125,29 +127,28 @@ class _Tuning:
             [{"params": adapter, "lr": s.rate}, {"params": self.head.parameters(), "lr": s.head_rate}],
             weight_decay=s.decay,
         )
-        steps = s.epochs * math.ceil(len(rows) / s.batch)
+        steps = s.epochs * math.ceil(min(len(rows), self.paced_by) / s.batch)
         warm = max(1, round(_WARM_UP * steps))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
         )
         rng = np.random.default_rng(self.seed)
-        step = 0
-        for _ in range(s.epochs):
-            for batch in _batches(rows, [len(self.ids[i]) for i in rows], s.batch, rng):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                    logits = self.head(self._embed(batch, states) * _SCALE)
-                wanted = torch.as_tensor(self.labels[batch], device=self.device)
-                loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
-                if not bool(torch.isfinite(loss)):
-                    raise TrainingError("tuning the encoder diverged.", hint="The teacher serves on.")
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(adapter, _CLIP)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                schedule.step()
-                step += 1
-                if step % 10 == 0:
-                    tell(step / steps)
+        lengths = [len(self.ids[i]) for i in rows]
+        passes = (_batches(rows, lengths, s.batch, rng) for _ in range(s.epochs))
+        for step, batch in enumerate(islice(chain.from_iterable(passes), steps), start=1):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                logits = self.head(self._embed(batch, states) * _SCALE)
+            wanted = torch.as_tensor(self.labels[batch], device=self.device)
+            loss = torch.nn.functional.cross_entropy(logits.float(), wanted)
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError("tuning the encoder diverged.", hint="The teacher serves on.")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(adapter, _CLIP)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            schedule.step()
+            if step % 10 == 0:
+                tell(step / steps)
 
     def _start_head(self, rows: NDArray[np.intp]) -> None:
         """Begin with the frequency of each class: rare ones must not cost the first steps."""
