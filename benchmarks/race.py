@@ -1,7 +1,8 @@
 """Search is cheap: among many base models, the search's choice and time against evaluating every candidate in full.
 
 python benchmarks/race.py trec banking77-gpt4    # some ten minutes of one core
-python benchmarks/race.py --luck                 # what choosing among equal base models costs: simulated, a minute
+python benchmarks/race.py --luck                 # what choosing among equal base models costs: simulated, some minutes
+python benchmarks/race.py banking77-gpt4 --alike # how alike the candidates of one search are right and wrong
 python benchmarks/race.py trec --rank            # which cheap score ranks base models best: LogME or the linear probe
 
 Base models: MiniLM, MiniLM cut to some layers, MiniLM's shape with random weights (see bases.py), MiniLM's token
@@ -173,8 +174,11 @@ def rank(name: str, models: BaseModels, seed: int, sizes: tuple[int, ...] = (100
             print(f"| {name} | {size} | {way} | {tau:.2f} | {lost:.3f} | {seconds[way]:.2f} |", flush=True)
 
 
-def luck(draws: int = 2000, n: int = 1000, models: int = 8, agreement: float = 0.949) -> None:
-    """What choosing the best of equal base models costs: any release is wrong here, at a target of 0.95, delta 0.05."""
+def luck(alike: float, draws: int = 2000, n: int = 1000, models: int = 8, agreement: float = 0.949) -> None:
+    """What choosing the best of equal models costs: any release is wrong here, at a target of 0.95, delta 0.05.
+
+    `alike` is the share of inputs on which all models are right or wrong together.
+    """
     rng = np.random.default_rng(0)
     released = {
         "chosen by all inputs": 0,
@@ -184,7 +188,7 @@ def luck(draws: int = 2000, n: int = 1000, models: int = 8, agreement: float = 0
     }
     for _ in range(draws):
         folds = rng.integers(FOLDS, size=n)
-        right = rng.random((models, n)) < agreement
+        right = np.where(rng.random(n) < alike, rng.random(n) < agreement, rng.random((models, n)) < agreement)
         confidence = rng.random((models, n))
         tried = {
             str(i): Crossed(np.zeros(n, np.intp), confidence[i], np.where(right[i], -0.1, -2.5)) for i in range(models)
@@ -199,7 +203,20 @@ def luck(draws: int = 2000, n: int = 1000, models: int = 8, agreement: float = 0
             found = certify(confidence[chosen, at], right[chosen, at], target=0.95, delta=0.05)
             released[way] += not isinstance(found, Refusal)
     for way, count in released.items():
-        print(f"| {way} | {count / draws:.3f} |")
+        print(f"| {alike} | {way} | {count / draws:.3f} |")
+
+
+def likeness(name: str, models: BaseModels, size: int) -> None:
+    """How alike candidates are right and wrong, cross-fitted: mean correlation of all pairs, and of the best four's."""
+    texts = load(name)
+    inputs = [(normalise(text),) for text in texts.pool[:size]]
+    folds = np.random.default_rng(0).integers(FOLDS, size=len(inputs))
+    bench = Bench(inputs, Classes.of(texts.pool_labels[: len(inputs)], 300), folds, models)
+    tried = [bench.crossed(recipe) for recipe in candidates(FAMILIES, paired=False)]
+    right = np.array([crossed.chosen == bench.classes.labels for crossed in tried], float)
+    best = right[np.argsort(right.mean(axis=1))[-4:]]
+    means = [(np.corrcoef(rows).sum() - len(rows)) / (len(rows) * (len(rows) - 1)) for rows in (right, best)]
+    print(f"| {name} | {len(inputs)} | {means[0]:.2f} | {means[1]:.2f} |")
 
 
 def main() -> None:
@@ -211,12 +228,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=3_000, help="inputs to learn from, at most")
     parser.add_argument("--bases", nargs="*", default=[*CUTS, *RANDOM], help="cut and random base models to take part")
     parser.add_argument("--luck", action="store_true")
+    parser.add_argument("--alike", action="store_true")
     options = parser.parse_args()
     if options.luck:
-        luck()
+        for alike in (0.0, 0.5, 0.8):
+            luck(alike)
     with tempfile.TemporaryDirectory() as scratch:
         cache = options.cache or Path(scratch)
         for name in options.sets:
+            if options.alike:
+                likeness(name, BaseModels(), options.size)
+                continue
             models = prepared(cache, options.bases)
             if options.rank:
                 rank(name, models, options.seed)

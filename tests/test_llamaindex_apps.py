@@ -45,11 +45,11 @@ def jitr(tmp_path):
 
 
 class Clerk(Teacher):
-    """Sorts by a word, and replies in words of its own."""
+    """Sorts by a word, and replies in words that are no copy of the message."""
 
     def _text(self, asked, kwargs):
         text = super()._text(asked, kwargs)
-        return text if "You sort" in self.asked[-1][0] else f"Dear customer, about {asked[-1].content}"
+        return text if "You sort" in self.asked[-1][0] else f"Dear customer, about {asked[-1].content[::-1]}"
 
 
 class Sorted(Event):

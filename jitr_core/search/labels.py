@@ -1,11 +1,11 @@
 """Search: which small model agrees with the teacher best? A race of base models, successive halving, cross-selection.
 
 Of several base models of a kind the best is found first, by a probe on small, growing samples, cross-fitted like the
-choice below. Candidates on it are
-then compared on growing samples of the inputs, cheapest first. One that is clearly worse is dropped; one
-whose base model would be expensive to run on the next sample must also be clearly better than those that cost
-nothing. Survivors are cross-fitted on all inputs, and the choice among them is cross-fitted too: the inputs of a fold
-are decided by the candidate that did best on the other folds, so that choosing costs no error probability.
+choice below. Candidates on it are then compared on growing samples of the inputs, cheapest first. One that is clearly
+worse is dropped; one whose base model would be expensive to run on the next sample must also be clearly better than
+those that cost nothing. Survivors are cross-fitted on all inputs, encoders are tuned where that promises more, and the
+choice is cross-fitted too: the inputs of a fold are decided by the candidate that did best on the other folds, so that
+choosing costs no error probability.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class _Search:
         return replace(bound, name=name)
 
     def _race(self, kind: Kind) -> Bracket:
-        """Races of the base models of a kind by their probes, see `jitr_core.students.bracket`."""
+        """Races of the base models of a kind by their probes, see `jitr_core.search.bracket`."""
         keys = sorted(self._usable(kind), key=lambda key: self.models.facts(key).multiplications or 0)
         bracket = Bracket(keys)
         for size in SIZES:
