@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from jitr_core.students.sources import find_source
+from jitr_core.base_models.sources import find_source
 
 CUTS = {
     "cut-0": (0,),

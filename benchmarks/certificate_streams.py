@@ -153,7 +153,7 @@ class Searched:
     """A real call log in a random order; the student is what the project's own search finds and trains."""
 
     def __init__(self, rows: list[tuple[str, str]], families: tuple[str, ...], seed: Sequence[int]) -> None:
-        from jitr_core.students import BaseModels
+        from jitr_core.base_models import BaseModels
 
         order = np.random.default_rng(seed).permutation(len(rows))
         self._rows, self._seed = [rows[i] for i in order], seed[-1]

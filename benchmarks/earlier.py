@@ -12,10 +12,10 @@ import numpy as np
 from transfer import mean_interval, remembering, score
 from transfer_data import load
 
+from jitr_core.base_models import BaseModels
+from jitr_core.base_models.models import BaseModel
 from jitr_core.config import Policy
 from jitr_core.search import FOLDS, search
-from jitr_core.students import BaseModels
-from jitr_core.students.base_models import BaseModel
 from jitr_core.students.recipes import CandidateRecipe, HeadRecipe, candidates
 from jitr_core.students.training import Bench, Classes
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from jitr_core.base_models import BaseModels
 from jitr_core.calllog import read_calls
 from jitr_core.certify import Refusal, certify
 from jitr_core.collect import build_dataset
@@ -28,7 +29,6 @@ from jitr_core.config import Policy
 from jitr_core.equivalence import equivalent
 from jitr_core.forms import fits
 from jitr_core.search import search_fields
-from jitr_core.students import BaseModels
 from jitr_core.types import Example, Form
 
 PRODUCTS = "product-json-oa-mine-gpt4.jsonl.gz"

@@ -24,8 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from jitr_core.base_models import BaseModels
 from jitr_core.config import FAMILIES
-from jitr_core.students import BaseModels, LinearStudent
+from jitr_core.students import LinearStudent
 from jitr_core.students.recipes import candidates
 from jitr_core.students.training import Bench, Classes
 

@@ -25,12 +25,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from scipy.stats import beta
 
+from jitr_core.base_models import BaseModels
 from jitr_core.certify import Refusal, certify
 from jitr_core.collect import build_dataset
 from jitr_core.config import FAMILIES, Policy
 from jitr_core.search import SearchResult, search
 from jitr_core.search.judge import hindsight
-from jitr_core.students import BaseModels
 from jitr_core.students.text import normalise
 from jitr_core.students.training import Classes
 from jitr_core.students.tuned import TunedEncoder

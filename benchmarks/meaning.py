@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from wording import WordModel, stream
 
+from jitr_core.base_models import BaseModels
 from jitr_core.identify import Identifier, identify_stream
 from jitr_core.identify.meaning import Meaning
-from jitr_core.students import BaseModels
 from jitr_core.types import Call
 from jitr_core.vectors import MemoryIndex
 

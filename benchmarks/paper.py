@@ -20,9 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from transfer import remembering, score
 from transfer_data import Texts, load
 
+from jitr_core.base_models import BaseModels
 from jitr_core.config import Policy
 from jitr_core.search import search
-from jitr_core.students import BaseModels
 
 LABELS_A_SECOND = 13.0
 STEP, LENGTH, BATCH, RATE, EPOCHS = "imdb-gold", 256, 32, 2e-5, 3
@@ -69,7 +69,7 @@ def finetuned(texts: Texts, labels: int, seed: int) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from jitr_core.students.sources import find_source
+    from jitr_core.base_models.sources import find_source
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)

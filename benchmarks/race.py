@@ -25,12 +25,12 @@ from scipy.stats import kendalltau
 from transfer import FAMILIES, Remembering, score
 from transfer_data import load, shared
 
+from jitr_core.base_models import BaseModels
+from jitr_core.base_models.prepare import add
 from jitr_core.certify import Refusal, certify
 from jitr_core.config import Policy
 from jitr_core.search import FOLDS, search
 from jitr_core.search.bracket import HALVES, Bracket, half_of
-from jitr_core.students import BaseModels
-from jitr_core.students.prepare import add
 from jitr_core.students.recipes import PROBES, candidates
 from jitr_core.students.text import normalise
 from jitr_core.students.training import Bench, Classes, Crossed

@@ -25,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from easy import write_log
 from tiny_bases import calls, messages, write_base
 
+from jitr_core.base_models import BaseModels
 from jitr_core.certify import Certificate, certify
 from jitr_core.config import Policy
 from jitr_core.equivalence import equivalence, said
 from jitr_core.search.text import _crossed
-from jitr_core.students import BaseModels, load_student
+from jitr_core.students import load_student
 from jitr_langchain.replay import replay
 
 LOGS = ("translate-de-en-gpt4", "positive-reframing-chatgpt")

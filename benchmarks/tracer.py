@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from jitr_core import Policy
+from jitr_core.base_models import BaseModels
 from jitr_core.calllog import CallRecord, call_of, read_calls
 from jitr_core.certify import Refusal, certify
 from jitr_core.collect import build_dataset
 from jitr_core.identify import Identifier, content_hash
 from jitr_core.search import search
-from jitr_core.students import BaseModels
 from jitr_core.types import Example, Slots
 
 LOGS = (("banking77-gpt4", 2_000), ("imdb-gpt35", 750))

@@ -20,11 +20,12 @@ import numpy as np
 from transfer_data import SETS, Texts, load
 
 from jitr_core import search as search_module
+from jitr_core.base_models import BaseModels
+from jitr_core.base_models.models import BaseModel
 from jitr_core.config import Policy
 from jitr_core.search import search
 from jitr_core.search.judge import half_errors, hindsight
-from jitr_core.students import BaseModels, LinearStudent
-from jitr_core.students.base_models import BaseModel
+from jitr_core.students import LinearStudent
 from jitr_core.students.recipes import candidates
 from jitr_core.students.text import normalise
 from jitr_core.students.training import Bench, Crossed

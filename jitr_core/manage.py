@@ -20,10 +20,10 @@ from .identify import Decisions, join_prompt, key_of, pattern, prompt_text, supe
 from .types import GIVEN, Declaration, Task, Template
 
 if TYPE_CHECKING:
+    from .base_models import BaseModels
     from .config import Policy
     from .pipeline import Pipeline
     from .store import Store
-    from .students import BaseModels
     from .types import SearchReport
 
 __all__ = [
@@ -364,8 +364,8 @@ def pipeline(
         seed: drives splits and training.
         base_models: pretrained models at hand; by default those in the policy's cache folder.
     """
+    from .base_models import BaseModels
     from .pipeline import Pipeline
-    from .students import BaseModels
 
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     folder = state_folder(url) / "artifacts"

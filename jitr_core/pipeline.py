@@ -24,11 +24,12 @@ from .types import Certificate, Example, Release, SearchReport, Task
 if TYPE_CHECKING:
     import numpy as np
 
+    from .base_models import BaseModels
     from .collect import Dataset
     from .config import Policy
     from .search import SearchResult
     from .store import Store
-    from .students import BaseModels, Student
+    from .students import Student
 
 __all__ = ["Pipeline", "rule_at_work"]
 
@@ -251,7 +252,7 @@ class Pipeline:
         Calls with a label were learnt from: there the cross-fitted confidence speaks. The others the student has not
         seen.
         """
-        from .students.files import verify_folder
+        from .files import verify_folder
 
         try:
             verify_folder(Path(active.path))

@@ -217,9 +217,9 @@ def run_replay(
         CallLogError: a log is malformed; nothing has been written then.
         ConfigError: no price list knows `price_model`.
     """
+    from jitr_core.base_models import BaseModels
     from jitr_core.pipeline import rule_at_work
     from jitr_core.report import ReplayView
-    from jitr_core.students import BaseModels
 
     rule = rule_at_work(policy.equivalence, BaseModels(policy.cache_dir), prepare=True)
     prices = checked_prices(price_model)

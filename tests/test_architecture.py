@@ -30,6 +30,7 @@ SHARED = {
     "structured",
     "forms",
     "files",
+    "base_models",
     "integration",
     "prices",
     "observe",

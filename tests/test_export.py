@@ -9,9 +9,10 @@ from test_cli import run
 from test_engine import POLICY, serve, trained, url
 
 from jitr_core import JITR
+from jitr_core.base_models import BaseModels
 from jitr_core.errors import ArtifactError, ConfigError
 from jitr_core.export import export
-from jitr_core.students import BaseModels, load_student
+from jitr_core.students import load_student
 
 
 def test_an_export_loads_and_tells_what_it_rests_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from easy import write_log
 from typer.testing import CliRunner
 
 from jitr_core import Policy, cli
+from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.collect import build_dataset
 from jitr_core.equivalence import equivalent
 from jitr_core.errors import ArtifactError, TrainingError
@@ -18,7 +19,7 @@ from jitr_core.forms import fits
 from jitr_core.identify import answer_space
 from jitr_core.search import search_fields
 from jitr_core.structured import Style, nested, structured
-from jitr_core.students import BaseModels, HashingModel, load_student
+from jitr_core.students import load_student
 from jitr_core.students.copier import CopyBench
 from jitr_core.students.spans import FORMS, copies, tokens
 from jitr_core.types import Example, Form

@@ -23,14 +23,15 @@ from langchain_core.language_models import FakeListChatModel
 from tiny_bases import calls, messages, write_base
 
 from jitr_core import JITR, Answer, ArtifactError, Call, Policy, TrainingError
+from jitr_core.base_models import BaseModels
 from jitr_core.certify import Certificate, certify
 from jitr_core.collect import build_dataset
 from jitr_core.equivalence import equivalence
+from jitr_core.files import MANIFEST
 from jitr_core.search import SearchResult, search_text
 from jitr_core.search.judge import hindsight
-from jitr_core.students import BaseModels, load_student
+from jitr_core.students import load_student
 from jitr_core.students.answerers import Generator
-from jitr_core.students.files import MANIFEST
 from jitr_core.students.generator_worker import GeneratorWorker, shared_worker
 from jitr_core.students.text_student import TextStudent
 from jitr_core.types import Example

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from test_search import WORDS, dataset, easy
 
+from jitr_core.base_models import BaseModels, HashingModel
+from jitr_core.base_models.catalog import POOL, Facts, prepared_folder, prepared_models
+from jitr_core.base_models.prepare import add
+from jitr_core.base_models.sources import locate
 from jitr_core.config import Policy
 from jitr_core.errors import ArtifactError, TrainingError
 from jitr_core.search import search
-from jitr_core.students import BaseModels, HashingModel, load_student
-from jitr_core.students.catalog import POOL, Facts, prepared_folder, prepared_models
-from jitr_core.students.prepare import add
-from jitr_core.students.sources import locate
+from jitr_core.students import load_student
 from jitr_core.students.training import Bench
 
 
@@ -150,7 +151,7 @@ def test_work_seconds_and_memory_are_budgets_that_leave_the_cheap_candidates(tmp
 @pytest.fixture
 def no_torch(monkeypatch) -> None:
     """Nothing can be prepared in a child process."""
-    monkeypatch.setattr("jitr_core.students.model_store._run_prepare", lambda folder, *options, tell: "no torch here")
+    monkeypatch.setattr("jitr_core.base_models.store._run_prepare", lambda folder, *options, tell: "no torch here")
 
 
 def test_a_folder_is_added_once_and_takes_part(tmp_path: Path, no_torch) -> None:
@@ -254,7 +255,7 @@ def test_a_wanted_model_that_cannot_be_had_is_told_and_asked_for_once(tmp_path: 
         runs.append(options)
         return "it is not there" if "--add" in options else "no torch here"
 
-    monkeypatch.setattr("jitr_core.students.model_store._run_prepare", prepare)
+    monkeypatch.setattr("jitr_core.base_models.store._run_prepare", prepare)
     models = BaseModels(tmp_path, wanted=("some/model",))
     for _ in range(2):
         found = run(easy(150), models)

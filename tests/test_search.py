@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.collect import build_dataset
 from jitr_core.config import Policy
 from jitr_core.errors import TrainingError
 from jitr_core.search import search
 from jitr_core.search.judge import hindsight
-from jitr_core.students import BaseModels, HashingModel, load_student
+from jitr_core.students import load_student
 from jitr_core.types import Example
 
 WORDS = [f"w{i}" for i in range(150)]
@@ -137,7 +138,7 @@ def test_comparing_two_texts_is_learnt_from_their_likeness(base_models):
 
 
 def test_without_base_models_lexical_stands_alone_and_the_others_say_why(tmp_path, monkeypatch):
-    monkeypatch.setattr("jitr_core.students.model_store._run_prepare", lambda folder, **options: "no torch here")
+    monkeypatch.setattr("jitr_core.base_models.store._run_prepare", lambda folder, **options: "no torch here")
     found = run(easy(150), BaseModels(tmp_path))
     assert found.chosen is not None and found.chosen.startswith("lexical")
     assert {c.note for c in found.candidates if c.family == "encoder"} == {"no torch here"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_bases import messages
 
+from jitr_core.base_models import BaseModels
 from jitr_core.certify import Certificate, certify
 from jitr_core.collect import Dataset, build_dataset
 from jitr_core.config import Policy
@@ -17,7 +18,7 @@ from jitr_core.errors import TrainingError
 from jitr_core.search import SearchResult, search_text
 from jitr_core.search.judge import hindsight
 from jitr_core.search.text import _crossed
-from jitr_core.students import BaseModels, load_student
+from jitr_core.students import load_student
 from jitr_core.types import Example, Slots
 
 

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.errors import ArtifactError
-from jitr_core.students import BaseModels, HashingModel, load_student
+from jitr_core.students import load_student
 from jitr_core.students.recipes import CandidateRecipe, candidates
 from jitr_core.students.training import Bench, Classes
 
@@ -142,7 +143,7 @@ def test_the_words_of_an_answer_speak_for_it(tmp_path):
 def test_predicting_loads_neither_sklearn_nor_torch_nor_scipy(base_models, tmp_path):
     bench(texts(40), base_models).fit(recipe("lexical")).save(tmp_path / "artifact")
     code = (
-        "import sys; from jitr_core.students import BaseModels, load_student; "
+        "import sys; from jitr_core.base_models import BaseModels; from jitr_core.students import load_student; "
         f"s = load_student({str(tmp_path / 'artifact')!r}, BaseModels('nowhere')); s.predict_one(('w1 w2 good',)); "
         "sys.exit(str({'sklearn', 'torch', 'transformers', 'scipy', 'onnxruntime'} & set(sys.modules) or ''))"
     )

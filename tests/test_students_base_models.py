@@ -6,11 +6,11 @@ import sqlite3
 import numpy as np
 import pytest
 
+from jitr_core.base_models import BaseModels, HashingModel, TokenTable
+from jitr_core.base_models.catalog import default_cache_dir, prepared_folder
+from jitr_core.base_models.embeddings import EmbeddingCache
+from jitr_core.base_models.models import OnnxEncoder
 from jitr_core.errors import ArtifactError, MissingExtraError
-from jitr_core.students import BaseModels, HashingModel, TokenTable
-from jitr_core.students.base_models import OnnxEncoder
-from jitr_core.students.catalog import default_cache_dir, prepared_folder
-from jitr_core.students.embedding_cache import EmbeddingCache
 
 
 def test_each_text_is_embedded_once_per_machine(tmp_path):
@@ -55,7 +55,7 @@ def test_the_embedding_cache_is_bounded_and_can_be_purged(tmp_path):
 
 
 def test_without_the_extra_nothing_is_prepared_and_the_note_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("jitr_core.students.model_store.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("jitr_core.base_models.store.importlib.util.find_spec", lambda name: None)
     models = BaseModels(tmp_path)
     assert models.get("encoder") is None
     assert 'pip install "jitr[offline]"' in models.prepare()
@@ -66,7 +66,7 @@ def test_a_failed_preparation_is_told_and_not_tried_again(tmp_path, monkeypatch)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     runs = []
     monkeypatch.setattr(
-        "jitr_core.students.model_store._run_prepare", lambda folder, **options: runs.append(1) or "it failed"
+        "jitr_core.base_models.store._run_prepare", lambda folder, **options: runs.append(1) or "it failed"
     )
     models = BaseModels(tmp_path / "cache")
     assert models.prepare() == models.prepare() == "it failed"
@@ -85,7 +85,7 @@ def prepared(tmp_path_factory):
     pytest.importorskip("onnx")
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from jitr_core.students.prepare import prepare
+    from jitr_core.base_models.prepare import prepare
 
     folder = tmp_path_factory.mktemp("tiny")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", *(f"##{c}" for c in "abcdefghij")]
@@ -124,7 +124,7 @@ def test_of_a_long_text_its_beginning_and_its_end_count(prepared):
 def test_inputs_longer_than_the_models_own_limit_are_cut_to_it(prepared, tmp_path):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from jitr_core.students.prepare import add
+    from jitr_core.base_models.prepare import add
 
     source = tmp_path / "short"
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -161,7 +161,7 @@ def test_a_changed_base_model_is_refused(prepared, tmp_path):
 
 
 def test_offline_without_a_package_names_the_extra(monkeypatch):
-    from jitr_core.students import sources
+    from jitr_core.base_models import sources
 
     monkeypatch.delenv("JITR_ENCODER", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.collect import build_dataset
 from jitr_core.config import Policy
 from jitr_core.errors import ArtifactError, MissingExtraError, TrainingError
 from jitr_core.search import search
-from jitr_core.students import BaseModels, HashingModel, load_student, tuning
+from jitr_core.students import load_student, tuning
 from jitr_core.students.lora import run_job
 from jitr_core.students.recipes import candidates
 from jitr_core.students.training import Bench, Classes
@@ -110,7 +111,7 @@ def test_a_tuned_student_learns_is_saved_and_answers_alike_when_loaded(made, bas
 
 def test_what_serves_needs_no_base_model_and_no_torch(made, tmp_path):
     code = (
-        "import sys; from jitr_core.students import BaseModels, load_student; "
+        "import sys; from jitr_core.base_models import BaseModels; from jitr_core.students import load_student; "
         f"s = load_student({str(made[2])!r}, BaseModels({str(tmp_path)!r})); s.predict_one(('w1 w2 w3 good',)); "
         "sys.exit(str({'torch', 'transformers', 'peft'} & set(sys.modules) or ''))"
     )

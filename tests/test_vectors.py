@@ -10,9 +10,9 @@ import pytest
 from wording import WordModel, stream
 
 from jitr_core import Policy, manage
+from jitr_core.base_models import BaseModels
 from jitr_core.engine import JITR
 from jitr_core.store import Store
-from jitr_core.students import BaseModels
 from jitr_core.types import Answer, Call, Decision, Match
 from jitr_core.vectors import ChromaIndex, MemoryIndex, open_index
 

@@ -191,8 +191,8 @@ def train(
 def export(task: TaskName, folder: Annotated[Path, typer.Argument(metavar="DIR")], url: Url = DEFAULT_URL) -> None:
     """Copy a task's replacement to a new folder, with a model card."""
     from .. import manage
+    from ..base_models import BaseModels
     from ..export import export as copy
-    from ..students import BaseModels
 
     with open_state(url) as store:
         copy(store, manage.find_task(store, task), folder, BaseModels(load_settings().policy.cache_dir))

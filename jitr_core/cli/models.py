@@ -68,7 +68,7 @@ def remove(name: Annotated[str, typer.Argument(help="Name or key, see `jitr mode
 
 
 def _base_models(download: bool) -> Any:
-    from ..students import BaseModels
+    from ..base_models import BaseModels
 
     policy = load_settings().policy
     return BaseModels(policy.cache_dir, download=download or policy.download)

@@ -13,8 +13,8 @@ from rich.text import Text
 from .wording import quoted, size
 
 if TYPE_CHECKING:
+    from ..base_models import BaseModels
     from ..store import Store
-    from ..students import BaseModels
 
 __all__ = ["model_facts", "show_models"]
 
@@ -29,11 +29,11 @@ def model_facts(models: BaseModels, store: Store | None) -> list[dict[str, Any]]
         store: a state whose searches tell what each was good at; None for none.
 
     Returns:
-        For each model: `key` (null where it is not at hand), the fields of `jitr_core.students.catalog.Facts`,
+        For each model: `key` (null where it is not at hand), the fields of `jitr_core.base_models.catalog.Facts`,
         `multiplications` a token, and `chosen` [{`task`, `coverage`}]: tasks whose latest search chose it, with the
         coverage expected then, in [0, 1].
     """
-    from ..students.catalog import POOL
+    from ..base_models.catalog import POOL
 
     good = _good_at(store) if store is not None else {}
     here = models.catalogue()

@@ -163,7 +163,7 @@ def _damage(store: Store, tasks: list[Task]) -> Iterator[str]:
         release = store.active_release(task.id)
         if release is None:
             continue
-        from ..students.files import verify_folder
+        from ..files import verify_folder
 
         try:
             verify_folder(Path(release.path))

@@ -31,8 +31,8 @@ from .labels import search
 from .result import FOLDS, Coverage, Progress, SearchResult
 
 if TYPE_CHECKING:
+    from ..base_models import BaseModels
     from ..collect import Dataset
-    from ..students import BaseModels
 
 __all__ = ["search_fields"]
 

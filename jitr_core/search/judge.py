@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..students.catalog import Facts
+from ..base_models.catalog import Facts
 from ..students.text import MAX_CHARS
 from ..students.training import Crossed
 

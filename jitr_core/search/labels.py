@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base_models.catalog import Kind
 from ..config import Policy
 from ..errors import ArtifactError, TrainingError
-from ..students.catalog import Kind
 from ..students.recipes import PROBES, candidates
 from ..students.training import Bench, Classes, Crossed
 from ..types import CURVE_SHARES, CandidateReport, CurvePoint
@@ -29,8 +29,8 @@ from .result import FOLDS, Coverage, Progress, SearchResult, one_thread
 from .trials import Trials
 
 if TYPE_CHECKING:
+    from ..base_models import BaseModels
     from ..collect import Dataset
-    from ..students import BaseModels
     from ..students.recipes import CandidateRecipe
 
 __all__ = ["search"]

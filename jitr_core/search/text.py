@@ -26,9 +26,9 @@ from ..types import CandidateReport
 from .result import FOLDS, Coverage, Progress, SearchResult
 
 if TYPE_CHECKING:
+    from ..base_models import BaseModels
     from ..collect import Dataset
     from ..equivalence import Equivalence
-    from ..students import BaseModels
 
 __all__ = ["search_text"]
 

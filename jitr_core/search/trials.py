@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base_models.store import BaseModels
 from ..config import Policy
 from ..errors import JITRError, TrainingError
-from ..students.model_store import BaseModels
 from ..students.recipes import CandidateRecipe
 from ..students.training import Bench, Crossed
 from ..students.tuning import Settings, Tuner, plan

@@ -1,10 +1,8 @@
-"""Students: small models trained on a teacher's answers, the base models they start from, and their artifacts."""
+"""Students: small models trained on a teacher's answers, and their artifacts."""
 
 from __future__ import annotations
 
-from .base_models import BaseModel, HashingModel, TokenTable
 from .loading import load_student
-from .model_store import BaseModels
 from .student import LinearStudent, Student
 
-__all__ = ["BaseModel", "BaseModels", "HashingModel", "LinearStudent", "Student", "TokenTable", "load_student"]
+__all__ = ["LinearStudent", "Student", "load_student"]

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base_models.models import BaseModel
+from ..files import write_folder
 from ..structured import MISSING, Path, Style
 from ..types import Slots
-from .base_models import BaseModel
 from .combine import logistic, sigmoid
 from .copier import Copied, Copier
-from .files import write_folder
 from .spans import tokens
 from .student import FORMAT, LinearStudent
 

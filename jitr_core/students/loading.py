@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..base_models.store import BaseModels
 from ..errors import ArtifactError
+from ..files import verify_folder
 from .fields import restore_fields
-from .files import verify_folder
-from .model_store import BaseModels
 from .student import FORMAT, LinearStudent, Student, restore_linear
 from .text_student import restore_text_student
 

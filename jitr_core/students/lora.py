@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base_models.prepare import write_network, write_tokenizer
 from ..errors import JITRError, MissingExtraError, TrainingError
-from .prepare import write_network, write_tokenizer
 from .tuned import joined, shortened
 from .tuning import Settings
 

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base_models.models import BaseModel
+from ..base_models.store import BaseModels
+from ..files import write_folder
 from ..types import Slots
-from .base_models import BaseModel
 from .combine import Combination
-from .files import write_folder
 from .lexical import Known, Vocabulary
-from .model_store import BaseModels
 from .ood import Gate
 from .pairs import pair_features
 from .text import normalise

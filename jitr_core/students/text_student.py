@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArtifactError
+from ..files import write_folder
 from ..types import Slots
 from .answerers import Answerer, Said, restore_answerer
 from .combine import logistic, sigmoid
-from .files import write_folder
 from .lexical import Vocabulary
 from .ood import Gate
 from .text import normalise

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base_models.store import BaseModels
 from ..errors import TrainingError
 from ..types import Slots
 from .classes import Classes
 from .combine import cross_combine, fit_combination
 from .lexical import Vocabulary
-from .model_store import BaseModels
 from .ood import Gate
 from .pairs import MAX_SLOTS, pair_features, pair_width
 from .recipes import CandidateRecipe, HeadRecipe

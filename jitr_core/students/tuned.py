@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base_models import OnnxEncoder
+from ..base_models.models import OnnxEncoder
 
 __all__ = ["ADAPTER_FILES", "TunedEncoder", "joined", "shortened"]
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base_models.models import BaseModel, OnnxEncoder
+from ..base_models.sources import find_source, locate
 from ..errors import MissingExtraError, TrainingError
-from .base_models import BaseModel, OnnxEncoder
-from .sources import find_source, locate
 from .tuned import TunedEncoder
 
 __all__ = ["Plan", "Settings", "Tuner", "plan", "source_of"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base_models import BaseModel
+from ..base_models.models import BaseModel
 from .pairs import MAX_SLOTS
 from .text import normalise
 

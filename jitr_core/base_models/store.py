@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArtifactError
-from .base_models import BaseModel, OnnxEncoder, TokenTable
+from ..files import folder_hash
 from .catalog import (
     DEFAULT_KEYS,
     POOL,
@@ -29,8 +29,8 @@ from .catalog import (
     prepared_models,
     read_facts,
 )
-from .embedding_cache import EmbeddingCache
-from .files import folder_hash
+from .embeddings import EmbeddingCache
+from .models import BaseModel, OnnxEncoder, TokenTable
 
 __all__ = ["BaseModels"]
 
@@ -85,7 +85,7 @@ class BaseModels:
         self._lock = threading.RLock()
 
     def keys(self, kind: Kind) -> list[str]:
-        """Keys of the models of a kind that are at hand, the default one first; see `jitr_core.students.catalog`."""
+        """Keys of the models of a kind that are at hand, the default one first; see `jitr_core.base_models.catalog`."""
         if self._given:
             return [key for key, (each, _) in self._given.items() if each.kind == kind]
         if kind != "generator" and not _installed("tokenizers", "onnxruntime"):
@@ -241,7 +241,7 @@ def _installed(*modules: str) -> bool:
 
 def _run_prepare(folder: Path, *options: str, tell: Callable[[], None]) -> str:
     """Run the preparation, telling every few seconds; "" if it went well, else the last line it said."""
-    command = [sys.executable, "-m", "jitr_core.students.prepare", "--cache", str(folder), *options]
+    command = [sys.executable, "-m", "jitr_core.base_models.prepare", "--cache", str(folder), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     ends = time.monotonic() + _PREPARE_TIMEOUT_S
     try:

@@ -1,6 +1,6 @@
 """Pretrained models that candidates start from: sentence encoders and static token tables.
 
-They are prepared once per machine in a child process (see `jitr_core.students.prepare`) and served here with NumPy,
+They are prepared once per machine in a child process (see `jitr_core.base_models.prepare`) and served here with NumPy,
 `tokenizers` and ONNX Runtime, one text at a time: int8 quantisation scales a whole batch by its largest activation, so
 a text's embedding would depend on its batch mates, and what is certified must be what serves.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArtifactError
-from .files import verify_folder
+from ..files import verify_folder
 
 __all__ = ["BaseModel", "HashingModel", "OnnxEncoder", "TokenTable"]
 

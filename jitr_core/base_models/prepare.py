@@ -1,4 +1,4 @@
-"""Prepare base models on this machine: `python -m jitr_core.students.prepare [--cache DIR] [--add SOURCE]`.
+"""Prepare base models on this machine: `python -m jitr_core.base_models.prepare [--cache DIR] [--add SOURCE]`.
 
 Exports sentence encoders to ONNX with int8 weights, distils from the default one a static token table, and copies the
 tables of Model2Vec folders. Needs the extra `train`; runs in a process of its own, because torch is slow to load and
@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArtifactError, JITRError, MissingExtraError
-from .base_models import BaseModel, OnnxEncoder, TokenTable
+from ..files import write_folder
 from .catalog import Facts, default_cache_dir, model_key, prepared_folder, prepared_models, read_facts, write_facts
-from .files import write_folder
+from .models import BaseModel, OnnxEncoder, TokenTable
 from .sources import find_source, known_facts, locate, said, source_kind
 
 __all__ = ["add", "add_encoder", "main", "prepare", "write_network", "write_tokenizer"]
@@ -309,7 +309,7 @@ def _write_config(path: Path, config: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 if the base models are ready, else 1 with the reason on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m jitr_core.students.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m jitr_core.base_models.prepare", description=__doc__)
     parser.add_argument("--cache", type=Path, default=None, help="cache folder; default $JITR_CACHE or ~/.cache/jitr")
     parser.add_argument("--source", default=None, help="folder or hub id of the default encoder")
     parser.add_argument("--add", default=None, help="prepare this model instead: a hub id, a folder or a package")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from .files import MANIFEST
+from ..files import MANIFEST
 
 __all__ = [
     "DEFAULT_KEYS",
