@@ -19,7 +19,7 @@ from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
 from .outlook import look_ahead
 from .promote import package, remove_leftovers
-from .types import Certificate, Example, Release, SearchReport, Task
+from .types import Certificate, Release, SearchReport, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +43,19 @@ _GENERATED = 200  # … if it has to generate its answers
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a task had seen when its present began: its last row in the store, its calls, its attempts."""
+    """Where a task's present begins.
+
+    Attributes:
+        row: last row of the store whose label certifies no more.
+        calls: the task's calls up to there.
+        attempts: attempts made by then.
+        learnt: last row whose label is not even learnt from; None: the same.
+    """
 
     row: int = 0
     calls: int = 0
     attempts: int = 0
+    learnt: int | None = None
 
 
 @dataclass(slots=True)
@@ -140,9 +148,10 @@ class Pipeline:
         if active is not None and not self.promises_enough(task.id, active):
             active = None  # it promised something else and serves nobody
         start = self._start(task.id)
-        examples = self.store.examples(task.id, self.policy.max_examples, after=start.row)
-        report = SearchReport(task.id, at_label=len(examples))
-        if not force and active is not None and self._too_soon(task, examples):
+        learnt = start.row if start.learnt is None else start.learnt
+        examples = self.store.examples(task.id, self.policy.max_examples, after=learnt, fair=start.row)
+        report = SearchReport(task.id, at_label=min(self.store.labels_after(task.id, start.row), len(examples)))
+        if not force and active is not None and self._too_soon(task, report.at_label):
             report.refusal = "not searched: hardly any new labels since the last search"
             self.store.add_search(report, 0.0)
             return None
@@ -171,14 +180,14 @@ class Pipeline:
         remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
 
-    def _too_soon(self, task: Task, examples: list[Example]) -> bool:
+    def _too_soon(self, task: Task, labels: int) -> bool:
         """Whether a task that is served has too few new labels for a search to be worth its cost.
 
         The attempt is forfeited, not put off: when attempts are made may not depend on what the labels say.
         """
         searched = [s.at_label for s in self.store.searches(task.id) if s.candidates]
-        known = max((n for n in searched if n <= len(examples)), default=0)
-        return len(examples) < (1 + _NEW_LABELS) * known
+        known = max((n for n in searched if n <= labels), default=0)
+        return labels < (1 + _NEW_LABELS) * known
 
     def _search(
         self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None, kind: str

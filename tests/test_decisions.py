@@ -368,7 +368,7 @@ def test_an_attempt_that_began_before_a_split_promotes_nothing(store: Store) -> 
     assert "split meanwhile" in report.refusal and store.active_release("a") is None
 
 
-def test_after_releases_a_merge_lets_only_labels_from_now_on_count(tmp_path: Path) -> None:
+def test_after_releases_a_merge_lets_only_labels_from_now_on_certify_and_learns_from_all(tmp_path: Path) -> None:
     jitr = trained(tmp_path)
     serve(jitr, worded(easy_calls(30, seed=5), OTHER))
     jitr.close()
@@ -377,8 +377,21 @@ def test_after_releases_a_merge_lets_only_labels_from_now_on_count(tmp_path: Pat
         manage.merge(store, store.tasks())
         pipeline = manage.pipeline(store, POLICY, url(tmp_path))
         assert pipeline.missing(named(store, task.id)) == POLICY.first_attempt
-        assert not store.examples(task.id, after=pipeline._start(task.id).row)
+        start = pipeline._start(task.id)
+        assert not store.examples(task.id, after=start.row) and not store.labels_after(task.id, start.row)
+        learnt = store.examples(task.id, after=start.learnt, fair=start.row)
+        assert len(learnt) > 200 and not any(example.sampled for example in learnt)
         assert store.active_release(task.id) is not None
+
+
+def test_what_audits_contradicted_is_not_learnt_from_after_a_merge_either(store: Store) -> None:
+    saved(store, "a", "b")
+    released(store, "b", "b1")
+    assert store.withdraw("b", "r-b", "audits")
+    rolled_back = store.last_entry(("rollback",), "b").details["start"]
+    manage.merge(store, [named(store, "a"), named(store, "b")])
+    start = store.last_entry(("restart",), "a").details["start"]
+    assert start["learnt"] == rolled_back["row"] <= start["row"]
 
 
 def test_a_release_answers_no_merged_template_not_even_one_that_looks_like_a_wider_version(tmp_path: Path) -> None:

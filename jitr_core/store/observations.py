@@ -78,20 +78,27 @@ class Observations:
                 regrouped(connection)
         return moved
 
-    def examples(self, task: str, limit: int | None = None, after: int = 0) -> list[Example]:
+    def examples(self, task: str, limit: int | None = None, after: int = 0, fair: int = 0) -> list[Example]:
         """The labelled calls of a task, in the order of the stream.
 
         Args:
             task: id of the task.
             limit: if given, only the latest so many.
-            after: only calls stored after this row, see `last_row`.
+            after: only calls stored after this row.
+            fair: calls up to this row are no fair sample of the stream, whatever labelled them.
         """
         # Positions come from an index alone: the texts of unlabelled calls are never read.
         position = (func.row_number().over(order_by=o.c.n) - 1).label("seq")
         numbered = select(o.c.n, o.c.labelled, position).where(o.c.task == task).subquery()
         labelled = select(numbered.c.n, numbered.c.seq).where(numbered.c.labelled, numbered.c.n > after)
         latest = labelled.order_by(numbered.c.n.desc()).limit(limit).subquery()
-        columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit]
+        columns: list[ColumnElement[Any]] = [
+            o.c.slots,
+            o.c.answer,
+            o.c.input_hash,
+            o.c.audit,
+            (o.c.n > fair).label("fair"),
+        ]
         columns += [o.c.release, o.c.kind, o.c.reason, latest.c.seq]
         query = select(*columns).join(latest, latest.c.n == o.c.n).order_by(latest.c.n)
         with self._database.read() as connection:
@@ -111,6 +118,12 @@ class Observations:
     def label_count(self, task: str) -> int:
         """Number of labelled calls of a task; costs no more than counting those that are new since the last time."""
         return self._tally(task).labels
+
+    def labels_after(self, task: str, row: int) -> int:
+        """Number of labelled calls of a task stored after a row."""
+        query = select(func.count()).select_from(o).where(o.c.task == task, o.c.labelled, o.c.n > row)
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def call_count(self, task: str) -> int:
         """Number of calls of a task; costs no more than counting those that are new since the last time."""

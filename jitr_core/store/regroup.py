@@ -39,7 +39,7 @@ class Regrouping:
 
         Releases answer the templates they were certified on, so the survivor's goes on; where it has none, the one
         that served the other task does. Once there were releases, audits have labelled the two tasks' calls unevenly:
-        then only labels from now on count.
+        then only labels from now on certify; the others are learnt from.
 
         Args:
             gone: the task that goes; nothing happens if the two are one already.
@@ -65,7 +65,8 @@ class Regrouping:
             held = [row for row in (going, staying) if row.decided or row.state == "paused"]
             if held and not by_hand:
                 return False
-            restart = _began(connection, gone) or _began(connection, survivor) or _released(connection, gone, survivor)
+            began = _began(connection, gone), _began(connection, survivor)
+            restart = any(began) or _released(connection, gone, survivor)
             index = max(attempts_made(connection, gone), attempts_made(connection, survivor))
             moved = _ids(connection, gone)
             for table in (o, templates, declarations):
@@ -81,7 +82,8 @@ class Regrouping:
             self._note(connection, "merge", survivor, gone=gone, templates=moved, by_hand=by_hand)
             if restart:
                 last = connection.execute(select(func.coalesce(func.max(o.c.n), 0))).scalar_one()
-                self._restart(connection, survivor, last, index)
+                learnt = max(_learnt_from(start) for start in began)
+                self._restart(connection, survivor, last, index, learnt)
         return True
 
     def split_task(self, task: str, new: Task, moved: Collection[str]) -> None:
@@ -121,7 +123,7 @@ class Regrouping:
             self._note(connection, "split", task, new=new.id, templates=sorted(moved))
             if start is not None:
                 for each in (task, new.id):
-                    self._restart(connection, each, start["row"], start["attempts"])
+                    self._restart(connection, each, start["row"], start["attempts"], _learnt_from(start))
 
     def part_template(
         self, parted: str, created: Sequence[Template], new: Task, place: Callable[[str, Slots], Match | None]
@@ -162,7 +164,7 @@ class Regrouping:
             self._note(connection, "part", row.id, new=new.id, template=parted, withdrawn=withdrawn)
             if start is not None:
                 for each in (row.id, new.id):
-                    self._restart(connection, each, start["row"], start["attempts"])
+                    self._restart(connection, each, start["row"], start["attempts"], _learnt_from(start))
         return True
 
     def _replace(
@@ -213,10 +215,11 @@ class Regrouping:
                 for template in json.loads(details)["templates"]
             )
 
-    def _restart(self, connection: Connection, task: str, row: int, attempts: int) -> None:
-        """Says that labels of a task up to a row count no more."""
+    def _restart(self, connection: Connection, task: str, row: int, attempts: int, learnt: int) -> None:
+        """Says that labels of a task up to a row certify no more, and those up to another are not even learnt from."""
         before = select(func.count()).select_from(o).where(o.c.task == task, o.c.n <= row)
-        start = {"row": row, "calls": connection.execute(before).scalar_one(), "attempts": attempts}
+        calls = connection.execute(before).scalar_one()
+        start = {"row": row, "calls": calls, "attempts": attempts, "learnt": learnt}
         self._note(connection, "restart", task, start=start)
 
     def _note(self, connection: Connection, kind: str, task: str, **details: Any) -> None:
@@ -242,6 +245,11 @@ def _began(connection: Connection, task: str) -> dict[str, int] | None:
     last = connection.execute(select(ledger).where(*mine).order_by(ledger.c.n.desc()).limit(1)).first()
     start: dict[str, int] | None = json.loads(last.details).get("start") if last is not None else None
     return start
+
+
+def _learnt_from(start: dict[str, int] | None) -> int:
+    """Row after which labels are learnt from: what audits contradicted is not, what was merely labelled unevenly is."""
+    return 0 if start is None else start.get("learnt", start["row"])
 
 
 def _released(connection: Connection, *found: str) -> bool:

@@ -173,7 +173,7 @@ def example_of(row: Row[Any]) -> Example:
         answer=row.answer,
         group=row.input_hash,
         seq=row.seq,
-        sampled=row.reason != "fallback" and (row.audit if row.release is not None else True),
+        sampled=bool(row.fair) and row.reason != "fallback" and (row.audit if row.release is not None else True),
     )
 
 
