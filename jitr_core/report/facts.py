@@ -126,8 +126,15 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
         return "no calls yet"
     missing = cold_path.missing(task)
     due = f"the next search is due in {missing:,} calls" if missing else "the next search is due"
+    unlabelled = facts["calls"] - facts["replaced"] - facts["labels"]
+    if unlabelled > facts["calls"] / 2:
+        # A search learns nothing from them: whoever expects a replacement should hear of it.
+        due += (
+            f"; {unlabelled:,} of {facts['calls']:,} calls teach nothing: they ask for what no student can give "
+            "(several answers, logprobs, a choice of tools), or their texts are deleted"
+        )
     if task.state == "refused":
-        return f"not replaced: {task.reason}; {due}"
+        return f"not replaced: {task.reason.removesuffix('.')}; {due}"
     if answers["kind"] == "text" and facts["labels"]:
         return f"not replaceable as it looks: {answers['reason']}; {due}"
     if not facts["labels"]:

@@ -50,8 +50,10 @@ def usd(value: float | None) -> str:
     """
     if value is None:
         return "unknown price"
-    sign = "-" if value < 0 else ""
-    return f"{sign}${abs(value):,.2f}" if abs(value) >= 0.1 else f"{sign}${abs(value):.2g}"
+    sign, amount = "-" if value < 0 else "", abs(value)
+    if 0 < amount < 1e-4:
+        return f"{sign}${amount:.6f}"
+    return f"{sign}${amount:,.2f}" if amount >= 0.1 else f"{sign}${amount:.2g}"
 
 
 def kwh(value: float | None) -> str:
