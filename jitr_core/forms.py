@@ -8,7 +8,7 @@ from typing import Any
 
 from .types import Form
 
-__all__ = ["FORMATS", "TOOLS", "fits", "form_of"]
+__all__ = ["FORMATS", "TOOLS", "fits", "form_of", "other_than_call"]
 
 FORMATS = ("response_format", "format", "response_schema", "response_mime_type", "output_config")
 """Settings that demand JSON: providers spell `response_format` differently."""
@@ -96,6 +96,18 @@ def _format(name: str, value: Any) -> Form:
     if kind in ("text", "json_object"):
         return Form("json") if kind == "json_object" else _TEXT
     return Form("json", schema=value) if "properties" in value or "$ref" in value else _OTHER
+
+
+def other_than_call(tool: str, said: str) -> str:
+    """What is learnt where the teacher answers otherwise than by one call of a demanded tool: no student agrees.
+
+    Left out, such answers would be missing where agreement is measured.
+
+    Args:
+        tool: name of the tool.
+        said: what the teacher answered.
+    """
+    return f"no single call of {tool}: {said}"
 
 
 def fits(form: Form, answer: str | None) -> bool:

@@ -101,7 +101,7 @@ class Router:
             spent = self._clock() - start
             with self._lock:
                 self.seconds += spent
-        if ood or confidence < release.certificate.threshold:
+        if ood or not confidence >= release.certificate.threshold:  # what is no number is no confidence
             reason: Reason = "ood" if ood else "deferral"
             return Decision("teacher", reason, match, release.id, None, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import operator
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Chat
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from jitr_core.errors import ConfigError
-from jitr_core.forms import form_of
+from jitr_core.forms import form_of, other_than_call
 from jitr_core.integration import contract_of, is_replaceable, settings_of
 from jitr_core.types import GIVEN, Answer, Call, Decision, Form
 
@@ -209,14 +208,18 @@ def _text(messages: Sequence[BaseMessage]) -> str | None:
 
 
 def _arguments(messages: Sequence[BaseMessage], tool: str) -> str | None:
-    """The arguments of the one call of a tool that a message or its chunks make; None if there is more to them."""
+    """The arguments of the one call of a tool that a message or its chunks make; if not, `other_than_call`."""
     if not messages or not all(isinstance(message, AIMessage) for message in messages):
         return None
-    whole: Any = functools.reduce(operator.add, messages)
-    if whole.text or whole.invalid_tool_calls:
+    # All at once: one by one, the arguments so far would be parsed with every chunk.
+    first, *rest = messages
+    whole: Any = first + rest if rest else first
+    calls = [(call["name"], call["args"]) for call in whole.tool_calls]
+    otherwise = other_than_call(tool, json.dumps([whole.text, calls], ensure_ascii=False, default=str))
+    if whole.invalid_tool_calls:
         return None
-    if len(whole.tool_calls) != 1 or whole.tool_calls[0]["name"] != tool:
-        return None
+    if whole.text or len(calls) != 1 or calls[0][0] != tool:
+        return otherwise
     arguments = json.dumps(whole.tool_calls[0]["args"], ensure_ascii=False)
     if isinstance(whole, AIMessageChunk) and whole.tool_call_chunks:
         # LangChain guesses what is missing of arguments that were cut off.

@@ -18,7 +18,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import LLM
 
-from jitr_core.forms import form_of
+from jitr_core.forms import form_of, other_than_call
 from jitr_core.integration import contract_of, is_replaceable, settings_of
 from jitr_core.types import Answer, Call, Decision, Form
 
@@ -148,7 +148,7 @@ def _text(response: Any) -> str | None:
 
 
 def _arguments(response: Any, tool: str) -> str | None:
-    """The arguments of the one call of a tool that a response makes; None if there is more to it."""
+    """The arguments of the one call of a tool that a response makes; see `other_than_call` if it is not so."""
     if not isinstance(response, ChatResponse):
         return None
     message = response.message
@@ -159,14 +159,15 @@ def _arguments(response: Any, tool: str) -> str | None:
         told = message.additional_kwargs.get("tool_calls")
         asked = [_fields(_fields(each).get("function")) for each in told] if isinstance(told, list) else []
         calls = [(each.get("name"), each.get("arguments")) for each in asked]
+    otherwise = other_than_call(tool, json.dumps([message.content, calls], ensure_ascii=False, default=str))
     if len(calls) != 1 or calls[0][0] != tool or message.content:
-        return None
+        return otherwise
     arguments = calls[0][1]
     try:
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
     except ValueError:
         return None
-    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else None
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else otherwise
 
 
 def _fields(whole: Any) -> dict[str, Any]:

@@ -120,9 +120,9 @@ def test_a_tool_of_the_teachers_choice_stays_with_the_teacher():
         ([ToolCallBlock(tool_name="Joke", tool_kwargs={"a": 1})], {}, '{"a": 1}'),
         ([ToolCallBlock(tool_name="Joke", tool_kwargs='{"a": 1}')], {}, '{"a": 1}'),
         ([ToolCallBlock(tool_name="Joke", tool_kwargs='{"a": ')], {}, None),
-        ([ToolCallBlock(tool_name="Other", tool_kwargs={})], {}, None),
+        ([ToolCallBlock(tool_name="Other", tool_kwargs={})], {}, 'no single call of Joke: [null, [["Other", {}]]]'),
         ([], {"tool_calls": [{"function": {"name": "Joke", "arguments": '{"a": 1}'}}]}, '{"a": 1}'),
-        ([], {}, None),
+        ([], {}, "no single call of Joke: [null, []]"),
     ],
 )
 def test_what_counts_as_a_call_of_the_demanded_tool(blocks, told, said):
