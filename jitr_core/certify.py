@@ -27,6 +27,7 @@ __all__ = [
     "better",
     "certify",
     "next_attempt",
+    "peak_calls",
 ]
 
 STEPS = 15
@@ -260,6 +261,11 @@ def _calls_needed(error_rate: float, *, target: float, delta: float) -> int | No
     return math.ceil(calls) if calls <= 1_000_000 else None
 
 
+def peak_calls(policy: Policy) -> float:
+    """Calls at which an attempt is worth most: with fewer hardly anything certifies, with many a little delta does."""
+    return PEAK_ERRORS / (1 - policy.target)
+
+
 def next_attempt(index: int, policy: Policy) -> Attempt:
     """The attempt with this index: when it is due and what it may spend.
 
@@ -281,7 +287,7 @@ def next_attempt(index: int, policy: Policy) -> Attempt:
     """
     if index < 0:
         raise ValueError(f"index must be ≥ 0, got {index}")
-    first, growth, peak = policy.first_attempt, policy.attempt_growth, PEAK_ERRORS / (1 - policy.target)
+    first, growth, peak = policy.first_attempt, policy.attempt_growth, peak_calls(policy)
     calls = math.ceil(first * growth**index)
     return Attempt(calls, policy.delta * _weight(calls, peak) / _total_weight(first, growth, peak))
 

@@ -1,11 +1,16 @@
-"""Collecting: the labelled calls of a task become the data set a search works on."""
+"""Collecting: the labelled calls of a task become the data set a search works on.
+
+What certifies must be a random sample of the calls to come. While a release answers some templates of a task and not
+others, their calls are labelled unevenly: **strata** are templates that were labelled alike, and a sample takes of each
+stratum as many as it has calls.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .errors import TrainingError
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Dataset", "build_dataset", "fold_of"]
+__all__ = ["Dataset", "Stratum", "build_dataset", "fair_sample", "fold_of", "strata"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Dataset:
         group: shape (m,), index into `inputs` for each labelled call, in stream order.
         answers: m answers of the teacher, one per call.
         sampled: shape (m,), see `Example.sampled`.
+        templates: ids of the templates that the sampled calls speak for.
     """
 
     inputs: list[Slots]
@@ -39,6 +45,7 @@ class Dataset:
     group: NDArray[np.intp]
     answers: list[str]
     sampled: NDArray[np.bool_]
+    templates: frozenset[str] = frozenset()
 
     def folds(self, k: int) -> NDArray[np.intp]:
         """The fold, 0 to k − 1, of every input, shape (n,). An input keeps its fold as the data grow."""
@@ -67,12 +74,90 @@ def fold_of(group: str, k: int) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=b"jitr-fold").digest(), "big") % k
 
 
-def build_dataset(examples: Sequence[Example], max_examples: int) -> Dataset:
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Templates whose calls have always been labelled alike.
+
+    Attributes:
+        templates: their ids.
+        calls: how many calls they have at present, labelled or not.
+    """
+
+    templates: frozenset[str]
+    calls: int
+
+
+def strata(served: Mapping[str, str | None], calls: Mapping[str, int]) -> list[Stratum]:
+    """The strata of a task.
+
+    Args:
+        served: by id of the template, the first release that answered it; None: all its calls are labelled.
+        calls: by id of the template, its calls at present.
+    """
+    groups: dict[str | None, set[str]] = {}
+    for template in sorted({*served, *calls}):
+        groups.setdefault(served.get(template), set()).add(template)
+    return [Stratum(frozenset(ids), sum(calls.get(each, 0) for each in ids)) for ids in groups.values()]
+
+
+def fair_sample(
+    examples: Sequence[Example], groups: Sequence[Stratum], *, enough: float, seed: int = 0
+) -> tuple[list[Example], frozenset[str]]:
+    """Leaves `sampled` only where the sample has the strata in the shares that calls have.
+
+    A stratum with many calls and few labels would leave next to nothing of the others. So those with most labels a call
+    are taken first, and of all such choices the one with the largest share · n / (n + enough), n being the sample's
+    size: what is left out is not certified. No answer has a say in it, only how many there are.
+
+    Args:
+        examples: labelled calls of one task.
+        groups: its strata.
+        enough: size of a sample, > 0, from which more labels matter less than more calls they speak for.
+        seed: drives which examples are taken. A larger sample contains the smaller one.
+
+    Returns:
+        All examples, and the templates that the sample speaks for.
+
+    Example:
+        >>> groups = strata({"a": "r", "b": None}, {"a": 20, "b": 10})
+        >>> rows = [Example((), "", "", i, template="a" if i < 8 else "b") for i in range(18)]
+        >>> sum(example.sampled for example in fair_sample(rows, groups, enough=1)[0])
+        12
+    """
+    place = {template: i for i, group in enumerate(groups) for template in group.templates}
+    found: list[list[int]] = [[] for _ in groups]
+    for i, example in enumerate(examples):
+        if example.sampled and example.template in place:
+            found[place[example.template]].append(i)
+    alive = [i for i, group in enumerate(groups) if found[i] and group.calls]
+    alive.sort(key=lambda i: len(found[i]) / groups[i].calls, reverse=True)
+    total = sum(group.calls for group in groups)
+    chosen, best, rate, calls = 0, 0.0, 0.0, 0
+    for k, i in enumerate(alive):
+        calls += groups[i].calls
+        labels = len(found[i]) / groups[i].calls  # of each call; the strata before this one have more
+        value = calls / total * labels * calls / (labels * calls + enough)
+        if value > best:
+            chosen, best, rate = k + 1, value, labels
+    taken: set[int] = set()
+    for i in alive[:chosen]:
+        drawn = sorted(found[i], key=lambda row: _draw(seed, examples[row].seq))
+        taken.update(drawn[: round(rate * groups[i].calls)])
+    sample = [e if i in taken or not e.sampled else replace(e, sampled=False) for i, e in enumerate(examples)]
+    return sample, frozenset().union(*(groups[i].templates for i in alive[:chosen]))
+
+
+def _draw(seed: int, seq: int) -> bytes:
+    return hashlib.blake2b(f"{seed}:{seq}".encode(), digest_size=8, person=b"jitr-strata").digest()
+
+
+def build_dataset(examples: Sequence[Example], max_examples: int, templates: frozenset[str] = frozenset()) -> Dataset:
     """Group examples by input.
 
     Args:
         examples: labelled calls, in any order.
         max_examples: most calls kept, the latest, ≥ 1.
+        templates: see `fair_sample`.
 
     Raises:
         TrainingError: there are no examples.
@@ -97,6 +182,7 @@ def build_dataset(examples: Sequence[Example], max_examples: int) -> Dataset:
         group=group,
         answers=answers,
         sampled=np.array([e.sampled for e in kept], dtype=bool),
+        templates=templates,
     )
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .certify import Refusal, better, certify, next_attempt
-from .collect import build_dataset
+from .certify import Refusal, better, certify, next_attempt, peak_calls
+from .collect import build_dataset, fair_sample, strata
 from .equivalence import EXACT, Equivalence, equivalence, honours, said
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
 from .outlook import look_ahead
 from .promote import package, remove_leftovers
-from .types import Certificate, Release, SearchReport, Task
+from .types import Certificate, Example, Release, SearchReport, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,10 +46,10 @@ class _Start:
     """Where a task's present begins.
 
     Attributes:
-        row: last row of the store whose label certifies no more.
+        row: last row of the store before the task was made up as it is now.
         calls: the task's calls up to there.
         attempts: attempts made by then.
-        learnt: last row whose label is not even learnt from; None: the same.
+        learnt: last row whose label counts no more, since audits contradicted it; None: the same.
     """
 
     row: int = 0
@@ -149,8 +149,7 @@ class Pipeline:
         if active is not None and not self.promises_enough(task.id, active):
             active = None  # it promised something else and serves nobody
         start = self._start(task.id)
-        learnt = start.row if start.learnt is None else start.learnt
-        examples = self.store.examples(task.id, self.policy.max_examples, after=learnt, fair=start.row)
+        examples, templates = self._examples(task.id, start)
         report = SearchReport(task.id, at_label=min(self.store.labels_after(task.id, start.row), len(examples)))
         if not force and active is not None and self._too_soon(task, report.at_label):
             report.refusal = "not searched: hardly any new labels since the last search"
@@ -164,7 +163,7 @@ class Pipeline:
                     "none of its calls can be answered by a student: they ask for tools, a format or the like"
                 )
             else:
-                dataset = build_dataset(examples, self.policy.max_examples)
+                dataset = build_dataset(examples, self.policy.max_examples, templates)
                 release = self._search(task, dataset, delta, report, active, space.kind)
         except JITRError as error:
             report.refusal = str(error)
@@ -172,14 +171,31 @@ class Pipeline:
             # Recorded like any other outcome: an attempt that fails for good must not be made again and again.
             _log.exception("the search for task %s failed", task.id)
             report.refusal = f"the search failed: {_said(error)}"
-        if release is not None:
-            release = replace(release, templates=self.store.examples_templates(task.id, start.row))
         report.seconds = time.perf_counter() - began
         expected = in_place.id if in_place else None
         if not self.store.conclude(report, delta, release, expected, task.regroupings) and release is not None:
             shutil.rmtree(release.path, ignore_errors=True)
         remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
+
+    def _examples(self, task: str, start: _Start) -> tuple[list[Example], frozenset[str]]:
+        """The labelled calls of a task, of which those `sampled` are a fair sample of calls of some templates."""
+        after = start.row if start.learnt is None else start.learnt
+        examples = self.store.examples(task, self.policy.max_examples, after=after)
+        use = self.store.template_use(task, after=after)
+        served = {template: each.served for template, each in use.items()}
+        # The task is made up as it is since its youngest stratum is called.
+        began: dict[str | None, int] = {}
+        for each in use.values():
+            began[each.served] = min(began.get(each.served, each.first), each.first)
+        calls: dict[str, int] = {}
+        for row in (max(began.values(), default=0) - 1 if len(began) > 1 else start.row, start.row):
+            calls = self.store.template_counts(task, after=max(row, start.row))
+            if sum(calls.values()) >= self.policy.first_attempt:
+                break
+        groups = strata(served, calls)
+        sample, spoken = fair_sample(examples, groups, enough=peak_calls(self.policy), seed=self.seed)
+        return sample, spoken & {example.template for example in examples}
 
     def _too_soon(self, task: Task, labels: int) -> bool:
         """Whether a task that is served has too few new labels for a search to be worth its cost.
@@ -219,7 +235,8 @@ class Pipeline:
             return None
         candidate = next(c for c in result.candidates if c.name == result.chosen)
         self._renew(task)
-        return package(student, task=task.id, candidate=candidate, certificate=certificate, folder=self.folder)
+        made = package(student, task=task.id, candidate=candidate, certificate=certificate, folder=self.folder)
+        return replace(made, templates=tuple(sorted(dataset.templates)))
 
     def _found(self, task: Task, dataset: Dataset, delta: float, kind: str, rule: Equivalence) -> SearchResult:
         """What a search for this kind of answers finds."""
@@ -278,7 +295,8 @@ class Pipeline:
         confidence = [float(result.confidence[place[a.group]]) if a.group in place else None for a in asked]
         unseen = [a.slots for a, c in zip(asked, confidence, strict=True) if c is None]
         fresh = iter(student.predict(unseen)[1] if unseen else ())
-        new = [float(next(fresh) if c is None else c) >= certificate.threshold for c in confidence]
+        sure = [float(next(fresh) if c is None else c) >= certificate.threshold for c in confidence]
+        new = [each and a.template in dataset.templates for each, a in zip(sure, asked, strict=True)]
         old = [a.answered for a in asked]
         if better(new, old):
             return ""

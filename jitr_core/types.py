@@ -219,9 +219,10 @@ class Example:
         slots: the input.
         answer: the teacher's answer, as given.
         group: hash of the normalised input; examples of one group never part (see `jitr_core.collect`).
-        sampled: True if the label was collected by that coin (always, before the first release); False if it is
+        sampled: True if the label was collected by that coin (always, where no release answers); False if it is
             there only because a replacement deferred.
         seq: position in the task's stream, counted from 0.
+        template: id of the call's template.
     """
 
     slots: Slots
@@ -229,6 +230,7 @@ class Example:
     group: str
     seq: int
     sampled: bool = True
+    template: str = ""
 
 
 @dataclass(slots=True)

@@ -1,11 +1,13 @@
 """The data set a search works on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitr_core.collect import build_dataset, fold_of
+from jitr_core.collect import build_dataset, fair_sample, fold_of, strata
 from jitr_core.errors import TrainingError
 from jitr_core.types import Example
 
@@ -57,3 +59,45 @@ def test_the_content_hash_changes_with_an_answer_and_only_with_content():
         return build_dataset([example("a", "x", 0), example("b", answer, 1)], 9).content_hash()
 
     assert made("x") == made("x") != made("y")
+
+
+def test_a_wording_with_few_labels_among_many_calls_waits_and_the_others_are_certified() -> None:
+    groups = strata({"a": "r", "b": None}, {"a": 195, "b": 5})
+    rows = [Example((), "", "", i, template="a" if i < 2300 else "b") for i in range(2305)]
+    sample, templates = fair_sample(rows, groups, enough=700)
+    assert templates == {"a"} and sum(e.sampled for e in sample) == 2300
+    groups = strata({"a": "r", "b": None}, {"a": 500, "b": 500})
+    rows = [Example((), "", "", i, template="a" if i < 2300 else "b") for i in range(3300)]
+    sample, templates = fair_sample(rows, groups, enough=700)
+    assert templates == {"a", "b"} and sum(e.sampled for e in sample) == 2000
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 60), st.sampled_from([None, "r1", "r2"])), min_size=1, max_size=6
+    ),
+    st.integers(0, 3),
+)
+def test_a_fair_sample_has_the_strata_in_the_shares_of_their_calls(made, seed):
+    served = {f"t{i}": release for i, (_, _, release) in enumerate(made)}
+    calls = {f"t{i}": count for i, (_, count, _) in enumerate(made)}
+    rows = [
+        Example((str(i),), "x", "", 0, template=f"t{i}") for i, (labels, _, _) in enumerate(made) for _ in range(labels)
+    ]
+    rows = [replace(row, seq=seq, sampled=seq % 5 > 0) for seq, row in enumerate(rows)]
+    groups = strata(served, calls)
+    sample, templates = fair_sample(rows, groups, enough=50, seed=seed)
+    assert sorted(t for group in groups for t in group.templates) == sorted(served)
+    assert [replace(row, sampled=False) for row in rows] == [replace(row, sampled=False) for row in sample]
+    assert all(was.sampled for was, row in zip(rows, sample, strict=True) if row.sampled)
+    taken = [row.template for row in sample if row.sampled]
+    assert set(taken) <= templates
+    spoken = sum(calls[t] for t in templates)
+    for group in groups:
+        assert group.templates <= templates or not group.templates & templates
+        if group.templates <= templates:
+            share = sum(t in group.templates for t in taken)
+            assert abs(share - len(taken) * group.calls / spoken) <= len(groups)
+    fair = [row for row in rows if row.sampled and row.template in templates]
+    if len([g for g in groups if g.calls]) == 1:
+        assert len(taken) == len(fair), "calls that were always labelled alike are a fair sample as they are"

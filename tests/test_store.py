@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jitr_core.errors import ConfigError, StoreError
 from jitr_core.identify import content_hash
-from jitr_core.store import Store
+from jitr_core.store import Store, TemplateUse
 from jitr_core.types import (
     Answer,
     Call,
@@ -70,10 +70,12 @@ def unplaced(call, text="hello", at=0.0):
     return Observation(request, Decision("teacher", "no_task"), Answer("hi", "gpt-4.1"))
 
 
-def served(call, text="an input", own="yes", teacher=None, *, audit=False, share=0.1, reason="answered", of="t"):
+def served(
+    call, text="an input", own="yes", teacher=None, *, audit=False, share=0.1, reason="answered", of="t", confidence=0.9
+):
     kind = "replacement" if reason == "answered" else "teacher"
     own = own if kind == "replacement" else None
-    decision = Decision(kind, reason, Match(of, "T", (text,)), "r1", own, 0.9, audit, share)
+    decision = Decision(kind, reason, Match(of, "T", (text,)), "r1", own, confidence, audit, share)
     reply = None if teacher is None else Answer(teacher, "gpt-4.1", 10, 2)
     return Observation(Call(call, (), "shop", "", "triage", "", "gpt-4.1"), decision, reply)
 
@@ -136,7 +138,7 @@ def test_the_prompt_is_kept_only_until_the_call_is_placed(store):
     moved = store.assign([("1", Match("t", "T", ("first",))), ("unknown", Match("t", "T", ("x",)))])
     assert moved == 1
     assert [call.id for call in store.unplaced(10)] == ["2"]
-    assert store.examples("t") == [Example(("first",), "hi", content_hash(("first",)), 0)]
+    assert store.examples("t") == [Example(("first",), "hi", content_hash(("first",)), 0, template="T")]
     assert store.assign([("1", Match("u", "T", ("first",)))]) == 0, "a placed call stays where it is"
     assert store.assign([]) == 0
 
@@ -159,6 +161,7 @@ def test_a_label_is_sampled_where_the_coin_or_the_lack_of_a_release_collected_it
             served("4", reason="deferral", teacher="no", audit=False, share=0.1),
             served("5", reason="ood", teacher="no", audit=True, share=0.05),
             served("6", reason="shadow", teacher="no", audit=True, share=1.0),
+            served("7", reason="deferral", teacher="no", audit=False, share=0.1, confidence=None),
         ]
     )
     got = [(e.seq, e.sampled) for e in store.examples("t")]
@@ -168,7 +171,22 @@ def test_a_label_is_sampled_where_the_coin_or_the_lack_of_a_release_collected_it
         (3, False),
         (4, True),
         (5, True),
+        (6, True),
     ]
+
+
+def test_the_store_tells_since_when_templates_are_called_and_which_release_answered_them_first(store):
+    def asked(call, of, release, **how):
+        each = served(call, teacher="no", **how)
+        return replace(each, decision=replace(each.decision, match=Match("t", of, ("x",)), release=release))
+
+    store.add_observations(
+        [placed("1"), asked("2", "T", "r1"), asked("3", "U", "r1", reason="deferral", confidence=None)]
+    )
+    store.add_observations([asked("4", "U", "r2", reason="ood"), asked("5", "T", "r2"), asked("6", "U", "r1")])
+    assert store.template_use("t") == {"T": TemplateUse(1, "r1"), "U": TemplateUse(3, "r2")}
+    assert store.template_use("t", after=3) == {"T": TemplateUse(5, "r2"), "U": TemplateUse(4, "r2")}
+    assert store.template_counts("t") == {"T": 3, "U": 3} and store.template_counts("t", after=4) == {"T": 1, "U": 1}
 
 
 def test_counts_tell_what_became_of_the_calls(store):

@@ -13,7 +13,7 @@ from ..types import Call, Example, Match, Observation, Reason, Slots
 from . import rows
 from .database import Database
 from .parts import owners, regrouped
-from .records import Asked, Audited, TaskCounts, Usage
+from .records import Asked, Audited, TaskCounts, TemplateUse, Usage
 from .schema import counters, templates
 from .schema import observations as o
 
@@ -78,42 +78,24 @@ class Observations:
                 regrouped(connection)
         return moved
 
-    def examples(self, task: str, limit: int | None = None, after: int = 0, fair: int = 0) -> list[Example]:
+    def examples(self, task: str, limit: int | None = None, after: int = 0) -> list[Example]:
         """The labelled calls of a task, in the order of the stream.
 
         Args:
             task: id of the task.
             limit: if given, only the latest so many.
             after: only calls stored after this row.
-            fair: calls up to this row are no fair sample of the stream, whatever labelled them.
         """
         # Positions come from an index alone: the texts of unlabelled calls are never read.
         position = (func.row_number().over(order_by=o.c.n) - 1).label("seq")
         numbered = select(o.c.n, o.c.labelled, position).where(o.c.task == task).subquery()
         labelled = select(numbered.c.n, numbered.c.seq).where(numbered.c.labelled, numbered.c.n > after)
         latest = labelled.order_by(numbered.c.n.desc()).limit(limit).subquery()
-        columns: list[ColumnElement[Any]] = [
-            o.c.slots,
-            o.c.answer,
-            o.c.input_hash,
-            o.c.audit,
-            (o.c.n > fair).label("fair"),
-        ]
-        columns += [o.c.release, o.c.kind, o.c.reason, latest.c.seq]
+        columns: list[ColumnElement[Any]] = [o.c.slots, o.c.answer, o.c.input_hash, o.c.audit, o.c.template]
+        columns += [o.c.release, o.c.reason, o.c.confidence, latest.c.seq]
         query = select(*columns).join(latest, latest.c.n == o.c.n).order_by(latest.c.n)
         with self._database.read() as connection:
             return [rows.example_of(row) for row in connection.execute(query)]
-
-    def examples_templates(self, task: str, after: int = 0) -> tuple[str, ...]:
-        """Ids of the templates of the labelled calls of a task, ascending.
-
-        Args:
-            task: id of the task.
-            after: only calls stored after this row.
-        """
-        query = select(o.c.template).where(o.c.task == task, o.c.labelled, o.c.n > after).distinct()
-        with self._database.read() as connection:
-            return tuple(sorted(t for t in connection.execute(query).scalars() if t is not None))
 
     def label_count(self, task: str) -> int:
         """Number of labelled calls of a task; costs no more than counting those that are new since the last time."""
@@ -218,10 +200,13 @@ class Observations:
             release: id of the release.
             limit: at most so many.
         """
-        query = select(o.c.slots, o.c.input_hash, o.c.kind).where(o.c.release == release, o.c.kept)
+        query = select(o.c.slots, o.c.input_hash, o.c.kind, o.c.template).where(o.c.release == release, o.c.kept)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(o.c.n.desc()).limit(limit)).all()
-        return [Asked(tuple(json.loads(r.slots)), r.input_hash, r.kind == "replacement") for r in reversed(found)]
+        return [
+            Asked(tuple(json.loads(r.slots)), r.input_hash, r.kind == "replacement", r.template)
+            for r in reversed(found)
+        ]
 
     def unplaced(self, limit: int, *, app: str | None = None, tenant: str | None = None) -> list[Call]:
         """The latest calls that belong to no task, with their messages, oldest first.
@@ -249,11 +234,34 @@ class Observations:
         with self._database.read() as connection:
             return [rows.observation_of(row) for row in connection.execute(query)][::-1]
 
-    def template_counts(self, task: str) -> dict[str, int]:
-        """Number of calls of a task by the id of their template."""
-        query = select(o.c.template, func.count()).where(o.c.task == task).group_by(o.c.template)
+    def template_counts(self, task: str, after: int = 0) -> dict[str, int]:
+        """Number of calls of a task by the id of their template.
+
+        Args:
+            task: id of the task.
+            after: only calls stored after this row.
+        """
+        query = select(o.c.template, func.count()).where(o.c.task == task, o.c.n > after).group_by(o.c.template)
         with self._database.read() as connection:
             return {template: count for template, count in connection.execute(query) if template is not None}
+
+    def template_use(self, task: str, after: int = 0) -> dict[str, TemplateUse]:
+        """Since when each template of a task is called, and which release answered it first, by its id.
+
+        Args:
+            task: id of the task.
+            after: only calls stored after this row.
+        """
+        mine = o.c.task == task, o.c.n > after
+        first = select(o.c.template, func.min(o.c.n)).where(*mine).group_by(o.c.template)
+        # A release that does not answer a template hands it over without a confidence.
+        answers = o.c.release.is_not(None) & ((o.c.reason != "deferral") | o.c.confidence.is_not(None))
+        asked = select(o.c.template, o.c.release).where(*mine, answers)
+        asked = asked.group_by(o.c.template, o.c.release).order_by(func.min(o.c.n).desc())
+        with self._database.read() as connection:
+            served = {template: release for template, release in connection.execute(asked)}
+            began = connection.execute(first).all()
+        return {template: TemplateUse(row, served.get(template)) for template, row in began if template is not None}
 
     def answer_counts(self, task: str, limit: int) -> dict[str, int]:
         """How often the teacher gave each answer in the latest labelled calls of a task.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..types import Slots
 
-__all__ = ["Asked", "Audited", "LedgerEntry", "Purged", "ReleaseState", "TaskCounts", "Usage"]
+__all__ = ["Asked", "Audited", "LedgerEntry", "Purged", "ReleaseState", "TaskCounts", "TemplateUse", "Usage"]
 
 ReleaseState = Literal["new", "shadow", "canary", "active", "retired", "withdrawn"]
 """`new`: packaged and certified, not yet put to any use. `withdrawn`: contradicted by audits, never to serve again."""
@@ -71,11 +71,26 @@ class Asked:
         slots: the input.
         group: hash of the normalised input.
         answered: whether the release answered; False if it deferred.
+        template: id of the call's template.
     """
 
     slots: Slots
     group: str
     answered: bool
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateUse:
+    """Since when a template is called, and answered.
+
+    Attributes:
+        first: row of its first call in the store.
+        served: id of the first release that was asked about its calls; None if none ever was.
+    """
+
+    first: int
+    served: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,16 +164,19 @@ def observation_of(row: Row[Any]) -> Observation:
 def example_of(row: Row[Any]) -> Example:
     """The example of a labelled call's row.
 
-    A label counts as sampled where no release was asked, or where the coin of the call says so; the coin does not
+    A label counts as sampled where no release had a say, or where the coin of the call says so; the coin does not
     depend on the input. What a release handed over was labelled whatever the coin said, and what fell back is no
-    fair sample: the input may be why.
+    fair sample: the input may be why. Calls of a template that the release does not answer are all labelled: there it
+    gave no confidence.
     """
+    unasked = row.release is None or (row.reason == "deferral" and row.confidence is None)
     return Example(
         slots=tuple(json.loads(row.slots)),
         answer=row.answer,
         group=row.input_hash,
         seq=row.seq,
-        sampled=bool(row.fair) and row.reason != "fallback" and (row.audit if row.release is not None else True),
+        sampled=row.reason != "fallback" and (unasked or row.audit),
+        template=row.template or "",
     )
 
 
