@@ -283,11 +283,10 @@ class _Search:
             if recipe not in chosen:
                 self.reports[recipe.name].note = "not tuned: over all inputs another base model won"
 
-        def covered(crossed: Crossed, inputs: NDArray[np.bool_]) -> float:
-            return hindsight(*self._calls(crossed, inputs[self.dataset.group]), self.policy.target)
+        def judged(crossed: Crossed, inputs: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+            return self._calls(crossed, inputs[self.dataset.group])
 
-        sampled = int(self.dataset.sampled.sum())
-        return self.trials.tune(bench, chosen, tried, covered, sampled, self.seed) if chosen else {}
+        return self.trials.tune(bench, chosen, tried, judged, self.seed) if chosen else {}
 
     def _say_why(self, recipes: list[CandidateRecipe], chosen: CandidateRecipe, tried: dict[str, Crossed]) -> None:
         """Note with each candidate why it lost."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtrc
 
 from ..base_models.store import BaseModels
 from ..config import Policy
@@ -16,13 +18,14 @@ from ..students.training import Bench, Crossed
 from ..students.tuning import Settings, Tuner, plan
 from ..types import CURVE_SHARES, CandidateReport, CurvePoint
 from .bracket import Bracket
-from .judge import embedding_s, share_errors, tokens_of
+from .judge import embedding_s, half_errors, hindsight, share_errors, tokens_of
 
 __all__ = ["Trials"]
 
-_FEWEST_CERTIFIED = 150  # calls above a threshold that a certificate takes at the least, at 0.95 with errors among them
+_SUREST = 0.2  # share of the calls, the most confident, of which something must look certifiable
+_HOPELESS = 0.05  # chance of so many errors among them at exactly the target, below which they do not
 
-Covered = Callable[[Crossed, NDArray[np.bool_]], float]
+Judged = Callable[[Crossed, NDArray[np.bool_]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
 
 
 class _OutOfTime(Exception):  # noqa: N818
@@ -88,8 +91,7 @@ class Trials:
         bench: Bench,
         recipes: Sequence[CandidateRecipe],
         tried: dict[str, Crossed],
-        covered: Covered,
-        sampled: int,
+        judged: Judged,
         seed: int,
     ) -> dict[str, Crossed]:
         """What candidates with a tuned encoder do on a bench, by name, if tuning pays; if not, their reports say why.
@@ -98,9 +100,8 @@ class Trials:
             bench: all inputs.
             recipes: the candidates, on one base model.
             tried: what other candidates did there.
-            covered: share of calls, in [0, 1], that could be answered at the target in hindsight, by what a candidate
-                did on some inputs, shape (n,).
-            sampled: calls that a certificate counts.
+            judged: confidence and agreement of calls that are a fair sample, by what a candidate did on some inputs,
+                shape (n,).
             seed: of everything random.
         """
 
@@ -108,16 +109,23 @@ class Trials:
             if not tried:  # there is nothing else
                 return ""
             own = Crossed(scores.argmax(axis=1), scores.max(axis=1).astype(np.float64), np.zeros(bench.n))
-            found, rival = covered(own, scored), max(covered(each, scored) for each in tried.values())
-            if found <= rival:
-                return f"{found:.0%} of the calls could be answered as promised, without tuning {rival:.0%}"
-            if found * sampled < _FEWEST_CERTIFIED:
-                return f"{found:.0%} of {sampled} calls could be answered as promised, too few to show it"
+            confidence, right = judged(own, scored)
+            rivals = [judged(each, scored) for each in tried.values()]
+            # Coverage in hindsight would say it directly, but where a teacher slips it is a matter of luck.
+            ours, theirs = half_errors(confidence, right), min(half_errors(*rival) for rival in rivals)
+            agreed = max(float(rival.mean()) for _, rival in rivals)
+            if ours >= theirs and right.mean() <= agreed:
+                return f"errors among the more confident half {ours:.3f}, without tuning {theirs:.3f}"
+            surest = right[np.argsort(-confidence, kind="stable")][: math.ceil(_SUREST * len(right))]
+            wrong = int((~surest).sum())
+            if wrong and bdtrc(wrong - 1.0, len(surest), 1 - self.policy.target) < _HOPELESS:
+                return f"{wrong} of even the {len(surest)} most confident answers differed"
             return ""
 
         everything, key = np.ones(bench.n, bool), recipes[0].base or ""
         try:
-            frozen = max((covered(each, everything) for each in tried.values()), default=0.0)
+            target = self.policy.target
+            frozen = max((hindsight(*judged(each, everything), target) for each in tried.values()), default=0.0)
             tokens = [tokens_of(" ".join(texts)) for texts in bench.texts]
             found = plan(tokens, len(bench.classes.answers), frozen)
             how = Settings(epochs=found.epochs)
