@@ -9,13 +9,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .audit import AuditMonitor, audit_share
 from .equivalence import Equivalence
 from .errors import StoreError
 from .freely import Freely
-from .identify import Decisions, supersedes, task_name
+from .identify import Decisions, task_name
+from .pipeline import answerable, rule_at_work
+from .probation import Watch
 from .questions import Questions
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
@@ -86,8 +88,10 @@ class Background:
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
     _rules: dict[str, Equivalence] = field(default_factory=dict)
+    _watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
+        self._watch = Watch(self.store, self.policy, self._withdraw)
         self.freely = Freely(self.store, self.pipeline)
         self._questions = Questions(self.store, self.policy.ask_teacher, self.aside, self.fault)
 
@@ -104,6 +108,7 @@ class Background:
         self._store()
         self.freely.renew()
         self._audit(batch)
+        self._watch.look(dict(self.router.loaded()), self._rules, touched)
         if self.policy.ask_teacher:
             self._wonder(batch)
         for task, calls in sorted(touched.items()):
@@ -279,13 +284,15 @@ class Background:
             monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
             for audit in self.store.audited(task, release):
                 monitor.update(same(audit.replacement, audit.teacher))
-            if monitor.verdict == "rollback":
-                self._rollback(task, release, monitor)
+            pin = self.store.pinned(task) if monitor.verdict == "rollback" else None
+            if monitor.verdict == "rollback" and (pin is None or pin.release != release or not pin.despite_audits):
+                self._withdraw(task, release, "audited", monitor)
 
-    def _rollback(self, task: str, release: str, monitor: AuditMonitor) -> None:
-        reason = f"rolled back: {monitor.errors} of {monitor.audits} audited answers differed from the teacher's"
+    def _withdraw(self, task: str, release: str, kind: str, monitor: AuditMonitor) -> None:
+        """Take a release out of use whose answers of a kind differ too often from the teacher's."""
+        reason = f"rolled back: {monitor.errors} of {monitor.audits} {kind} answers differed from the teacher's"
         self.router.drop(task)
-        if self.store.withdraw(task, release, reason):
+        if self.store.withdraw(task, release, reason, {"compared": monitor.audits, "differed": monitor.errors}):
             self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
 
     def _wonder(self, batch: list[Observed]) -> None:
@@ -307,28 +314,42 @@ class Background:
         for task in {template.task for template in self.identifier.templates()} - kept:
             self.identifier.forget(task)
         self.freely.refresh(templates)
+        self._load_all(tasks, templates, joined)
+        self._version = version
+
+    def _load_all(self, tasks: list[Task], templates: list[Template], joined: frozenset[str]) -> None:
+        """Serve the active releases and those on probation."""
         table: dict[str, LoadedRelease] = {}
-        active = {each.id: self.store.active_release(each.id) for each in tasks if each.state == "active"}
-        found = [
-            (task, release)
-            for task, release in active.items()
-            if release and self.pipeline.promises_enough(task, release)
-        ]
-        before = self.router.loaded()
-        # A generator takes seconds to load: it comes last, and the others do not wait for it.
-        for task, release in sorted(found, key=lambda pair: pair[1].family == "generator"):
-            loaded = before.get(task)
-            if loaded is None or loaded.release.id != release.id:
+        probations = self.store.probations()
+        found: list[tuple[Release, Literal["shadow", "canary", "active"]]] = []
+        for task in tasks:
+            active = self.store.active_release(task.id) if task.state == "active" else None
+            if active is not None:
+                found.append((active, "active"))
+            if task.id in probations and task.state in ("active", "shadow", "canary"):
+                found.append((probations[task.id].release, probations[task.id].state))
+        found = [each for each in found if self.pipeline.promises_enough(each[0].task, each[0])]
+        before = {each.release.id: each for loaded in self.router.loaded().values() for each in loaded.chain()}
+        # A generator takes seconds to load: its task comes last, and the others do not wait for it.
+        slow = {release.task for release, _ in found if release.family == "generator"}
+        for release, state in sorted(found, key=lambda pair: pair[0].task in slow):
+            loaded = before.get(release.id)
+            if loaded is None:
                 if release.family == "generator":
                     self.router.load(table)
                 loaded = self._load(release)
             if loaded is not None:
-                table[task] = replace(loaded, templates=_answerable(release, templates, joined))
+                table[release.task] = replace(
+                    loaded,
+                    templates=answerable(release, templates, joined),
+                    audit_share=_always if state == "canary" else functools.partial(self._share, release.id),
+                    state=state,
+                    share={"shadow": 0.0, "canary": self.policy.canary_share, "active": 1.0}[state],
+                    instead=table.get(release.task),
+                )
         self.router.load(table)
-        self._version = version
 
     def _load(self, release: Release) -> LoadedRelease | None:
-        from .pipeline import rule_at_work
         from .students import load_student
 
         try:
@@ -342,27 +363,11 @@ class Background:
         self._answered[release.id] = self.store.counts(release.task, release.id).answered
         nth = len(self.store.releases(release.task))
         coin = random.Random(None if self.seed is None else f"{self.seed}:{release.task}:{nth}")
-        return LoadedRelease(release, student, functools.partial(self._share, release.id), frozenset(), coin)
+        return LoadedRelease(release, student, _always, frozenset(), coin)
 
     def _share(self, release: str) -> float:
         return audit_share(self._answered[release], self.policy)
 
 
-def _answerable(release: Release, templates: list[Template], joined: frozenset[str]) -> frozenset[str]:
-    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits.
-
-    Args:
-        release: the release.
-        templates: all templates, oldest first: a wider version is younger than what it widens.
-        joined: ids of templates that came to their task by a merge. Unless it was certified on them, neither they
-            nor wider versions of them are the release's.
-    """
-    foreign = joined - set(release.templates)
-    of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
-    barred = [t for t in templates if t.id in foreign]
-    wider = [
-        t
-        for place, t in enumerate(of_task)
-        if any(narrow.id in release.templates and supersedes(t, narrow) for narrow in of_task[:place])
-    ]
-    return frozenset(release.templates) | {t.id for t in wider if not any(supersedes(t, other) for other in barred)}
+def _always() -> float:
+    return 1.0

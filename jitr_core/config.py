@@ -17,7 +17,15 @@ DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 FAMILIES = ("lexical", "static", "encoder", "stacked", "lora")
 """Candidate families, cheapest first; `stacked` joins the features of the others, `lora` tunes an encoder."""
 
-_LEAST = {"min_calls": 2, "first_attempt": 50, "max_labels": 2, "max_examples": 100, "search_memory_mb": 500}
+_LEAST = {
+    "min_calls": 2,
+    "first_attempt": 50,
+    "shadow_calls": 0,
+    "canary_calls": 0,
+    "max_labels": 2,
+    "max_examples": 100,
+    "search_memory_mb": 500,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,10 @@ class Policy:
         audit_share_min: share below which the audit share never decays, in (0, 1].
         audit_delta: probability, in (0, 1), with which audits roll back a replacement that keeps its promise,
             per 10,000 audits.
+        approval: "auto": a certified release serves by itself; "manual": it is a shadow until `jitr approve`.
+        shadow_calls: answers of a new release, ≥ 0, that are compared silently before it answers any call; 0 for none.
+        canary_share: share of the calls, in (0, 1], that a canary is asked about; all its answers are audited.
+        canary_calls: calls, ≥ 0, that a new release answers as a canary before it is asked about all; 0 for none.
         families: candidate families the search may use.
         max_labels: most different answers a task may have to be treated as `labels`, ≥ 2.
         max_examples: most examples a student is trained on, the latest are kept, ≥ 100.
@@ -79,6 +91,10 @@ class Policy:
     audit_share_start: float = 0.1
     audit_share_min: float = 0.002
     audit_delta: float = 0.05
+    approval: str = "auto"
+    shadow_calls: int = 0
+    canary_share: float = 0.1
+    canary_calls: int = 0
     families: tuple[str, ...] = FAMILIES
     max_labels: int = 300
     max_examples: int = 20_000
@@ -96,9 +112,9 @@ class Policy:
     search_memory_mb: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("target", "delta", "audit_share_start", "audit_share_min", "audit_delta"):
+        for name in ("target", "delta", "audit_share_start", "audit_share_min", "audit_delta", "canary_share"):
             value = getattr(self, name)
-            closed = name.startswith("audit_share")
+            closed = "_share" in name
             if not (0 < value < 1 or (closed and value == 1)):
                 raise ConfigError(
                     f"{name} must be in (0, 1{']' if closed else ')'}, got {value}.",
@@ -115,6 +131,8 @@ class Policy:
         if not 0 <= self.ask_teacher <= 100:
             raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
         equivalence(self.equivalence)
+        if self.approval not in ("auto", "manual"):
+            raise ConfigError(f"approval must be auto or manual, got {self.approval!r}.")
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)

@@ -16,10 +16,11 @@ from .certify import Refusal, better, certify, next_attempt, peak_calls
 from .collect import build_dataset, fair_sample, strata
 from .equivalence import EXACT, Equivalence, equivalence, honours, said
 from .errors import ArtifactError, JITRError, TrainingError
-from .identify import answer_space
+from .identify import answer_space, supersedes
 from .outlook import look_ahead
+from .probation import path_of
 from .promote import package, remove_leftovers
-from .types import Certificate, Example, Release, SearchReport, Task
+from .types import Certificate, Example, Release, SearchReport, Task, Template
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .students import Student
 
-__all__ = ["Pipeline", "rule_at_work"]
+__all__ = ["Pipeline", "answerable", "rule_at_work"]
 
 _log = logging.getLogger("jitr")
 Progress = Callable[[str, float], None]
@@ -151,8 +152,8 @@ class Pipeline:
         start = self._start(task.id)
         examples, templates = self._examples(task.id, start)
         report = SearchReport(task.id, at_label=min(self.store.labels_after(task.id, start.row), len(examples)))
-        if not force and active is not None and self._too_soon(task, report.at_label):
-            report.refusal = "not searched: hardly any new labels since the last search"
+        report.refusal = self._idle(task, active, report, force)
+        if report.refusal:
             self.store.add_search(report, 0.0)
             return None
         release: Release | None = None
@@ -173,7 +174,8 @@ class Pipeline:
             report.refusal = f"the search failed: {_said(error)}"
         report.seconds = time.perf_counter() - began
         expected = in_place.id if in_place else None
-        if not self.store.conclude(report, delta, release, expected, task.regroupings) and release is not None:
+        path = path_of(self.policy)
+        if not self.store.conclude(report, delta, release, expected, task.regroupings, path) and release is not None:
             shutil.rmtree(release.path, ignore_errors=True)
         remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
@@ -197,11 +199,21 @@ class Pipeline:
         sample, spoken = fair_sample(examples, groups, enough=peak_calls(self.policy), seed=self.seed)
         return sample, spoken & {example.template for example in examples}
 
-    def _too_soon(self, task: Task, labels: int) -> bool:
-        """Whether a task that is served has too few new labels for a search to be worth its cost.
+    def _idle(self, task: Task, active: Release | None, report: SearchReport, force: bool) -> str:
+        """Why nothing can or should come of a search now, "" if something may.
 
         The attempt is forfeited, not put off: when attempts are made may not depend on what the labels say.
         """
+        if self.store.pinned(task.id) is not None:
+            return "not searched: the active release is pinned"
+        if task.id in self.store.probations():
+            return "not searched: a release is on probation"
+        if not force and active is not None and self._too_soon(task, report.at_label):
+            return "not searched: hardly any new labels since the last search"
+        return ""
+
+    def _too_soon(self, task: Task, labels: int) -> bool:
+        """Whether a task that is served has too few new labels for a search to be worth its cost."""
         searched = [s.at_label for s in self.store.searches(task.id) if s.candidates]
         known = max((n for n in searched if n <= labels), default=0)
         return labels < (1 + _NEW_LABELS) * known
@@ -324,6 +336,26 @@ def rule_at_work(rule: str, base_models: BaseModels, *, prepare: bool = False) -
     if static is None:
         raise TrainingError(f"the equivalence {rule} needs a static base model.", hint=why)
     return equivalence(rule, lambda text: static.embed(normalise(text)))
+
+
+def answerable(release: Release, templates: list[Template], joined: frozenset[str]) -> frozenset[str]:
+    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits.
+
+    Args:
+        release: the release.
+        templates: all templates, oldest first: a wider version is younger than what it widens.
+        joined: ids of templates that came to their task by a merge. Unless it was certified on them, neither they
+            nor wider versions of them are the release's.
+    """
+    foreign = joined - set(release.templates)
+    of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
+    barred = [t for t in templates if t.id in foreign]
+    wider = [
+        t
+        for place, t in enumerate(of_task)
+        if any(narrow.id in release.templates and supersedes(t, narrow) for narrow in of_task[:place])
+    ]
+    return frozenset(release.templates) | {t.id for t in wider if not any(supersedes(t, other) for other in barred)}
 
 
 def _agreement(result: SearchResult, dataset: Dataset, use: np.ndarray, rule: Equivalence) -> np.ndarray:

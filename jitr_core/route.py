@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from .types import Decision, Match, Reason, Release, Slots
 
@@ -22,7 +22,7 @@ class Predictor(Protocol):
 
 @dataclass(slots=True)
 class LoadedRelease:
-    """An active release with its student in memory.
+    """A release with its student in memory.
 
     Attributes:
         release: what was released.
@@ -30,6 +30,9 @@ class LoadedRelease:
         audit_share: gives the current audit share in (0, 1].
         templates: ids of the templates it may answer: those it was certified on, and wider versions of them.
         coin: source of the audit coins.
+        state: a shadow is not asked while a call waits, a canary about a share of the calls.
+        share: share of the task's calls it is asked about, in [0, 1].
+        instead: who is asked about the others; None for the teacher.
     """
 
     release: Release
@@ -37,6 +40,15 @@ class LoadedRelease:
     audit_share: Callable[[], float]
     templates: frozenset[str]
     coin: random.Random = field(default_factory=random.Random)
+    state: Literal["shadow", "canary", "active"] = "active"
+    share: float = 1.0
+    instead: LoadedRelease | None = None
+
+    def chain(self) -> Iterator[LoadedRelease]:
+        """This release, and those that are asked in its place."""
+        yield self
+        if self.instead is not None:
+            yield from self.instead.chain()
 
 
 class Router:
@@ -65,7 +77,7 @@ class Router:
     def load(self, table: Mapping[str, LoadedRelease]) -> None:
         """Serve exactly these releases (task id → release) from the next call on."""
         self._table = dict(table)
-        self.blocking = frozenset(task for task, each in table.items() if getattr(each.student, "blocking", False))
+        self.blocking = frozenset(task for task, each in table.items() if any(map(_blocks, each.chain())))
 
     def loaded(self) -> Mapping[str, LoadedRelease]:
         """The releases being served, by task id."""
@@ -82,8 +94,12 @@ class Router:
     def decide(self, match: Match) -> Decision:
         """Decide a call of a known task; where the student fails, the teacher answers."""
         loaded = self._table.get(match.task)
+        reason: Reason = "no_release"
+        # Drawn whatever the input, like the audits below.
+        while loaded is not None and loaded.state != "active" and loaded.coin.random() >= loaded.share:
+            reason, loaded = loaded.state, loaded.instead
         if loaded is None:
-            return Decision("teacher", "no_release", match)
+            return Decision("teacher", reason, match)
         share = loaded.audit_share()
         # Drawn whatever the input, so that the labels it brings are a random sample of all calls.
         audit = loaded.coin.random() < share
@@ -102,6 +118,11 @@ class Router:
             with self._lock:
                 self.seconds += spent
         if ood or not confidence >= release.certificate.threshold:  # what is no number is no confidence
-            reason: Reason = "ood" if ood else "deferral"
+            reason = "ood" if ood else "deferral"
             return Decision("teacher", reason, match, release.id, None, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
+
+
+def _blocks(loaded: LoadedRelease) -> bool:
+    """Whether asking it may take long; a shadow is never asked while a call waits."""
+    return loaded.share > 0 and getattr(loaded.student, "blocking", False)

@@ -56,6 +56,7 @@ HUBS = {
     "pipeline",
     "outlook",
     "background",
+    "probation",
     "questions",
     "freely",
     "engine",

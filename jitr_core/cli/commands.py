@@ -16,6 +16,7 @@ from ..errors import CallLogError, ConfigError, JITRError
 from ..settings import load_settings
 from .models import models_app
 from .options import DEFAULT_URL, Calls, ComputePrice, PriceModel, Seed, TaskName, Url, open_state
+from .releases import RELEASE_COMMANDS
 from .tasks import tasks_app
 
 __all__ = ["app", "exit_code", "main"]
@@ -29,6 +30,8 @@ app = typer.Typer(
 
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(models_app, name="models")
+for command in RELEASE_COMMANDS:
+    app.command()(command)
 
 
 @app.command()
@@ -126,40 +129,6 @@ def savings(
     prices = checked_prices(price_model)
     with open_state(url) as store:
         show_savings(store, prices, Rates(compute_usd_per_hour=compute_usd_per_hour))
-
-
-@app.command()
-def pause(task: TaskName, url: Url = DEFAULT_URL) -> None:
-    """Veto a task: the teacher answers it, nothing is trained for it."""
-    from .. import manage
-
-    with open_state(url) as store:
-        found = manage.find_task(store, task)
-        manage.pause(store, found)
-    ends = f"jitr tasks unignore {found.id}" if found.ignored else f"jitr resume {found.id}"
-    typer.echo(f"{found.name}: paused. The teacher answers; `{ends}` ends it.")
-
-
-@app.command()
-def resume(task: TaskName, url: Url = DEFAULT_URL) -> None:
-    """End a pause."""
-    from .. import manage
-
-    with open_state(url) as store:
-        found = manage.find_task(store, task)
-        manage.resume(store, found)
-    typer.echo(f"{found.name}: resumed.")
-
-
-@app.command()
-def rollback(task: TaskName, url: Url = DEFAULT_URL) -> None:
-    """Withdraw a task's replacement: the one before it serves again, or the teacher."""
-    from .. import manage
-
-    with open_state(url) as store:
-        found = manage.find_task(store, task)
-        serves = manage.rollback(store, found)
-    typer.echo(f"{found.name}: rolled back, served by {serves}. `jitr pause {found.id}` keeps it from coming back.")
 
 
 @app.command()

@@ -38,8 +38,10 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `answers` {`kind`, `labels`, `reason`},
         `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them, `replacement`
-        or null; and if it is one task `examples` [{`input`, `answer`}] and `searches`, see
-        `jitr_core.types.SearchReport`: every candidate, how it fared, and what more calls would bring.
+        or null, `pinned` (id of the release, or null); and if it is one task `examples` [{`input`, `answer`}],
+        `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`, `reason`, `figures`}]: every
+        change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every candidate, how it fared,
+        and what more calls would bring.
     """
     tasks = store.tasks()
     last = max((store.counts(each.id).last_time or 0.0 for each in tasks), default=0.0)
@@ -87,6 +89,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         "answers": {"kind": space.kind, "labels": list(space.labels), "reason": space.reason},
         "fields": _fields(store, task),
         "replacement": None,
+        "pinned": pin.release if (pin := store.pinned(task.id)) else None,
     }
     if release is not None:
         facts["replacement"] = {
@@ -99,9 +102,37 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         }
     facts["why"] = _why(task, facts, cold_path)
     if with_examples:
+        facts["releases"] = [
+            {"release": each.id, "state": store.release_state(each.id), "family": each.family, "created": each.created}
+            for each in store.releases(task.id)
+        ]
+        facts["history"] = list(_history(store, task))
         facts["searches"] = [asdict(report) for report in store.searches(task.id)]
         facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
     return facts
+
+
+def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:
+    """What happened to a task's releases, oldest first."""
+    for entry in store.ledger(task.id):
+        told, kind = entry.details, entry.kind
+        release = told.get("release")
+        if kind == "release":
+            what = f"release {release} is {told['state']}"
+        elif kind == "activate":
+            what = f"release {release} is active" if release else f"the teacher answers, the task is {told['state']}"
+        elif kind == "pin":
+            what = f"release {release} is pinned" if release else "nothing is pinned any more"
+        elif kind in ("state", "ignore", "unignore"):
+            what = f"the task is {told.get('state', 'no longer ignored')}"
+        else:
+            continue
+        yield {
+            "time": entry.time,
+            "what": what,
+            "reason": told.get("reason") or "",
+            "figures": told.get("figures"),
+        }
 
 
 def _fields(store: Store, task: Task) -> list[dict[str, Any]]:
@@ -122,6 +153,9 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     if release is not None:
         low = f"{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
         return f"replaced where confidence ≥ {release['threshold']:.3f}: {task.reason}, agreement{low}"
+    if task.state in ("shadow", "canary"):
+        does = "compared silently" if task.state == "shadow" else "answers a share of the calls"
+        return f"on probation, {does}: {task.reason}"
     if not facts["calls"]:
         return "no calls yet"
     missing = cold_path.missing(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,12 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         step = f", step {each['step']}" if each["step"] else ""
         console.print(Text(f"  template {each['id']}: {each['calls']:,} calls{step}", style="dim"), soft_wrap=True)
         console.print(Text(_indented(each["text"])), soft_wrap=True)
+    for each in facts["releases"]:
+        pinned = ", pinned" if each["release"] == facts["pinned"] else ""
+        console.print(Text(f"  release {each['release']}: {each['state']}{pinned}, {each['family']}"), soft_wrap=True)
+    for each in facts["history"]:
+        reason = f": {each['reason']}" if each["reason"] else ""
+        console.print(Text(f"  {_when(each['time'])} {each['what']}{reason}", style="dim"), soft_wrap=True)
     for each in facts["examples"]:
         shown = " | ".join(_cut(slot, 200) for slot in each["input"])
         console.print(Text(f"  example: {shown} → {_cut(each['answer'], 80)}"), soft_wrap=True)
@@ -106,6 +113,11 @@ def _outlook(store: Store, task: Task) -> str:
     """What the latest search expects of more calls; "" where there is none, or where a replacement serves."""
     known = [report.outlook for report in store.searches(task.id) if report.outlook is not None]
     return outlook_line(known[-1]) if known and store.active_release(task.id) is None else ""
+
+
+def _when(time: float) -> str:
+    """A time for reading, in UTC."""
+    return f"{datetime.fromtimestamp(time, timezone.utc):%Y-%m-%d %H:%M:%S}"
 
 
 def _state(facts: dict[str, Any]) -> Text:

@@ -20,13 +20,25 @@ from ..types import Slots
 from .database import Database
 from .observations import Observations
 from .patterns import Patterns
-from .records import Asked, Audited, LedgerEntry, Purged, ReleaseState, TaskCounts, TemplateUse, Usage
+from .records import Asked, Audited, LedgerEntry, Pin, Probation, Purged, ReleaseState, TaskCounts, TemplateUse, Usage
 from .regroup import Regrouping
 from .releases import Releases
 from .tasks import Tasks
 from .upkeep import Upkeep
 
-__all__ = ["Asked", "Audited", "LedgerEntry", "Purged", "ReleaseState", "Store", "TaskCounts", "TemplateUse", "Usage"]
+__all__ = [
+    "Asked",
+    "Audited",
+    "LedgerEntry",
+    "Pin",
+    "Probation",
+    "Purged",
+    "ReleaseState",
+    "Store",
+    "TaskCounts",
+    "TemplateUse",
+    "Usage",
+]
 
 
 class Store(Observations, Tasks, Regrouping, Patterns, Releases, Upkeep):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, func, select
@@ -96,6 +96,26 @@ class Observations:
         query = select(*columns).join(latest, latest.c.n == o.c.n).order_by(latest.c.n)
         with self._database.read() as connection:
             return [rows.example_of(row) for row in connection.execute(query)]
+
+    def labels_since(self, task: str, row: int, templates: Collection[str], limit: int) -> list[tuple[int, Example]]:
+        """The first labelled calls after a row, with their rows; `Example.sampled` says which are a fair sample.
+
+        Args:
+            task: id of the task.
+            row: only calls stored after this row.
+            templates: only calls of these templates.
+            limit: at most so many rows are looked at.
+        """
+        mine = o.c.task == task, o.c.n > row, o.c.labelled, o.c.template.in_(templates)
+        query = select(o, o.c.n.label("seq")).where(*mine).order_by(o.c.n).limit(limit)
+        with self._database.read() as connection:
+            return [(found.n, rows.example_of(found)) for found in connection.execute(query)]
+
+    def answered_since(self, task: str, release: str, row: int) -> int:
+        """Number of calls of a task, stored after a row, that a release answered."""
+        mine = o.c.task == task, o.c.n > row, o.c.release == release, _REPLACED
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
 
     def label_count(self, task: str) -> int:
         """Number of labelled calls of a task; costs no more than counting those that are new since the last time."""

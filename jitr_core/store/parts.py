@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from .rows import dumps
-from .schema import counters, ledger, searches, tasks, templates
+from .schema import counters, ledger, observations, releases, searches, tasks, templates
 
-__all__ = ["attempts_made", "entry", "owners", "regrouped", "survivors"]
+__all__ = [
+    "PROBATION",
+    "attempts_made",
+    "entry",
+    "last_details",
+    "last_row",
+    "owners",
+    "regrouped",
+    "standing",
+    "survivors",
+]
+
+PROBATION = ("shadow", "canary")
+"""States of a release on probation, and of its task while nothing else serves that."""
 
 _REGROUPED = counters.update().where(counters.c.name == "regroupings").values(value=counters.c.value + 1)
 
@@ -25,6 +39,29 @@ def attempts_made(connection: Connection, task: str) -> int:
 def entry(connection: Connection, now: float, kind: str, task: str | None, details: dict[str, Any]) -> None:
     """Appends to the ledger."""
     connection.execute(ledger.insert(), {"time": now, "kind": kind, "task": task, "details": dumps(details)})
+
+
+def last_details(connection: Connection, task: str, kind: str) -> dict[str, Any] | None:
+    """What the latest entry of a kind about a task says, None if there is none."""
+    mine = select(ledger.c.details).where(ledger.c.task == task, ledger.c.kind == kind)
+    text = connection.execute(mine.order_by(ledger.c.n.desc()).limit(1)).scalar()
+    return None if text is None else dict(json.loads(text))
+
+
+def last_row(connection: Connection, task: str | None = None) -> int:
+    """The last row of all calls, or of a task's; 0 without calls."""
+    query = select(func.coalesce(func.max(observations.c.n), 0))
+    if task is not None:
+        query = query.where(observations.c.task == task)
+    return int(connection.execute(query).scalar_one())
+
+
+def standing(connection: Connection, task: str, active: str | None) -> str:
+    """The state of a task that is not paused: by the release that serves it, else by one on probation."""
+    if active is not None:
+        return "active"
+    query = select(releases.c.state).where(releases.c.task == task, releases.c.state.in_(PROBATION)).limit(1)
+    return str(connection.execute(query).scalar() or "observing")
 
 
 def regrouped(connection: Connection) -> None:

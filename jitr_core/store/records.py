@@ -5,12 +5,55 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..types import Slots
+from ..types import Release, Slots
 
-__all__ = ["Asked", "Audited", "LedgerEntry", "Purged", "ReleaseState", "TaskCounts", "TemplateUse", "Usage"]
+__all__ = [
+    "Asked",
+    "Audited",
+    "LedgerEntry",
+    "Pin",
+    "Probation",
+    "Purged",
+    "ReleaseState",
+    "TaskCounts",
+    "TemplateUse",
+    "Usage",
+]
 
 ReleaseState = Literal["new", "shadow", "canary", "active", "retired", "withdrawn"]
-"""`new`: packaged and certified, not yet put to any use. `withdrawn`: contradicted by audits, never to serve again."""
+"""`new`: packaged and certified, not yet put to any use. `shadow` and `canary`: on probation, see `Probation`.
+`withdrawn`: contradicted by what it was compared with, or vetoed; never to serve again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probation:
+    """A certified release that does not serve all of its task's calls yet.
+
+    Attributes:
+        release: the release; a task has at most one on probation, beside the active one or none.
+        state: "shadow": it answers no call, what it would have answered is compared; "canary": it is asked about a
+            share of the calls.
+        row: last row of the store when this state began.
+        path: the states it still has before it, the last being "active".
+    """
+
+    release: Release
+    state: Literal["shadow", "canary"]
+    row: int
+    path: tuple[ReleaseState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The user's word that a release stays.
+
+    Attributes:
+        release: id of the active release; no other one replaces it.
+        despite_audits: audits that contradict it are told of, and do not withdraw it.
+    """
+
+    release: str
+    despite_audits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

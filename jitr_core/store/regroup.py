@@ -18,7 +18,7 @@ from ..errors import StoreError
 from ..types import Declaration, Match, Slots, Task, Template
 from . import rows
 from .database import Database
-from .parts import attempts_made, entry, regrouped, survivors
+from .parts import PROBATION, attempts_made, entry, regrouped, standing, survivors
 from .schema import declarations, ledger, releases, tasks, templates
 from .schema import observations as o
 
@@ -120,6 +120,7 @@ class Regrouping:
             regrouped(connection)
             _update(connection, task, decided=True, regroupings=row.regroupings + 1)
             _divide_releases(connection, row, new.id, frozenset(moved))
+            _settle(connection, task)
             self._note(connection, "split", task, new=new.id, templates=sorted(moved))
             if start is not None:
                 for each in (task, new.id):
@@ -161,6 +162,7 @@ class Regrouping:
             regrouped(connection)
             _update(connection, row.id, regroupings=row.regroupings + 1)
             withdrawn = _withdraw_mixed(connection, row, moved)
+            _settle(connection, row.id)
             self._note(connection, "part", row.id, new=new.id, template=parted, withdrawn=withdrawn)
             if start is not None:
                 for each in (row.id, new.id):
@@ -252,6 +254,13 @@ def _learnt_from(start: dict[str, int] | None) -> int:
     return 0 if start is None else start.get("learnt", start["row"])
 
 
+def _settle(connection: Connection, task: str) -> None:
+    """Takes back that a task has a release on probation, if it went."""
+    row = _row(connection, task)
+    if row is not None and row.state in PROBATION:
+        _update(connection, task, state=standing(connection, task, row.active_release))
+
+
 def _released(connection: Connection, *found: str) -> bool:
     return connection.execute(select(releases.c.id).where(releases.c.task.in_(found)).limit(1)).first() is not None
 
@@ -310,7 +319,9 @@ def _divide_releases(connection: Connection, row: Row[Any], new: str, moved: fro
         certified = set(json.loads(release.templates))
         mine = releases.c.id == release.id
         if certified and certified <= moved:
-            connection.execute(releases.update().where(mine).values(task=new))
+            # What it was compared with on probation was the old task's calls.
+            state = "retired" if release.state in PROBATION else release.state
+            connection.execute(releases.update().where(mine).values(task=new, state=state))
         elif not certified or certified & moved:
             connection.execute(releases.update().where(mine).values(state="withdrawn"))
         else:

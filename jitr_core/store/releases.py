@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -10,11 +13,13 @@ from ..errors import StoreError
 from ..types import Release, SearchReport, TaskState
 from . import rows
 from .database import Database
-from .parts import attempts_made, entry
-from .records import ReleaseState
-from .schema import observations, releases, searches, tasks
+from .parts import PROBATION, attempts_made, entry, last_details, last_row, standing
+from .records import Pin, Probation, ReleaseState
+from .schema import ledger, observations, releases, searches, tasks
 
 __all__ = ["Releases"]
+
+_CALLS = select(func.count()).select_from(observations)
 
 
 class Releases:
@@ -50,15 +55,22 @@ class Releases:
             row = connection.execute(query).first()
             return None if row is None else rows.release_of(row)
 
-    def activate(self, task: str, release: str | None, reason: str, state: TaskState | None = None) -> None:
+    def activate(
+        self,
+        task: str,
+        release: str | None,
+        reason: str,
+        state: TaskState | None = None,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
         """Moves the active pointer of a task, forward or back, in one transaction with its state and the ledger.
 
         Args:
             task: id of the task.
             release: the release that serves from now on; None for none. The one before is retired.
             reason: why; kept with the task and in the ledger.
-            state: the task's new state; by default "active" with a release and "observing" without, or "paused" as
-                before.
+            state: the task's new state; by default what its releases say, or "paused" as before.
+            figures: what the reason rests on, for the ledger.
 
         Raises:
             StoreError: there is no such task, or the release is not one of its own; nothing is changed.
@@ -70,10 +82,9 @@ class Releases:
                 raise StoreError(f"Task {task!r} has no release {release!r}.", hint="`jitr tasks` lists both.")
             self._set_state(connection, row.active_release, "retired")
             self._set_state(connection, release, "active")
-            new = state or ("active" if release else "observing")
-            if state is None and row.state == "paused":
-                new = "paused"  # a veto stands until it is taken back
-            self._point(connection, task, release, new, reason, before=row.active_release)
+            # A veto stands until it is taken back.
+            new = state or ("paused" if row.state == "paused" else standing(connection, task, release))
+            self._point(connection, task, release, new, reason, before=row.active_release, figures=figures)
 
     def conclude(
         self,
@@ -82,11 +93,13 @@ class Releases:
         release: Release | None = None,
         expected: str | None = None,
         regroupings: int | None = None,
+        path: Sequence[ReleaseState] = ("active",),
     ) -> bool:
-        """Stores what came of an attempt, in one transaction: the search, what it spent, and its release, active.
+        """Stores what came of an attempt, in one transaction: the search, what it spent, and its release.
 
-        The release is refused if the task was paused, its active release changed, or it was merged or split while
-        the attempt was made. A task that is not served is `refused` with the report's reason, unless it is paused.
+        The release is refused if the task was paused or pinned, its active release changed, another one went on
+        probation, or it was merged or split while the attempt was made. A task that is not served is `refused` with
+        the report's reason, unless it is paused.
 
         Args:
             report: what was found; its `refusal` is completed.
@@ -94,72 +107,168 @@ class Releases:
             release: what is to serve from now on.
             expected: the release that was active when the attempt began.
             regroupings: the task's count of regroupings when the attempt began; None does not look at it.
+            path: the states the release goes through, from the one it begins in to "active".
 
         Returns:
-            Whether the release serves now.
+            Whether the release serves now, or is on probation.
         """
         with self._database.write(notify=True) as connection:
             task = connection.execute(select(tasks).where(tasks.c.id == report.task)).first()
-            if release is not None and (task is None or task.state == "paused"):
-                report.refusal = "the task was paused meanwhile"
-            elif release is not None and task is not None and task.active_release != expected:
-                report.refusal = "the active release was withdrawn or replaced meanwhile"
-            elif release is not None and task is not None and regroupings not in (None, task.regroupings):
-                report.refusal = "the task was merged or split meanwhile"
-            promoted = release is not None and not report.refusal
+            if release is not None:
+                report.refusal = report.refusal or _meanwhile(connection, task, expected, regroupings)
             row = {"task": report.task, "at_label": report.at_label, "delta_spent": delta_spent}
             text = rows.report_text(report)
             connection.execute(searches.insert(), {**row, "time": self._database.clock(), "report": text})
-            if promoted and release is not None:
-                self._set_state(connection, expected, "retired")
-                connection.execute(releases.insert(), {**rows.release_row(release), "state": "active"})
-                reason = "certified"
-                if release.certificate:
-                    reason = f"certified on {release.certificate.calls} calls, {release.certificate.errors} errors"
-                self._point(connection, report.task, release.id, "active", reason, before=expected)
-            elif task is not None and task.active_release is None and task.state != "paused" and report.refusal:
+            if release is not None and task is not None and not report.refusal:
+                connection.execute(releases.insert(), {**rows.release_row(release), "state": "new"})
+                certificate = release.certificate
+                reason = f"certified on {certificate.calls} calls, {certificate.errors} errors"
+                self._enter(connection, task, release.id, path, reason, asdict(certificate))
+                return True
+            if task is not None and task.state in ("observing", "refused") and report.refusal:
                 self._point(connection, report.task, None, "refused", report.refusal, before=None)
-        return promoted
+        return False
 
-    def withdraw(self, task: str, release: str, reason: str) -> bool:
-        """Takes a release out of service for good because audits contradict it, in one transaction.
+    def probations(self) -> dict[str, Probation]:
+        """The releases on probation, by task."""
+        query = select(releases).where(releases.c.state.in_(PROBATION))
+        with self._database.read() as connection:
+            return {row.task: _probation(connection, row) for row in connection.execute(query).all()}
 
-        What the task had seen by then is noted: later attempts start from there.
+    def advance(self, task: str, release: str, reason: str, figures: Mapping[str, Any] | None = None) -> bool:
+        """Moves a release on probation to the next state of its path.
+
+        Args:
+            task: id of the task.
+            release: the release.
+            reason: why; kept with the task and in the ledger.
+            figures: what the reason rests on, for the ledger.
+
+        Returns:
+            False if it is not on probation any more.
+        """
+        with self._database.write(notify=True) as connection:
+            row = connection.execute(select(tasks).where(tasks.c.id == task)).first()
+            found = _row(connection, release)
+            if row is None or found is None or found.task != task or found.state not in PROBATION:
+                return False
+            self._enter(connection, row, release, _probation(connection, found).path, reason, figures)
+        return True
+
+    def note_probation(self, task: str, release: str, reason: str, figures: Mapping[str, Any]) -> None:
+        """Says how a release on probation stands, in the ledger and, unless another one serves, with its task."""
+        with self._database.write() as connection:
+            found = _row(connection, release)
+            if found is None or found.task != task or found.state not in PROBATION:
+                return
+            now = _probation(connection, found)
+            where = {"row": now.row, "path": list(now.path)}
+            self._tell(connection, release, task, found.state, reason, figures, **where)
+            mine = (tasks.c.id == task) & tasks.c.state.in_(PROBATION)
+            connection.execute(tasks.update().where(mine).values(reason=rows.storable(reason)))
+
+    def withdraw(
+        self, task: str, release: str, reason: str, figures: Mapping[str, Any] | None = None, *, restart: bool = True
+    ) -> bool:
+        """Takes a release out of service or off its probation for good, in one transaction.
 
         Args:
             task: id of the task.
             release: the release.
             reason: why.
+            figures: what the reason rests on, for the ledger.
+            restart: what the task had seen by now is void: later attempts start from here.
 
         Returns:
-            False if it was not active.
+            False if it was neither active nor on probation.
         """
         with self._database.write(notify=True) as connection:
             row = connection.execute(select(tasks).where(tasks.c.id == task)).first()
-            if row is None or row.active_release != release:
+            found = _row(connection, release)
+            served = row is not None and row.active_release == release
+            tried = found is not None and found.task == task and found.state in PROBATION
+            if row is None or not (served or tried):
                 return False
             self._set_state(connection, release, "withdrawn")
-            state = "paused" if row.state == "paused" else "observing"
-            self._point(connection, task, None, state, reason, before=release)
-            mine = observations.c.task == task
-            last = select(func.coalesce(func.max(observations.c.n), 0)).where(mine)
-            calls = select(func.count()).select_from(observations).where(mine)
-            start = {
-                "row": connection.execute(last).scalar_one(),
-                "calls": connection.execute(calls).scalar_one(),
-                "attempts": attempts_made(connection, task),
-            }
-            entry(connection, self._database.clock(), "rollback", task, {"release": release, "start": start})
+            self._tell(connection, release, task, "withdrawn", reason, figures)
+            if served:
+                state = "paused" if row.state == "paused" else standing(connection, task, None)
+                self._point(connection, task, None, state, reason, before=release, figures=figures)
+            elif row.state in PROBATION:
+                values = {"state": standing(connection, task, row.active_release), "reason": rows.storable(reason)}
+                connection.execute(tasks.update().where(tasks.c.id == task).values(values))
+            if restart:
+                start = {
+                    "row": last_row(connection, task),
+                    "calls": connection.execute(_CALLS.where(observations.c.task == task)).scalar_one(),
+                    "attempts": attempts_made(connection, task),
+                }
+                entry(connection, self._database.clock(), "rollback", task, {"release": release, "start": start})
         return True
 
+    def pin(self, task: str, release: str | None, *, despite_audits: bool = False) -> None:
+        """Keeps the active release in service, or ends that with None."""
+        details = {"release": release, "despite_audits": despite_audits}
+        with self._database.write(notify=True) as connection:
+            entry(connection, self._database.clock(), "pin", task, details)
+
+    def pinned(self, task: str) -> Pin | None:
+        """The pin on a task's active release, None if there is none."""
+        with self._database.read() as connection:
+            active = connection.execute(select(tasks.c.active_release).where(tasks.c.id == task)).scalar()
+            return _pin(connection, task, active)
+
+    def _enter(
+        self,
+        connection: Connection,
+        task: Row[Any],
+        release: str,
+        path: Sequence[ReleaseState],
+        reason: str,
+        figures: Mapping[str, Any] | None,
+    ) -> None:
+        """Puts a release into the first state of a path."""
+        self._set_state(connection, release, path[0])
+        if path[0] == "active":
+            self._set_state(connection, task.active_release, "retired")
+            state = "paused" if task.state == "paused" else "active"
+            self._point(connection, task.id, release, state, reason, before=task.active_release, figures=figures)
+            return
+        where = {"row": last_row(connection), "path": list(path[1:])}
+        self._tell(connection, release, task.id, path[0], reason, figures, **where)
+        if task.active_release is None and task.state != "paused":
+            values = {"state": path[0], "reason": rows.storable(reason)}
+            connection.execute(tasks.update().where(tasks.c.id == task.id).values(values))
+
+    def _tell(
+        self,
+        connection: Connection,
+        release: str,
+        task: str,
+        state: ReleaseState,
+        reason: str,
+        figures: Mapping[str, Any] | None,
+        **more: Any,
+    ) -> None:
+        """A line in the ledger about a release that is not the active one, or not any more."""
+        details = {"release": release, "state": state, "reason": rows.storable(reason), "figures": figures, **more}
+        entry(connection, self._database.clock(), "release", task, details)
+
     def _point(
-        self, connection: Connection, task: str, release: str | None, state: str, reason: str, before: str | None
+        self,
+        connection: Connection,
+        task: str,
+        release: str | None,
+        state: str,
+        reason: str,
+        before: str | None,
+        figures: Mapping[str, Any] | None = None,
     ) -> None:
         """Moves the active pointer, with the task's state and a line in the ledger."""
         reason = rows.storable(reason)
         values = {"active_release": release, "state": state, "reason": reason}
         connection.execute(tasks.update().where(tasks.c.id == task).values(values))
-        details = {"release": release, "before": before, "state": state, "reason": reason}
+        details = {"release": release, "before": before, "state": state, "reason": reason, "figures": figures}
         entry(connection, self._database.clock(), "activate", task, details)
 
     def add_search(self, report: SearchReport, delta_spent: float | None = None) -> None:
@@ -201,3 +310,35 @@ class Releases:
 
 def _row(connection: Connection, release: str) -> Row[Any] | None:
     return connection.execute(select(releases).where(releases.c.id == release)).first()
+
+
+def _probation(connection: Connection, row: Row[Any]) -> Probation:
+    """How a release on probation stands, as the ledger has it."""
+    query = select(ledger.c.details).where(ledger.c.task == row.task, ledger.c.kind == "release")
+    for text in connection.execute(query.order_by(ledger.c.n.desc())).scalars():
+        details = json.loads(text)
+        if details["release"] == row.id:
+            return Probation(rows.release_of(row), row.state, details["row"], tuple(details["path"]))
+    return Probation(rows.release_of(row), row.state, 0, ("active",))
+
+
+def _pin(connection: Connection, task: str, active: str | None) -> Pin | None:
+    last = last_details(connection, task, "pin")
+    if last is None or active is None or last["release"] != active:
+        return None
+    return Pin(active, last["despite_audits"])
+
+
+def _meanwhile(connection: Connection, task: Row[Any] | None, expected: str | None, regroupings: int | None) -> str:
+    """What happened during an attempt that forbids its release; "" if nothing did."""
+    if task is None or task.state == "paused":
+        return "the task was paused meanwhile"
+    if task.active_release != expected:
+        return "the active release was withdrawn or replaced meanwhile"
+    if regroupings not in (None, task.regroupings):
+        return "the task was merged or split meanwhile"
+    if _pin(connection, task.id, expected) is not None:
+        return "the active release was pinned meanwhile"
+    if standing(connection, task.id, None) in PROBATION:
+        return "another release went on probation meanwhile"
+    return ""

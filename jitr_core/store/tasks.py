@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, case, select
+from sqlalchemy import ColumnElement, Connection, Row, case, func, select
 
 from ..errors import StoreError
 from ..types import Task, TaskState, Template
 from . import rows
 from .database import Database
-from .parts import entry, survivors
-from .schema import tasks, templates
+from .parts import PROBATION, entry, standing, survivors
+from .schema import releases, tasks, templates
 
 __all__ = ["Tasks"]
 
@@ -78,6 +78,20 @@ class Tasks:
                 raise _unknown(task)
             self._note(connection, "state", task, state=state, reason=reason)
 
+    def resume(self, task: str, reason: str) -> None:
+        """Ends a pause: what served the task before, or was on probation, does so again.
+
+        Raises:
+            StoreError: there is no such task.
+        """
+        with self._database.write(notify=True) as connection:
+            row = _row(connection, task)
+            if row is None:
+                raise _unknown(task)
+            state = standing(connection, task, row.active_release)
+            connection.execute(tasks.update().where(tasks.c.id == task).values(state=state, reason=reason))
+            self._note(connection, "state", task, state=state, reason=reason)
+
     def rename(self, task: str, name: str) -> None:
         """Gives a task the name the user wants, and notes it in the ledger.
 
@@ -100,7 +114,9 @@ class Tasks:
         Raises:
             StoreError: there is no such task.
         """
-        state = case((tasks.c.active_release.is_not(None), "active"), else_="observing")
+        mine = releases.c.task == tasks.c.id, releases.c.state.in_(PROBATION)
+        probation = select(releases.c.state).where(*mine).limit(1).scalar_subquery()
+        state = case((tasks.c.active_release.is_not(None), "active"), else_=func.coalesce(probation, "observing"))
         self._decide(task, "unignore", {"ignored": False, "reason": "no longer ignored"}, state=state)
 
     def describe(self, task: str, input_type: str, task_type: str, name: str) -> None:

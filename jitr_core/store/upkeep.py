@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from ..errors import ConfigError, StoreError
 from .database import Database
-from .parts import entry, regrouped, survivors
+from .parts import PROBATION, entry, regrouped, survivors
 from .records import LedgerEntry, Purged
 from .schema import counters, declarations, leases, ledger, patterns, releases, searches, tasks, templates
 from .schema import observations as o
@@ -240,5 +240,19 @@ _CONTRADICTIONS: tuple[tuple[Select[Any], str], ...] = (
     (
         select(tasks.c.id).where(tasks.c.state == "active", tasks.c.active_release.is_(None)),
         "Task {0} is active without a release.",
+    ),
+    (
+        select(tasks.c.id, tasks.c.state).where(
+            tasks.c.state.in_(PROBATION),
+            tasks.c.id.not_in(select(releases.c.task).where(releases.c.state.in_(PROBATION))),
+        ),
+        "Task {0} is in {1} without a release on probation.",
+    ),
+    (
+        select(releases.c.task)
+        .where(releases.c.state.in_(PROBATION))
+        .group_by(releases.c.task)
+        .having(func.count() > 1),
+        "Task {0} has several releases on probation.",
     ),
 )

@@ -1,30 +1,23 @@
-"""What a user decides by hand about tasks and replacements. All of it works while the app runs."""
+"""What a user decides about tasks: which calls belong together, what they are called, what is forgotten."""
 
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import socket
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import state_folder
-from .equivalence import honours, said, storable
-from .errors import ConfigError
-from .freely import forget
-from .identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
-from .types import GIVEN, Declaration, Task, Template
+from ..equivalence import honours, said, storable
+from ..errors import ConfigError
+from ..freely import forget
+from ..identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
+from ..types import GIVEN, Declaration, Task, Template
 
 if TYPE_CHECKING:
-    from .base_models import BaseModels
-    from .config import Policy
-    from .pipeline import Pipeline
-    from .store import Store
-    from .types import SearchReport
+    from ..store import Store
 
 __all__ = [
     "TemplateCalls",
@@ -33,15 +26,10 @@ __all__ = [
     "find_task",
     "ignore",
     "merge",
-    "pause",
-    "pipeline",
     "purge",
     "rename",
-    "resume",
-    "rollback",
     "split",
     "task_templates",
-    "train",
     "unignore",
 ]
 
@@ -289,88 +277,6 @@ def _unused(store: Store, name: str) -> str:
 
 def _new_id() -> str:
     return f"t_{uuid.uuid4().hex[:16]}"
-
-
-def pause(store: Store, task: Task, reason: str = "paused by hand") -> None:
-    """Veto: the teacher answers the task and nothing is trained for it, until `resume`."""
-    store.set_state(task.id, "paused", reason)
-
-
-def resume(store: Store, task: Task) -> None:
-    """End a pause: the release that was active, if any, serves again.
-
-    Raises:
-        ConfigError: the task is ignored.
-    """
-    if task.ignored:
-        raise ConfigError(f"task {task.name!r} is ignored.", hint=f"`jitr tasks unignore {task.id}` ends that.")
-    active = store.active_release(task.id)
-    store.set_state(task.id, "active" if active else "observing", "resumed by hand")
-
-
-def rollback(store: Store, task: Task) -> str:
-    """Take the active release out of service: the one before it serves again, or the teacher if there was none.
-
-    A release that audits contradicted never serves again.
-
-    Returns:
-        What serves the task now, in words.
-
-    Raises:
-        ConfigError: nothing is active.
-    """
-    active = store.active_release(task.id)
-    if active is None:
-        raise ConfigError(f"task {task.name!r} has no active replacement to roll back.")
-    older = [r for r in store.releases(task.id) if r.created < active.created]
-    sound = [r for r in older if store.release_state(r.id) != "withdrawn"]
-    previous = max(sound, key=lambda r: r.created, default=None)
-    store.activate(task.id, previous.id if previous else None, "rolled back by hand")
-    return f"release {previous.id}" if previous else "the teacher"
-
-
-def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, SearchReport | None]]:
-    """Make the attempts that are due, or one for `task` at once.
-
-    Args:
-        pipeline: the cold path.
-        task: attempt this one now, due or not; it spends its share of delta all the same.
-
-    Raises:
-        ConfigError: the task is paused.
-
-    Yields:
-        Each task attempted with its report; None if another process was at it.
-    """
-    if task is not None:
-        if task.state == "paused":
-            raise ConfigError(f"task {task.name!r} is paused.", hint=f"`jitr resume {task.id}` ends that.")
-        yield task, pipeline.run(task.id, force=True)
-        return
-    for each in pipeline.store.tasks():
-        if pipeline.due(each):
-            yield each, pipeline.run(each.id)
-
-
-def pipeline(
-    store: Store, policy: Policy, url: str, *, seed: int = 0, base_models: BaseModels | None = None
-) -> Pipeline:
-    """The cold path of the state at `url`.
-
-    Args:
-        store: the opened state.
-        policy: what is promised.
-        url: where the state is; artifacts live beside it.
-        seed: drives splits and training.
-        base_models: pretrained models at hand; by default those in the policy's cache folder.
-    """
-    from .base_models import BaseModels
-    from .pipeline import Pipeline
-
-    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    folder = state_folder(url) / "artifacts"
-    models = base_models or BaseModels(policy.cache_dir, wanted=policy.base_models, download=policy.download)
-    return Pipeline(store, policy, folder, models, seed, owner)
 
 
 def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, before: float | None = None) -> int:

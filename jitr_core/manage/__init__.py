@@ -1,0 +1,41 @@
+"""What a user decides by hand about tasks and replacements. All of it works while the app runs."""
+
+from __future__ import annotations
+
+from .releases import approve, pause, pin, pipeline, resume, rollback, train, unpin, veto
+from .tasks import (
+    TemplateCalls,
+    compare_by,
+    declare,
+    find_task,
+    ignore,
+    merge,
+    purge,
+    rename,
+    split,
+    task_templates,
+    unignore,
+)
+
+__all__ = [
+    "TemplateCalls",
+    "approve",
+    "compare_by",
+    "declare",
+    "find_task",
+    "ignore",
+    "merge",
+    "pause",
+    "pin",
+    "pipeline",
+    "purge",
+    "rename",
+    "resume",
+    "rollback",
+    "split",
+    "task_templates",
+    "train",
+    "unignore",
+    "unpin",
+    "veto",
+]

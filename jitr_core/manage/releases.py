@@ -1,0 +1,204 @@
+"""What a user decides about replacements: which release serves a task, and whether a search is made."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..config import state_folder
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..base_models import BaseModels
+    from ..config import Policy
+    from ..pipeline import Pipeline
+    from ..store import Probation, Store
+    from ..types import Release, SearchReport, Task
+
+__all__ = ["approve", "pause", "pin", "pipeline", "resume", "rollback", "train", "unpin", "veto"]
+
+
+def pause(store: Store, task: Task, reason: str = "paused by hand") -> None:
+    """Veto: the teacher answers the task and nothing is trained for it, until `resume`."""
+    store.set_state(task.id, "paused", reason)
+
+
+def resume(store: Store, task: Task) -> None:
+    """End a pause: the release that was active or on probation, if any, goes on.
+
+    Raises:
+        ConfigError: the task is ignored.
+    """
+    if task.ignored:
+        raise ConfigError(f"task {task.name!r} is ignored.", hint=f"`jitr tasks unignore {task.id}` ends that.")
+    store.resume(task.id, "resumed by hand")
+
+
+def approve(store: Store, task: Task) -> str:
+    """Let the release on probation go on: a shadow becomes a canary where the policy wants one, else it serves.
+
+    Returns:
+        The release's id.
+
+    Raises:
+        ConfigError: none is on probation.
+    """
+    release = _on_probation(store, task).release.id
+    store.advance(task.id, release, "approved by hand")
+    return release
+
+
+def veto(store: Store, task: Task) -> str:
+    """Refuse the release on probation for good; what serves the task goes on, and so do later searches.
+
+    Returns:
+        The release's id.
+
+    Raises:
+        ConfigError: none is on probation.
+    """
+    release = _on_probation(store, task).release.id
+    store.withdraw(task.id, release, "vetoed by hand", restart=False)
+    return release
+
+
+def pin(store: Store, task: Task, release: str | None = None, *, despite_audits: bool = False) -> str:
+    """Keep a release in service: no other one replaces it, and nothing is searched, until `unpin`.
+
+    Args:
+        store: the state.
+        task: the task.
+        release: id of one of its releases, or an unambiguous beginning; it serves from now on. None: the active one.
+        despite_audits: audits that contradict it do not withdraw it. By default they do, which ends the pin.
+
+    Returns:
+        The release's id.
+
+    Raises:
+        ConfigError: there is no such release, or it was withdrawn.
+    """
+    active = store.active_release(task.id)
+    chosen = active if release is None else _sound(store, task, release)
+    if chosen is None:
+        raise ConfigError(f"task {task.name!r} has no active replacement to pin.", hint="`jitr tasks show` lists all.")
+    if active is None or active.id != chosen.id:
+        store.activate(task.id, chosen.id, "pinned by hand")
+    store.pin(task.id, chosen.id, despite_audits=despite_audits)
+    return chosen.id
+
+
+def unpin(store: Store, task: Task) -> None:
+    """End a pin.
+
+    Raises:
+        ConfigError: nothing is pinned.
+    """
+    if store.pinned(task.id) is None:
+        raise ConfigError(f"task {task.name!r} has no pinned replacement.")
+    store.pin(task.id, None)
+
+
+def rollback(store: Store, task: Task, release: str | None = None) -> str:
+    """Take the active release out of service: an earlier one serves again, or the teacher if there was none.
+
+    A release that audits contradicted, or that was vetoed, never serves again.
+
+    Args:
+        store: the state.
+        task: the task.
+        release: id of the earlier release, or an unambiguous beginning; None: the one before the active one.
+
+    Returns:
+        What serves the task now, in words.
+
+    Raises:
+        ConfigError: nothing is active, or there is no such release.
+    """
+    active = store.active_release(task.id)
+    if active is None:
+        hint = "`jitr veto` refuses the one on probation." if task.id in store.probations() else ""
+        raise ConfigError(f"task {task.name!r} has no active replacement to roll back.", hint=hint)
+    if release is not None:
+        previous: Release | None = _sound(store, task, release)
+    else:
+        known = store.releases(task.id)  # in the order of their coming, whatever the clock said
+        older = known[: [each.id for each in known].index(active.id)]
+        previous = next((r for r in reversed(older) if store.release_state(r.id) == "retired"), None)
+    store.activate(task.id, previous.id if previous else None, "rolled back by hand")
+    return f"release {previous.id}" if previous else "the teacher"
+
+
+def _on_probation(store: Store, task: Task) -> Probation:
+    found = store.probations().get(task.id)
+    if found is None:
+        raise ConfigError(
+            f"task {task.name!r} has no release on probation.",
+            hint="`jitr rollback` withdraws one that serves, `jitr pause` keeps all from serving.",
+        )
+    return found
+
+
+def _sound(store: Store, task: Task, wanted: str) -> Release:
+    """A release of the task that may serve."""
+    found = [each for each in store.releases(task.id) if wanted and each.id.startswith(wanted)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"task {task.name!r} has {'several releases' if found else 'no release'} {wanted!r}.",
+            hint=f"`jitr tasks show {task.id}` lists them.",
+        )
+    if store.release_state(found[0].id) == "withdrawn":
+        raise ConfigError(f"release {found[0].id} was withdrawn and never serves again.")
+    return found[0]
+
+
+def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, SearchReport | None]]:
+    """Make the attempts that are due, or one for `task` at once.
+
+    Args:
+        pipeline: the cold path.
+        task: attempt this one now, due or not; it spends its share of delta all the same.
+
+    Raises:
+        ConfigError: the task is paused or pinned, or a release of it is on probation.
+
+    Yields:
+        Each task attempted with its report; None if another process was at it.
+    """
+    if task is not None:
+        if task.state == "paused":
+            raise ConfigError(f"task {task.name!r} is paused.", hint=f"`jitr resume {task.id}` ends that.")
+        if pipeline.store.pinned(task.id) is not None:
+            raise ConfigError(f"task {task.name!r} is pinned.", hint=f"`jitr unpin {task.id}` ends that.")
+        if task.id in pipeline.store.probations():
+            raise ConfigError(
+                f"a release of task {task.name!r} is on probation.", hint="`jitr approve` or `jitr veto`."
+            )
+        yield task, pipeline.run(task.id, force=True)
+        return
+    for each in pipeline.store.tasks():
+        if pipeline.due(each):
+            yield each, pipeline.run(each.id)
+
+
+def pipeline(
+    store: Store, policy: Policy, url: str, *, seed: int = 0, base_models: BaseModels | None = None
+) -> Pipeline:
+    """The cold path of the state at `url`.
+
+    Args:
+        store: the opened state.
+        policy: what is promised.
+        url: where the state is; artifacts live beside it.
+        seed: drives splits and training.
+        base_models: pretrained models at hand; by default those in the policy's cache folder.
+    """
+    from ..base_models import BaseModels
+    from ..pipeline import Pipeline
+
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    folder = state_folder(url) / "artifacts"
+    models = base_models or BaseModels(policy.cache_dir, wanted=policy.base_models, download=policy.download)
+    return Pipeline(store, policy, folder, models, seed, owner)

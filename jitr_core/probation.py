@@ -1,0 +1,110 @@
+"""Releases on probation: a shadow is compared with the teacher silently, a canary answers a share of the calls.
+
+Probation can only refuse what the certificate allows, so it costs nothing of delta. Nothing of it runs while a call
+waits: a shadow is asked in the background, about calls that have the teacher's answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .audit import AuditMonitor
+
+if TYPE_CHECKING:
+    from .config import Policy
+    from .equivalence import Equivalence
+    from .route import LoadedRelease
+    from .store import Probation, ReleaseState, Store
+
+__all__ = ["Watch", "path_of"]
+
+_TURN, _SLOW_TURN = 256, 4  # calls a shadow is asked about at a time; if it takes long to answer
+
+
+def path_of(policy: Policy) -> tuple[ReleaseState, ...]:
+    """The states that a certified release goes through."""
+    shadow: tuple[ReleaseState, ...] = ("shadow",) if policy.shadow_calls or policy.approval == "manual" else ()
+    canary: tuple[ReleaseState, ...] = ("canary",) if policy.canary_calls else ()
+    return (*shadow, *canary, "active")
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What a shadow has shown, call by call, up to a row of the store."""
+
+    row: int
+    monitor: AuditMonitor
+
+
+@dataclass(slots=True)
+class Watch:
+    """Moves releases on probation on, or refuses them; one process's view of what the store has.
+
+    Attributes:
+        store: the state.
+        policy: how long a probation lasts.
+        withdraw: takes a release out of use that its comparisons contradict: task, release, what it was, the monitor.
+    """
+
+    store: Store
+    policy: Policy
+    withdraw: Callable[[str, str, str, AuditMonitor], None]
+    _seen: dict[str, _Evidence] = field(default_factory=dict)
+
+    def look(self, table: dict[str, LoadedRelease], rules: dict[str, Equivalence], touched: Iterable[str]) -> None:
+        """Compare what is new, and do what it allows or demands.
+
+        Args:
+            table: the loaded releases by task, one on probation before the active one.
+            rules: by which rule each release's answers count as the teacher's.
+            touched: tasks that had calls since the last time.
+        """
+        mine = [task for task in touched if task in table and table[task].state != "active"]
+        if not mine:
+            return
+        probations = self.store.probations()
+        for task in mine:
+            probation, loaded = probations.get(task), table[task]
+            if probation is None or probation.release.id != loaded.release.id:
+                continue
+            if probation.state == "shadow":
+                self._shadow(task, probation, loaded, rules[loaded.release.id])
+            else:
+                self._canary(task, probation)
+
+    def _shadow(self, task: str, probation: Probation, loaded: LoadedRelease, rule: Equivalence) -> None:
+        release = probation.release
+        monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
+        evidence = self._seen.setdefault(release.id, _Evidence(probation.row, monitor))
+        monitor, before = evidence.monitor, evidence.monitor.audits
+        turn = _SLOW_TURN if getattr(loaded.student, "blocking", False) else _TURN
+        for row, example in self.store.labels_since(task, evidence.row, loaded.templates, turn):
+            evidence.row = row
+            if not example.sampled:  # there because another release deferred: no fair sample of the calls
+                continue
+            answer, confidence, ood = loaded.student.predict_one(example.slots)
+            if not ood and confidence >= release.certificate.threshold:
+                monitor.update(rule.same(answer, example.answer))
+        if monitor.verdict == "rollback":
+            self.withdraw(task, release.id, "shadow", monitor)
+        elif monitor.audits >= self.policy.shadow_calls and self.policy.approval == "auto":
+            self.store.advance(task, release.id, f"as a shadow, {_compared(monitor)}", _figures(monitor))
+        elif before < self.policy.shadow_calls <= monitor.audits:
+            self.store.note_probation(task, release.id, f"waits for approval: {_compared(monitor)}", _figures(monitor))
+
+    def _canary(self, task: str, probation: Probation) -> None:
+        # All its answers are audited, which withdraws it where they contradict it.
+        release = probation.release.id
+        answered = self.store.answered_since(task, release, probation.row)
+        if answered >= self.policy.canary_calls:
+            self.store.advance(task, release, f"as a canary, answered {answered:,} calls", {"answered": answered})
+
+
+def _compared(monitor: AuditMonitor) -> str:
+    return f"{monitor.errors} of {monitor.audits} answers compared differed from the teacher's"
+
+
+def _figures(monitor: AuditMonitor) -> dict[str, Any]:
+    return {"compared": monitor.audits, "differed": monitor.errors}

@@ -1,0 +1,215 @@
+"""Releases on probation, approved, vetoed, pinned and taken back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from easy import easy_calls
+from test_engine import POLICY, serve, url
+
+from jitr_core import JITR, ConfigError, Policy, manage
+from jitr_core.store import Store
+
+TURNED = {"billing": "delivery", "delivery": "billing"}
+
+
+def engine(folder: Path, calls: int = 250, **policy: Any) -> JITR:
+    """An engine that has seen enough calls for the first release."""
+    wanted = dataclasses.replace(POLICY, **policy)
+    jitr = JITR(url(folder), policy=wanted, training="inline", seed=1)
+    serve(jitr, easy_calls(calls))
+    jitr.flush()
+    return jitr
+
+
+def turned(count: int) -> list[dict[str, Any]]:
+    """Calls whose answers are the wrong way round."""
+    return [dict(call, answer=TURNED[call["answer"]]) for call in easy_calls(count, seed=9)]
+
+
+def states(store: Store, task: str) -> list[str | None]:
+    return [store.release_state(each.id) for each in store.releases(task)]
+
+
+def test_a_certified_release_serves_at_once_by_default(tmp_path: Path) -> None:
+    jitr = engine(tmp_path)
+    (task,) = jitr.open_store().tasks()
+    assert task.state == "active" and not jitr.open_store().probations()
+    jitr.close()
+
+
+def test_a_shadow_is_compared_then_a_canary_then_active(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, shadow_calls=120, canary_share=0.5, canary_calls=40)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    assert task.state == "shadow"
+    shadow = serve(jitr, easy_calls(48, seed=3), "a")
+    assert set(shadow) == {"shadow"}
+    canary = serve(jitr, easy_calls(96, seed=4), "b")
+    assert {"shadow", "canary", "answered"} <= set(canary)
+    reasons = serve(jitr, easy_calls(200, seed=5), "c")
+    assert set(reasons[-50:]) <= {"answered", "deferral"}
+    assert store.task(task.id).state == "active" and states(store, task.id) == ["active"]
+    told = [
+        (e.details["state"], e.details["figures"]) for e in store.ledger(task.id) if e.kind in ("release", "activate")
+    ]
+    assert [state for state, _ in told][-3:] == ["shadow", "canary", "active"]
+    assert told[-2][1] == {"compared": told[-2][1]["compared"], "differed": 0} and told[-2][1]["compared"] >= 120
+    assert told[-1][1]["answered"] >= 40
+    assert not store.verify() and not jitr.faults
+    jitr.close()
+
+
+def test_labels_of_a_probation_are_a_fair_sample(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, canary_share=0.5, canary_calls=1000)
+    serve(jitr, easy_calls(200, seed=4), "b")
+    jitr.flush()
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    labelled = [o for o in store.observations(task.id) if o.decision.reason == "canary"]
+    assert labelled and all(o.decision.release is None and o.answer is not None for o in labelled)
+    examples = store.examples(task.id)
+    deferred = [o for o in store.observations(task.id) if o.decision.reason == "deferral" and not o.decision.audit]
+    assert sum(not example.sampled for example in examples) == len(deferred)
+    jitr.close()
+
+
+def test_bad_comparisons_refuse_a_shadow_and_what_was_learnt_is_void(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, shadow_calls=500)
+    store = jitr.open_store()
+    assert "answered" not in serve(jitr, turned(64), "a")
+    jitr.flush()
+    (task,) = store.tasks()
+    assert task.state == "observing" and "shadow answers differed" in task.reason
+    assert states(store, task.id) == ["withdrawn"]
+    assert store.last_entry("rollback", task.id) is not None
+    assert not store.verify()
+    jitr.close()
+
+
+def test_bad_audits_withdraw_a_canary(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, canary_share=1.0, canary_calls=10_000, audit_share_start=1.0)
+    store = jitr.open_store()
+    serve(jitr, turned(64), "a")
+    jitr.flush()
+    (task,) = store.tasks()
+    assert states(store, task.id) == ["withdrawn"] and task.state == "observing"
+    jitr.close()
+
+
+def test_manual_approval_waits_and_tells_what_was_compared(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, approval="manual", shadow_calls=30)
+    store = jitr.open_store()
+    assert "answered" not in serve(jitr, easy_calls(48, seed=3), "a")
+    (task,) = store.tasks()
+    assert task.state == "shadow" and task.reason.startswith("waits for approval: 0 of")
+    with Store(url(tmp_path)) as other:
+        manage.approve(other, task)
+    jitr.refresh()
+    assert "answered" in serve(jitr, easy_calls(20, seed=4), "b")
+    with pytest.raises(ConfigError, match="no release on probation"):
+        manage.approve(store, task)
+    jitr.close()
+
+
+def test_a_vetoed_release_never_serves_and_the_labels_stay(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, approval="manual")
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    release = manage.veto(store, task)
+    jitr.refresh()
+    assert set(serve(jitr, easy_calls(20, seed=4), "b")) == {"no_release"}
+    with pytest.raises(ConfigError, match="withdrawn"):
+        manage.pin(store, task, release)
+    assert store.last_entry("rollback", task.id) is None and not store.verify()
+    jitr.close()
+
+
+def test_nothing_is_searched_while_a_release_is_on_probation(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, calls=420, approval="manual")
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    assert "on probation" in store.searches(task.id)[-1].refusal and task.state == "shadow"
+    assert store.delta_spent(task.id) < POLICY.delta / 5  # what is not searched spends nothing
+    with pytest.raises(ConfigError, match="on probation"):
+        list(manage.train(manage.pipeline(store, POLICY, url(tmp_path)), task))
+    jitr.close()
+
+
+def test_pause_and_resume_leave_a_probation_as_it_was(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, approval="manual")
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    manage.pause(store, task)
+    jitr.refresh()
+    assert set(serve(jitr, easy_calls(20, seed=4), "b")) == {"no_release"}
+    manage.resume(store, task)
+    manage.ignore(store, task)
+    manage.unignore(store, store.task(task.id))
+    assert store.task(task.id).state == "shadow"
+    jitr.close()
+
+
+def test_a_pinned_release_stays_until_audits_contradict_it(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, audit_share_start=1.0)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    pinned = manage.pin(store, task)
+    serve(jitr, easy_calls(200, seed=3), "a")
+    assert "pinned" in store.searches(task.id)[-1].refusal
+    assert store.active_release(task.id).id == pinned
+    serve(jitr, turned(64), "b")
+    jitr.flush()
+    assert store.active_release(task.id) is None and store.pinned(task.id) is None
+    jitr.close()
+
+
+def test_a_pin_despite_audits_holds_against_them_until_it_ends(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, audit_share_start=1.0)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    pinned = manage.pin(store, task, despite_audits=True)
+    serve(jitr, turned(64), "b")
+    jitr.flush()
+    assert store.active_release(task.id).id == pinned
+    manage.unpin(store, task)
+    serve(jitr, turned(80)[64:], "c")
+    jitr.flush()
+    assert store.active_release(task.id) is None
+    jitr.close()
+
+
+def test_one_goes_back_to_an_earlier_release_and_pins_it(tmp_path: Path) -> None:
+    jitr = engine(tmp_path)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    first = store.active_release(task.id)
+    second = dataclasses.replace(first, id="r_second")
+    store.add_release(second)
+    store.activate(task.id, second.id, "better")
+    assert manage.rollback(store, task) == f"release {first.id}"
+    assert states(store, task.id) == ["active", "retired"]
+    assert manage.pin(store, task, "r_s") == "r_second"
+    assert store.active_release(task.id).id == "r_second" and not store.verify()
+    jitr.close()
+
+
+def test_a_split_ends_the_probation_of_what_was_compared_on_both_parts(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, approval="manual")
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    (template,) = store.templates()
+    other = dataclasses.replace(template, id="other", literals=("Else: ", ""))
+    store.save_templates([other])
+    manage.split(store, task, [template.id])
+    assert {t.state for t in store.tasks()} == {"observing"} and not store.verify()
+    jitr.close()
+
+
+@pytest.mark.parametrize("wrong", [{"approval": "maybe"}, {"shadow_calls": -1}, {"canary_share": 0.0}])
+def test_settings_out_of_their_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Policy(**wrong)
