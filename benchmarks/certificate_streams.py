@@ -115,6 +115,8 @@ class Log:
         self._y, self._group = data.answers[order], data.groups[order]
         self._classes = int(data.answers.max()) + 1
         self.calls = int(len(order) * (1 - HELD_OUT))
+        self.given: np.ndarray = np.empty(0, np.intp)  # what the last student answers to each call
+        self.answer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # its confidence and answers to any features
 
     def fit(self, labelled: np.ndarray) -> Fit:
         """Cross-fitted and final ridge scores, as softmax confidences at the temperature that fits best."""
@@ -129,8 +131,10 @@ class Log:
             weights = np.linalg.solve(gram - x[out].T @ x[out] + penalty, cross - x[out].T @ hot[out])
             scores[out] = x[out] @ weights
         temperature = min(np.geomspace(0.02, 0.5, 14), key=lambda t: _loss(scores, y, t))
-        final = self._x @ np.linalg.solve(gram + penalty, cross)
-        confidence, correct = _softmax(final, temperature).max(1), final.argmax(1) == self._y
+        solved = np.linalg.solve(gram + penalty, cross)
+        self.answer = lambda x: (_softmax(x @ solved, temperature).max(1), (x @ solved).argmax(1))
+        confidence, self.given = self.answer(self._x)
+        correct = self.given == self._y
 
         def truth(threshold: float, since: int) -> float:
             return _agreement_above(confidence[since:], correct[since:], threshold)

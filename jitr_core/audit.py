@@ -18,21 +18,22 @@ SHIFTS = (0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 0.9)
 """Error rates watched for, as shares of the way from 1 − target to 1."""
 
 
-def audit_share(answered: int, policy: Policy) -> float:
+def audit_share(answered: int, policy: Policy, *, warned: bool = False) -> float:
     """Probability with which the next call's coin asks for an audit.
 
     min(start, FULL_AUDITS / answered), never below the minimum: after a million answered calls the defaults have
     audited 0.4% of them in all.
 
     Args:
-        answered: calls of the task that replacements have answered since the last rollback, ≥ 0.
-        policy: gives `audit_share_start` and `audit_share_min`.
+        answered: calls that the release has answered, ≥ 0; since the last warning of drift, if there was one.
+        policy: gives `audit_share_start`, `audit_share_warned` and `audit_share_min`.
+        warned: whether there was one.
 
     Returns:
         A share in (0, 1].
     """
-    share = min(policy.audit_share_start, FULL_AUDITS / max(answered, 1))
-    return max(share, min(policy.audit_share_min, policy.audit_share_start))
+    start = max(policy.audit_share_start, policy.audit_share_warned) if warned else policy.audit_share_start
+    return max(min(start, FULL_AUDITS / max(answered, 1)), min(policy.audit_share_min, policy.audit_share_start))
 
 
 class AuditMonitor:

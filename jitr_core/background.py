@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .audit import AuditMonitor, audit_share
+from .audit import AuditMonitor
+from .drift import Drift
 from .equivalence import Equivalence
 from .errors import StoreError
 from .freely import Freely
@@ -80,7 +81,7 @@ class Background:
     aside: Callable[[Callable[[], None], Callable[[], None]], None] | None = None
     freely: Freely = field(init=False)
     _version: int = -1
-    _answered: Counter[str] = field(default_factory=Counter)
+    _drift: Drift = field(init=False)
     _missing: dict[str, int] = field(default_factory=dict)
     _questions: Questions = field(init=False)
     _unstored: list[Observed] = field(default_factory=list)
@@ -92,6 +93,7 @@ class Background:
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.store, self.policy, self._withdraw)
+        self._drift = Drift(self.store, self.policy, self.emit)
         self.freely = Freely(self.store, self.pipeline)
         self._questions = Questions(self.store, self.policy.ask_teacher, self.aside, self.fault)
 
@@ -109,6 +111,7 @@ class Background:
         self.freely.renew()
         self._audit(batch)
         self._watch.look(dict(self.router.loaded()), self._rules, touched)
+        self._drift.look(self.router.loaded(), self._rules, touched)
         if self.policy.ask_teacher:
             self._wonder(batch)
         for task, calls in sorted(touched.items()):
@@ -275,7 +278,7 @@ class Background:
         for observed in batch:
             decision = observed.decision
             if decision.kind == "replacement" and decision.task and decision.release:
-                self._answered[decision.release] += 1
+                self._drift.count(decision.release)
                 if observed.answer is not None:
                     audited.add((decision.task, decision.release))
         for task, release in sorted(audited):
@@ -339,10 +342,11 @@ class Background:
                     self.router.load(table)
                 loaded = self._load(release)
             if loaded is not None:
+                self._drift.refresh(release.task, release.id)
                 table[release.task] = replace(
                     loaded,
                     templates=answerable(release, templates, joined),
-                    audit_share=_always if state == "canary" else functools.partial(self._share, release.id),
+                    audit_share=_always if state == "canary" else functools.partial(self._drift.share, release.id),
                     state=state,
                     share={"shadow": 0.0, "canary": self.policy.canary_share, "active": 1.0}[state],
                     instead=table.get(release.task),
@@ -360,13 +364,9 @@ class Background:
             _log.error("release %s of task %s cannot be served: %s", release.id, release.task, error)
             self.emit({"kind": "fault", "task": release.task, "where": "load", "error": str(error)})
             return None
-        self._answered[release.id] = self.store.counts(release.task, release.id).answered
         nth = len(self.store.releases(release.task))
         coin = random.Random(None if self.seed is None else f"{self.seed}:{release.task}:{nth}")
         return LoadedRelease(release, student, _always, frozenset(), coin)
-
-    def _share(self, release: str) -> float:
-        return audit_share(self._answered[release], self.policy)
 
 
 def _always() -> float:

@@ -41,6 +41,7 @@ class Policy:
         attempt_growth: every further attempt waits until the task's calls, answered ones included, have grown by
             this factor, > 1; see `jitr_core.certify.next_attempt` for what each may spend of delta.
         audit_share_start: share of calls audited right after a release, in (0, 1].
+        audit_share_warned: the same right after a warning of drift, in (0, 1].
         audit_share_min: share below which the audit share never decays, in (0, 1].
         audit_delta: probability, in (0, 1), with which audits roll back a replacement that keeps its promise,
             per 10,000 audits.
@@ -89,6 +90,7 @@ class Policy:
     first_attempt: int = 200
     attempt_growth: float = 1.5
     audit_share_start: float = 0.1
+    audit_share_warned: float = 0.5
     audit_share_min: float = 0.002
     audit_delta: float = 0.05
     approval: str = "auto"
@@ -112,9 +114,10 @@ class Policy:
     search_memory_mb: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("target", "delta", "audit_share_start", "audit_share_min", "audit_delta", "canary_share"):
+        shares = ("audit_share_start", "audit_share_warned", "audit_share_min", "canary_share")
+        for name in ("target", "delta", "audit_delta", *shares):
             value = getattr(self, name)
-            closed = "_share" in name
+            closed = name in shares
             if not (0 < value < 1 or (closed and value == 1)):
                 raise ConfigError(
                     f"{name} must be in (0, 1{']' if closed else ')'}, got {value}.",

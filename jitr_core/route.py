@@ -118,8 +118,10 @@ class Router:
             with self._lock:
                 self.seconds += spent
         if ood or not confidence >= release.certificate.threshold:  # what is no number is no confidence
+            # What it would have said shows, beside the teacher's answer, whether the teacher changes.
             reason = "ood" if ood else "deferral"
-            return Decision("teacher", reason, match, release.id, None, confidence, audit, share)
+            said = None if ood else answer
+            return Decision("teacher", reason, match, release.id, said, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
 
 

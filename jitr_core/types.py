@@ -174,7 +174,7 @@ class Decision:
         reason: see `Reason`.
         match: the task and input, None if the call belongs to no known task.
         release: id of the release that was asked, None if there was none.
-        answer: the replacement's answer, with the reason "shadow" too, where it is only compared; else None.
+        answer: the replacement's answer; with a teacher's decision what it would have said, None if it said nothing.
         confidence: the student's confidence in [0, 1]; None if no student was asked.
         audit: the random coin of this call: True for a share `audit_share` of the calls of a task with a release,
             whatever the input. An answered call with `audit` also goes to the teacher, afterwards.

@@ -10,7 +10,7 @@ from ..config import Policy
 from ..identify import answer_space
 from ..manage import pipeline, task_templates
 from ..types import GIVEN
-from .wording import by_rule, share
+from .wording import by_rule, share, warning_text
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -125,6 +125,8 @@ def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:
             what = f"release {release} is pinned" if release else "nothing is pinned any more"
         elif kind in ("state", "ignore", "unignore"):
             what = f"the task is {told.get('state', 'no longer ignored')}"
+        elif kind == "warning":
+            what = f"release {release}, {warning_text(told)}"
         else:
             continue
         yield {

@@ -19,6 +19,7 @@ __all__ = [
     "share",
     "size",
     "usd",
+    "warning_text",
 ]
 
 
@@ -134,6 +135,20 @@ def outlook_line(outlook: Outlook) -> str:
     return f"a replacement is likely at about {outlook.calls:,} calls, for {share(outlook.coverage)} of them; {seen}"
 
 
+def warning_text(details: dict[str, Any]) -> str:
+    """A warning of drift, for a reader: what changed, and what follows.
+
+    Args:
+        details: of the ledger's entry.
+    """
+    text = f"warning: {details['signal']} changed over the last {details['calls']:,} calls"
+    if details.get("since"):
+        parts = [f"{symbol or 'unknown'} {part:.0%}" for symbol, part in details["since"].items()]
+        earlier = [f"{symbol or 'unknown'} {part:.0%}" for symbol, part in details["before"].items()]
+        text += f" ({', '.join(parts)}; before {', '.join(earlier)})"
+    return f"{text}; more answers are audited"
+
+
 def event_line(event: dict[str, Any], names: dict[str, str]) -> str:
     """An event of the engine as one line; "" for one that says nothing to a reader.
 
@@ -152,6 +167,8 @@ def event_line(event: dict[str, Any], names: dict[str, str]) -> str:
         text = f"{name} {search_outcome(event['report'])}"
     elif kind == "rollback":
         text = f"{name} {event['reason']}"
+    elif kind == "warning":
+        text = f"{name} {warning_text(event)}"
     elif kind == "fault":
         text = f"{name} fault ({event.get('where', '')}): {event.get('error', '')}"
     else:

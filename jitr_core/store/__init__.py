@@ -20,7 +20,19 @@ from ..types import Slots
 from .database import Database
 from .observations import Observations
 from .patterns import Patterns
-from .records import Asked, Audited, LedgerEntry, Pin, Probation, Purged, ReleaseState, TaskCounts, TemplateUse, Usage
+from .records import (
+    Asked,
+    Audited,
+    Handled,
+    LedgerEntry,
+    Pin,
+    Probation,
+    Purged,
+    ReleaseState,
+    TaskCounts,
+    TemplateUse,
+    Usage,
+)
 from .regroup import Regrouping
 from .releases import Releases
 from .tasks import Tasks
@@ -29,6 +41,7 @@ from .upkeep import Upkeep
 __all__ = [
     "Asked",
     "Audited",
+    "Handled",
     "LedgerEntry",
     "Pin",
     "Probation",

@@ -13,7 +13,7 @@ from ..types import Call, Example, Match, Observation, Reason, Slots
 from . import rows
 from .database import Database
 from .parts import owners, regrouped
-from .records import Asked, Audited, TaskCounts, TemplateUse, Usage
+from .records import Asked, Audited, Handled, TaskCounts, TemplateUse, Usage
 from .schema import counters, templates
 from .schema import observations as o
 
@@ -228,6 +228,29 @@ class Observations:
             for r in reversed(found)
         ]
 
+    def handled(self, task: str, release: str, row: int, limit: int) -> list[Handled]:
+        """The first calls after a row that a release was asked about, oldest first.
+
+        Args:
+            task: id of the task.
+            release: the release.
+            row: only calls stored after this row.
+            limit: at most so many.
+        """
+        columns = (o.c.n, o.c.reason, o.c.model, o.c.replacement_answer, o.c.answer)
+        query = select(*columns).where(o.c.n > row, *_asked_about(task, release)).order_by(o.c.n).limit(limit)
+        with self._database.read() as connection:
+            return [
+                Handled(n, "answered" if reason == "shadow" else reason, *said)
+                for n, reason, *said in connection.execute(query)
+            ]
+
+    def handled_from(self, task: str, release: str, limit: int) -> int:
+        """The row after which are the latest so many calls that a release was asked about; 0 if there are fewer."""
+        query = select(o.c.n).where(*_asked_about(task, release)).order_by(o.c.n.desc()).offset(limit).limit(1)
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def unplaced(self, limit: int, *, app: str | None = None, tenant: str | None = None) -> list[Call]:
         """The latest calls that belong to no task, with their messages, oldest first.
 
@@ -322,6 +345,12 @@ class Observations:
                 return 0
             self._literal_chars[template] = sum(map(len, rows.template_of(row).literals))
         return self._literal_chars[template]
+
+
+def _asked_about(task: str, release: str) -> tuple[ColumnElement[bool], ...]:
+    """Calls that a release was asked about: those of a template it does not answer it hands over unasked."""
+    asked = (o.c.reason != "deferral") | o.c.confidence.is_not(None)
+    return o.c.task == task, o.c.release == release, asked
 
 
 def _place(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..types import Release, Slots
+from ..types import Reason, Release, Slots
 
 __all__ = [
     "Asked",
     "Audited",
+    "Handled",
     "LedgerEntry",
     "Pin",
     "Probation",
@@ -155,6 +156,25 @@ class Audited:
     teacher: str
     confidence: float | None
     audit_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What became of a call that a release was asked about.
+
+    Attributes:
+        row: of the call in the store.
+        reason: "answered", "deferral", "ood" or "fallback"; "answered" also where the answer was only compared.
+        model: name of the teacher the call is meant for.
+        replacement: what the release said, or would have said; None if it said nothing, or the text expired.
+        teacher: the teacher's answer, None where it was not asked, or the text expired.
+    """
+
+    row: int
+    reason: Reason
+    model: str
+    replacement: str | None
+    teacher: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,257 @@
+"""Drift: changes of the calls or of the teacher that show before audits do.
+
+What a release does with its calls is known for every one of them, at no cost: whether it answers, what, and, of
+those it defers, whether the teacher says what it would have said. A change in any of it proves nothing about the
+answers given. It is a **warning**: from then on many more of them are audited, and the audits decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .audit import audit_share
+
+if TYPE_CHECKING:
+    from .config import Policy
+    from .equivalence import Equivalence
+    from .route import LoadedRelease
+    from .store import Handled, Store
+
+__all__ = ["BLOCK", "ChangeDetector", "Drift", "Signals", "signals"]
+
+BLOCK = 50
+"""Calls after which is looked for a change."""
+
+HORIZON = 20_000
+"""Blocks over which a detector's `alarm` is counted: a million calls."""
+
+ALARM = 0.05
+"""Probability of a warning within HORIZON blocks while nothing changes, per signal."""
+
+_LEVELS = 4  # blocks of one size that are kept apart; the oldest two of more become one of twice the size
+_SYMBOLS = 12  # answers told apart, the most frequent ones; the others count as one
+_SETTLE = 4  # blocks from which the answers told apart are chosen
+_PAGE = 5_000  # calls read at a time
+_REMEMBERED = 20_000  # calls of a release that a new process looks back on
+
+
+class ChangeDetector:
+    """Says when the distribution of symbols changed, whatever it was before.
+
+    For each time t in the past, the calls since t are either drawn from the distribution of those before it, or from
+    another one. The ratio of the two marginal likelihoods, each under Jeffreys' prior, is a Bayes factor: against a
+    known distribution it exceeds A with probability at most 1 / A (Ville); here that distribution is estimated, which
+    is validated by simulation. A union over all times at which a change may have begun sets the limit: HORIZON / alarm.
+    Blocks are merged as they age, as in ADWIN (Bifet and Gavaldà 2007): memory and time grow with the logarithm of the
+    calls.
+
+    Args:
+        alarm: probability of an alarm within HORIZON blocks while nothing changes, in (0, 1).
+
+    Example:
+        >>> detector = ChangeDetector()
+        >>> any(detector.add({"a": 30, "b": 20}) for _ in range(40))
+        False
+        >>> [detector.add(block) for block in ({"a": 25, "b": 25}, {"a": 5, "b": 45})]
+        [False, True]
+    """
+
+    def __init__(self, alarm: float = ALARM) -> None:
+        if not 0 < alarm < 1:
+            raise ValueError(f"alarm must be in (0, 1), got {alarm}")
+        self._limit = math.log(HORIZON / alarm)
+        self._blocks: list[tuple[int, Counter[str]]] = []  # (how many blocks, counts), oldest first
+        self._total: Counter[str] = Counter()
+        self.before: Counter[str] = Counter()
+        self.since: Counter[str] = Counter()
+
+    def add(self, counts: Mapping[str, int]) -> bool:
+        """Takes in a block of calls.
+
+        Args:
+            counts: how often each symbol came.
+
+        Returns:
+            Whether a change has become evident; then `before` and `since` are the counts on both sides of it.
+        """
+        if not any(counts.values()):
+            return False
+        self._blocks.append((1, Counter(counts)))
+        self._total.update(counts)
+        self._merge()
+        whole, since = _evidence(self._total, len(self._total)), Counter[str]()
+        for _, block in reversed(self._blocks[1:]):
+            since.update(block)
+            before = self._total - since
+            ratio = _evidence(since, len(self._total)) + _evidence(before, len(self._total)) - whole
+            if ratio >= self._limit:
+                self.before, self.since = before, since
+                return True
+        return False
+
+    def _merge(self) -> None:
+        place = len(self._blocks) - 1
+        while place >= _LEVELS and self._blocks[place - _LEVELS][0] == self._blocks[place][0]:
+            (size, older), (_, newer) = self._blocks[place - _LEVELS : place - _LEVELS + 2]
+            self._blocks[place - _LEVELS : place - _LEVELS + 2] = [(2 * size, older + newer)]
+            place -= _LEVELS
+
+
+def _evidence(counts: Mapping[str, int], symbols: int) -> float:
+    """Logarithm of the probability of a sequence with these counts under Jeffreys' prior (Dirichlet, 1/2 each)."""
+    total = sum(counts.values())
+    each = sum(math.lgamma(n + 0.5) for n in counts.values()) - len(counts) * math.lgamma(0.5)
+    return each + math.lgamma(symbols / 2) - math.lgamma(symbols / 2 + total)
+
+
+def signals(call: Handled, same: Callable[[str, str], bool]) -> Iterator[tuple[str, str]]:
+    """What a call tells without an audit, as (signal, symbol).
+
+    Args:
+        call: a call that a release was asked about.
+        same: whether two answers count as the same.
+    """
+    yield "who answers", call.reason
+    yield "model", call.model
+    if call.reason == "answered":
+        yield "answers", call.replacement or ""
+    elif call.reason == "deferral" and call.replacement is not None and call.teacher is not None:
+        yield "agreement where it defers", "same" if same(call.replacement, call.teacher) else "differs"
+
+
+@dataclass(slots=True)
+class Signals:
+    """The detectors of one release.
+
+    Attributes:
+        row: of the last call that was taken in.
+        detectors: by signal.
+        block: counts since the last look, by signal.
+        calls: how many were taken in.
+        early: answers of the first calls, until it is chosen which ones are told apart.
+        frequent: those; None until then.
+    """
+
+    row: int
+    detectors: dict[str, ChangeDetector] = field(default_factory=dict)
+    block: dict[str, Counter[str]] = field(default_factory=dict)
+    calls: int = 0
+    early: Counter[str] = field(default_factory=Counter)
+    frequent: frozenset[str] | None = None
+
+    def update(self, call: Handled, same: Callable[[str, str], bool]) -> tuple[str, ChangeDetector] | None:
+        """Takes in a call; the signal that changed, if one did."""
+        self.row, self.calls = call.row, self.calls + 1
+        for signal, symbol in signals(call, same):
+            self.block.setdefault(signal, Counter())[symbol] += 1
+        if self.calls % BLOCK:
+            return None
+        changed = None
+        for signal, counts in self.block.items():
+            detector = self.detectors.setdefault(signal, ChangeDetector())
+            if signal == "answers":
+                counts = self._told_apart(counts)
+            if detector.add(counts) and changed is None:
+                changed = signal, detector
+        self.block = {}
+        return changed
+
+    def _told_apart(self, counts: Counter[str]) -> Counter[str]:
+        if self.frequent is None:
+            self.early.update(counts)
+            if self.calls < _SETTLE * BLOCK:
+                return Counter()
+            self.frequent = frozenset(answer for answer, _ in self.early.most_common(_SYMBOLS))
+            counts = self.early
+        told: Counter[str] = Counter()
+        for answer, count in counts.items():
+            told[answer if answer in self.frequent else "any other"] += count
+        return told
+
+
+@dataclass(slots=True)
+class Drift:
+    """Watches releases in service; one process's view of what all processes stored.
+
+    Attributes:
+        store: the state.
+        policy: gives the audit shares.
+        emit: told of every warning.
+    """
+
+    store: Store
+    policy: Policy
+    emit: Callable[[dict[str, Any]], None]
+    _seen: dict[str, Signals] = field(default_factory=dict)
+    _warned: dict[str, int] = field(default_factory=dict)
+    _answered: Counter[str] = field(default_factory=Counter)
+    _new: Counter[str] = field(default_factory=Counter)
+
+    def count(self, release: str) -> None:
+        """A release answered a call."""
+        self._answered[release] += 1
+
+    def share(self, release: str) -> float:
+        """Probability with which the next call's coin asks for an audit."""
+        return audit_share(self._answered[release], self.policy, warned=release in self._warned)
+
+    def refresh(self, task: str, release: str) -> None:
+        """Takes over what the store says of a release in service: what it answered, and since when it is warned of."""
+        last = self.store.last_entry("warning", task)
+        row = last.details["row"] if last is not None and last.details["release"] == release else 0
+        if release in self._answered and row == self._warned.get(release, 0):
+            return
+        self._answered[release] = self.store.answered_since(task, release, row)
+        if row:
+            self._warned[release] = row
+            self._seen.pop(release, None)
+
+    def look(
+        self, table: Mapping[str, LoadedRelease], rules: Mapping[str, Equivalence], touched: Mapping[str, int]
+    ) -> None:
+        """Looks at what is new of some tasks, and warns where something changed.
+
+        Args:
+            table: the loaded releases by task.
+            rules: by which rule each release's answers count as the teacher's.
+            touched: number of calls of each task since the last time.
+        """
+        for task, calls in touched.items():
+            self._new[task] += calls
+            if self._new[task] < BLOCK or task not in table:
+                continue
+            self._new[task] = 0
+            for loaded in table[task].chain():
+                if loaded.state == "active":
+                    self._follow(task, loaded.release.id, rules[loaded.release.id].same)
+
+    def _follow(self, task: str, release: str, same: Callable[[str, str], bool]) -> None:
+        seen = self._seen.get(release)
+        if seen is None:
+            start = self.store.handled_from(task, release, _REMEMBERED)
+            seen = self._seen[release] = Signals(max(start, self._warned.get(release, 0)))
+        while page := self.store.handled(task, release, seen.row, _PAGE):
+            for call in page:
+                changed = seen.update(call, same)
+                if changed is not None:
+                    self._warn(task, release, call.row, *changed)
+                    return
+
+    def _warn(self, task: str, release: str, row: int, signal: str, detector: ChangeDetector) -> None:
+        # Answers are texts that may have to be forgotten: the ledger never does.
+        told = {"before": _shares(detector.before), "since": _shares(detector.since)} if signal != "answers" else {}
+        details = {"release": release, "row": row, "signal": signal, "calls": detector.since.total(), **told}
+        self._seen.pop(release, None)
+        if self.store.warn(task, details, since=self._warned.get(release, 0)):
+            self.emit({"kind": "warning", "task": task, **details})
+        self.refresh(task, release)
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    """The largest shares, by symbol."""
+    total = sum(counts.values())
+    return {symbol: round(count / total, 3) for symbol, count in counts.most_common(5)}

@@ -1,0 +1,144 @@
+"""Changes that show without audits: when they are noticed, when not, and what follows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from easy import easy_calls
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_engine import POLICY, serve, url
+
+from jitr_core import JITR, Answer, Call
+from jitr_core.audit import audit_share
+from jitr_core.drift import BLOCK, ChangeDetector, signals
+from jitr_core.store import Handled
+
+FLIPPED = {"billing": "delivery", "delivery": "billing"}
+
+
+def blocks(rng: np.random.Generator, shares: list[float], count: int) -> list[Counter[str]]:
+    draws = rng.multinomial(BLOCK, shares, size=count)
+    return [Counter({str(k): int(n) for k, n in enumerate(row) if n}) for row in draws]
+
+
+def test_while_nothing_changes_there_is_hardly_ever_an_alarm() -> None:
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for shares in ([0.5, 0.5], [0.9, 0.08, 0.02], [0.999, 0.001], [1 / 12] * 12):
+        for _ in range(25):
+            detector = ChangeDetector()
+            alarms += any(detector.add(block) for block in blocks(rng, shares, 200))
+    assert alarms <= 1  # in a million calls
+
+
+def test_a_change_is_noticed_and_both_sides_of_it_are_told() -> None:
+    rng = np.random.default_rng(1)
+    detector = ChangeDetector()
+    assert not any(detector.add(block) for block in blocks(rng, [0.7, 0.3], 400))
+    late = [detector.add(block) for block in blocks(rng, [0.4, 0.6], 8)]
+    assert any(late)
+    assert detector.before["0"] / detector.before.total() > 0.65
+    assert detector.since["0"] / detector.since.total() < 0.5
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(0, BLOCK), min_size=1), st.integers(1, 100))
+def test_calls_that_are_always_the_same_are_no_change_and_memory_is_bounded(counts, repeats) -> None:
+    detector = ChangeDetector()
+    assert not any(detector.add(counts) for _ in range(repeats))
+    assert len(detector._blocks) <= 5 * (1 + np.log2(repeats + 1))
+    total = sum((block for _, block in detector._blocks), Counter())
+    assert total == Counter({k: n * repeats for k, n in counts.items() if n}), "nothing is lost where blocks are merged"
+
+
+def test_deferred_calls_tell_whether_the_teacher_agrees_and_answered_ones_what_was_answered() -> None:
+    def same(one: str, other: str) -> bool:
+        return one == other
+
+    call = Handled(1, "deferral", "gpt", "a", "b")
+    assert dict(signals(call, same))["agreement where it defers"] == "differs"
+    assert dict(signals(replace(call, teacher="a"), same))["agreement where it defers"] == "same"
+    assert "agreement where it defers" not in dict(signals(replace(call, replacement=None), same))
+    assert dict(signals(replace(call, reason="answered"), same))["answers"] == "a"
+    assert dict(signals(call, same))["who answers"] == "deferral" and dict(signals(call, same))["model"] == "gpt"
+
+
+def test_after_a_warning_more_is_audited_and_then_less_again() -> None:
+    shares = [audit_share(answered, POLICY, warned=True) for answered in (0, 1_000, 10_000, 10**6)]
+    assert shares == [0.5, 0.5, 0.05, 0.002]
+    assert (
+        audit_share(0, POLICY) == 0.1 and audit_share(0, replace(POLICY, audit_share_warned=0.01), warned=True) == 0.1
+    )
+
+
+def run(folder: Path, later: list[dict], policy=POLICY) -> tuple[JITR, list[dict]]:
+    """A replaced step that was long stable, and then other calls."""
+    events: list[dict] = []
+    jitr = JITR(url(folder), policy=policy, training="off", seed=1, listener=events.append)
+    for i in range(0, len(later), BLOCK):
+        serve(jitr, later[i : i + BLOCK], f"n{i}")
+        jitr.flush()
+    return jitr, events
+
+
+def trained(folder: Path) -> None:
+    jitr = JITR(url(folder), policy=POLICY, training="inline", seed=1)
+    serve(jitr, easy_calls(250))
+    jitr.flush()
+    jitr.close()
+
+
+def test_a_shifted_mix_of_labels_is_warned_of_once_told_and_audited_and_the_release_stays(tmp_path: Path) -> None:
+    trained(tmp_path)
+    mixed = easy_calls(2_000, seed=3)
+    shifted = [call for call in easy_calls(2_000, seed=4) if call["answer"] == "billing"]
+    jitr, events = run(tmp_path, mixed + shifted[:400])
+    warnings = [event for event in events if event["kind"] == "warning"]
+    assert [event["signal"] for event in warnings] == ["answers"]
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    assert task.state == "active"
+    entry = store.last_entry("warning", task.id)
+    assert "billing" not in str(entry.details), "answers are texts that may have to be forgotten"
+    decisions = [event["decision"] for event in events if event["kind"] == "decision"]
+    assert decisions[1_900].audit_share < decisions[-1].audit_share == 0.5
+    jitr.close()
+    # A new process goes on where this one was: warned, and not again of the same.
+    jitr, events = run(tmp_path, shifted[400:700])
+    assert not [event for event in events if event["kind"] == "warning"]
+    assert [e["decision"].audit_share for e in events if e["kind"] == "decision"][-1] == 0.5
+    assert not jitr.faults
+    jitr.close()
+
+
+def test_another_model_behind_the_same_step_is_warned_of(tmp_path: Path) -> None:
+    events: list[dict] = []
+    jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1, listener=events.append)
+    for i, recorded in enumerate(easy_calls(1_000, seed=3)):
+        messages = tuple((m["role"], m["content"]) for m in recorded["messages"])
+        call = Call(f"m{i}", messages, model="gpt-4.1" if i < 900 else "gpt-5")
+        decision = jitr.decide(call)
+        jitr.observe(call, decision, None if decision.kind == "replacement" else Answer(recorded["answer"], call.model))
+        if i % BLOCK == BLOCK - 1:
+            jitr.flush()
+    warned = [event for event in events if event["kind"] == "warning"]
+    assert [event["signal"] for event in warned] == ["model"] and max(warned[0]["since"]) == "gpt-5"
+    jitr.close()
+
+
+def test_two_processes_warn_once(tmp_path: Path) -> None:
+    trained(tmp_path)
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    release = store.active_release(task.id).id
+    details = {"release": release, "row": 300, "signal": "answers", "calls": 100}
+    version = store.version()
+    assert store.warn(task.id, details) and store.version() > version
+    assert not store.warn(task.id, {**details, "row": 310}), "another process has warned of the same change"
+    assert store.warn(task.id, {**details, "row": 900}, since=300)
+    jitr.close()
