@@ -66,6 +66,7 @@ HUBS = {
     "cli",
     "report",
     "demo",
+    "doctor",
 }
 """Where the stages meet, and what is above."""
 

@@ -14,6 +14,7 @@ import typer
 from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
 from ..settings import load_settings
+from .doctor import doctor
 from .models import models_app
 from .options import DEFAULT_URL, Calls, ComputePrice, PriceModel, Seed, TaskName, Url, open_state
 from .releases import RELEASE_COMMANDS
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(models_app, name="models")
-for command in RELEASE_COMMANDS:
+for command in (*RELEASE_COMMANDS, doctor):
     app.command()(command)
 
 
