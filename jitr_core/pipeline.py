@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .certify import Refusal, better, certify, next_attempt
+from .certify import Refusal, allowed_errors, better, certify, next_attempt
 from .collect import build_dataset
 from .equivalence import EXACT, Equivalence, equivalence, honours, said
 from .errors import ArtifactError, JITRError, TrainingError
@@ -21,6 +21,7 @@ from .outlook import look_ahead
 from .probation import path_of
 from .promote import package, remove_leftovers
 from .types import Certificate, Release, SearchReport, Task, Template
+from .worth import worth
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ class _Start:
 
     Attributes:
         row: last row of the store whose label certifies no more.
-        calls: the task's calls up to there.
+        calls: the task's calls up to there that a student might have answered.
         attempts: attempts made by then.
         learnt: last row whose label is not even learnt from; None: the same.
     """
@@ -83,10 +84,10 @@ class Pipeline:
     _told: set[str] = field(default_factory=set)
 
     def missing(self, task: Task) -> int:
-        """Calls the task still has to see before its next attempt; 0 if it is due."""
+        """Calls a student might answer that the task still has to see before its next attempt; 0 if it is due."""
         start = self._start(task.id)
         needed = next_attempt(max(self.store.attempts(task.id) - start.attempts, 0), self.policy).calls
-        return max(needed - (self.store.call_count(task.id) - start.calls), 0)
+        return max(needed - (self.store.replaceable_count(task.id) - start.calls), 0)
 
     def due(self, task: Task) -> bool:
         """True if an attempt should be made now."""
@@ -153,10 +154,10 @@ class Pipeline:
         learnt = start.row if start.learnt is None else start.learnt
         examples = self.store.examples(task.id, self.policy.max_examples, after=learnt, fair=start.row)
         report = SearchReport(task.id, at_label=min(self.store.labels_after(task.id, start.row), len(examples)))
-        report.refusal = self._idle(task, active, report, force)
+        report.refusal = self._idle(task, active, report, delta, sum(e.sampled for e in examples), force)
         if report.refusal:
-            self.store.add_search(report, 0.0)
-            return None
+            self.store.conclude(report, 0.0)
+            return report if active is None and not self.store.probations() else None
         release: Release | None = None
         try:
             space = answer_space(Counter(e.answer for e in examples), max_labels=self.policy.max_labels)
@@ -183,7 +184,9 @@ class Pipeline:
         remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
 
-    def _idle(self, task: Task, active: Release | None, report: SearchReport, force: bool) -> str:
+    def _idle(
+        self, task: Task, active: Release | None, report: SearchReport, delta: float, sampled: int, force: bool
+    ) -> str:
         """Why nothing can or should come of a search now, "" if something may.
 
         The attempt is forfeited, not put off: when attempts are made may not depend on what the labels say.
@@ -194,7 +197,10 @@ class Pipeline:
             return "not searched: a release is on probation"
         if not force and active is not None and self._too_soon(task, report.at_label):
             return "not searched: hardly any new labels since the last search"
-        return ""
+        if not force and allowed_errors(sampled, target=self.policy.target, delta=delta) < 0:
+            return f"not searched: {sampled} labels that certify are too few, even without an error"
+        found = None if force else worth(self.store, task.id, self.policy)
+        return "" if found is None or found.pays else f"left alone: {found}"
 
     def _too_soon(self, task: Task, labels: int) -> bool:
         """Whether a task that is served has too few new labels for a search to be worth its cost."""

@@ -67,6 +67,7 @@ HUBS = {
     "report",
     "demo",
     "doctor",
+    "worth",
 }
 """Where the stages meet, and what is above."""
 

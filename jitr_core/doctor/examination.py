@@ -140,7 +140,7 @@ def _faults(store: Store, now: float) -> Check:
 def _tasks(store: Store, url: str, settings: Settings) -> Iterator[Check]:
     tasks = store.tasks()
     cold_path = pipeline(store, settings.policy, url)
-    silent = [t for t in tasks if not store.label_count(t.id) and store.call_count(t.id) >= _SILENT and not t.ignored]
+    silent = [t for t in tasks if not store.label_count(t.id) and store.counts(t.id).calls >= _SILENT and not t.ignored]
     due = [t for t in tasks if cold_path.due(t)]
     if silent:
         fix = "`jitr tasks show TASK` says why: tools of the LLM's choice, several answers, logprobs, deleted texts."
