@@ -223,9 +223,8 @@ class JITR:
                 answer = ask()
             except Exception as error:
                 self.fault("audit", error)
-                give_up()
-            else:
-                self._record(call, decision, answer)
+                raise  # it is tried again when the teacher is back
+            self._record(call, decision, answer)
 
         def give_up() -> None:
             # The coin fell, but there is no label: the call counts as answered and not audited.

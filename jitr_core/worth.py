@@ -1,4 +1,4 @@
-"""Whether a search pays: what a replacement could save within a horizon, against the searches that look for it.
+"""Whether a search pays: what a replacement could save within a horizon, against the search that looks for it.
 
 An upper bound on purpose: as if the next release answered every call that none answers yet. What does not pay even then
 is left alone; what may pay is searched. Counted work and counted calls only, so that two replays decide alike.
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .audit import audit_share
-from .certify import next_attempt
 from .prices import Prices
 from .savings import Rates, Traffic, bill
 
@@ -34,7 +33,7 @@ _STEPS = 400  # in which the audits of a horizon are added up
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What the next searches of a task could bring, and what they cost.
+    """What the next search of a task could bring, and what it costs.
 
     Attributes:
         calls_per_day: calls of the task a day.
@@ -42,7 +41,7 @@ class Worth:
         call_usd: what the teacher costs a call, in US dollars.
         saved_usd: most that can be saved within the horizon, in US dollars: calls not replaced yet, less audits and the
             replacement's own computing; may be negative.
-        search_usd: what the searches due within the horizon cost, in US dollars.
+        search_usd: what the search that is due costs, in US dollars; later ones are decided about later.
     """
 
     calls_per_day: float
@@ -65,7 +64,7 @@ class Worth:
 
 
 def worth(store: Store, task: str, policy: Policy) -> Worth | None:
-    """What the next searches of a task could bring.
+    """What the next search of a task could bring.
 
     Args:
         store: the state.
@@ -89,9 +88,8 @@ def worth(store: Store, task: str, policy: Policy) -> Worth | None:
     gained = (1 - coverage) * coming
     audits = expected_audits(counts.answered + gained, policy) - expected_audits(counts.answered, policy)
     saved = (gained - audits) * call_usd - rates.compute_usd(coming * ANSWER_S)
-    first, replaceable = store.attempts(task), store.replaceable_count(task)
-    seconds = _searches_s(first, replaceable, coming, policy)
-    return Worth(calls_per_day, policy.horizon_days, call_usd, saved, rates.compute_usd(seconds))
+    search_usd = rates.compute_usd(search_s(store.label_count(task), policy))
+    return Worth(calls_per_day, policy.horizon_days, call_usd, saved, search_usd)
 
 
 def expected_audits(answered: float, policy: Policy) -> float:
@@ -113,14 +111,6 @@ def traffic_of(part: Usage) -> Traffic:
     """Stored usage as traffic to be priced."""
     sizes = part.input_tokens, part.output_tokens, part.input_chars, part.output_chars
     return Traffic.measured(part.model, part.calls, *sizes)
-
-
-def _searches_s(first: int, calls: float, coming: float, policy: Policy) -> float:
-    """Core-seconds of the next search and of those that come due within the horizon."""
-    seconds, index = search_s(calls, policy), first + 1
-    while (due := next_attempt(index, policy).calls) <= calls + coming:
-        seconds, index = seconds + search_s(due, policy), index + 1
-    return seconds
 
 
 def _calls_per_day(
