@@ -1,7 +1,7 @@
 """What a shadow or a canary costs, and what it saves where a certified release turns out to be bad.
 
     python benchmarks/probation.py                          # bad releases by simulation: half a minute
-    python benchmarks/probation.py --logs a.jsonl b.jsonl   # replays as well: what each way costs in coverage
+    python benchmarks/probation.py --logs a.jsonl b.jsonl   # replays: what each way costs in coverage
 
 A bad release errs on a share of its answers that the certificate did not see coming, from its first answer on: what it
 was certified on was no sample of the calls that came. It answers every call it is asked about. Replays use the families
@@ -29,7 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "canary of 100 at 0.5": {"canary_calls": 100, "canary_share": 0.5},
     "shadow of 50, canary of 50 at 0.5": {"shadow_calls": 50, "canary_calls": 50, "canary_share": 0.5},
 }
-RATES, CALLS, RUNS = (0.03, 0.08, 0.12, 0.2, 0.4), 20_000, 400
+RATES, CALLS, RUNS = (0.03, 0.08, 0.12, 0.2, 0.4), 10_000, 200
 
 
 def bad_release(rate: float, policy: Policy, rng: random.Random) -> tuple[int, int, bool]:
@@ -94,10 +94,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(f"Wrong answers given by the withdrawal (median), and share withdrawn within {CALLS:,} calls, by error rate:")
-    simulate(options.seed)
     if options.logs:
         replays(options.logs, options.seeds)
+        return
+    print(f"Wrong answers given by the withdrawal (median), and share withdrawn within {CALLS:,} calls, by error rate:")
+    simulate(options.seed)
 
 
 if __name__ == "__main__":

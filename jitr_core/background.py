@@ -282,14 +282,22 @@ class Background:
                 if observed.answer is not None:
                     audited.add((decision.task, decision.release))
         for task, release in sorted(audited):
-            # The store has the audits of all processes, in one order; the monitor is what they add up to.
-            same = self._rules[release].same
-            monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
-            for audit in self.store.audited(task, release):
-                monitor.update(same(audit.replacement, audit.teacher))
-            pin = self.store.pinned(task) if monitor.verdict == "rollback" else None
-            if monitor.verdict == "rollback" and (pin is None or pin.release != release or not pin.despite_audits):
-                self._withdraw(task, release, "audited", monitor)
+            self._contradicted(task, release)
+
+    def _contradicted(self, task: str, release: str) -> bool:
+        """Withdraw a release whose audits contradict its certificate, unless the user has pinned it all the same."""
+        # The store has the audits of all processes, in one order; the monitor is what they add up to.
+        same = self._rules[release].same
+        monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
+        for audit in self.store.audited(task, release):
+            monitor.update(same(audit.replacement, audit.teacher))
+        if monitor.verdict == "keep":
+            return False
+        pin = self.store.pinned(task)
+        if pin is not None and pin.release == release and pin.despite_audits:
+            return False
+        self._withdraw(task, release, "audited", monitor)
+        return True
 
     def _withdraw(self, task: str, release: str, kind: str, monitor: AuditMonitor) -> None:
         """Take a release out of use whose answers of a kind differ too often from the teacher's."""
@@ -363,6 +371,8 @@ class Background:
             # Logged once: refresh looks again only when something changes. The other tasks are served.
             _log.error("release %s of task %s cannot be served: %s", release.id, release.task, error)
             self.emit({"kind": "fault", "task": release.task, "where": "load", "error": str(error)})
+            return None
+        if self._contradicted(release.task, release.id):  # a process was killed before it could
             return None
         nth = len(self.store.releases(release.task))
         coin = random.Random(None if self.seed is None else f"{self.seed}:{release.task}:{nth}")

@@ -61,6 +61,11 @@ class Policy:
         generators: base models, as folders or hub ids on this machine, of which text generators are tuned where
             answers are free text; none are tried by default, as training them is expensive, see docs/text.md.
         generator_timeout_s: seconds, > 0, after which the teacher answers in place of a generator.
+        horizon_days: days, > 0, within which a replacement must be able to save more than searching for it costs, or
+            nothing is searched; None searches whatever it costs. A price that is not known does not count against it.
+        compute_usd_per_hour: price of one core in US dollars an hour, ≥ 0, at which own computing is billed.
+        price_model: name of the model whose list price the calls have; None for the names they were made with.
+        calls_per_day: calls of the app a day, > 0; None takes them from the times of the calls.
         retention_days: days after which stored inputs and answers are deleted; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
         base_models: further base models to choose among: folders, installed packages or hub ids, see docs/search.md.
@@ -105,6 +110,10 @@ class Policy:
     equivalence: str = EXACT
     generators: tuple[str, ...] = ()
     generator_timeout_s: float = 10.0
+    horizon_days: float | None = 90.0
+    compute_usd_per_hour: float = 0.05
+    price_model: str | None = None
+    calls_per_day: float | None = None
     retention_days: float | None = None
     cache_dir: str | None = None
     base_models: tuple[str, ...] = ()
@@ -127,10 +136,19 @@ class Policy:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be ≥ {low}, got {value}.")
-        for name in ("retention_days", "generator_timeout_s", "search_work_s", "search_seconds"):
+        for name in (
+            "horizon_days",
+            "calls_per_day",
+            "retention_days",
+            "generator_timeout_s",
+            "search_work_s",
+            "search_seconds",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be > 0, got {value}.")
+        if not self.compute_usd_per_hour >= 0:
+            raise ConfigError(f"compute_usd_per_hour must be ≥ 0, got {self.compute_usd_per_hour}.")
         if not 0 <= self.ask_teacher <= 100:
             raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
         equivalence(self.equivalence)

@@ -32,6 +32,7 @@ __all__ = ["JITR", "default"]
 
 _log = logging.getLogger("jitr")
 _FAULTS_LOGGED = 20
+_FAULTS_KEPT_S = 60.0  # how often, in seconds, new faults are noted in the ledger
 _UNMADE: Any = object()
 _default: JITR | None = _UNMADE
 _default_lock = threading.Lock()
@@ -138,6 +139,7 @@ class JITR:
             rule = own_rule(equivalence, elsewhere=training == "process")
             self.policy = dataclasses.replace(self.policy, equivalence=rule)
         self.faults: collections.Counter[str] = collections.Counter()
+        self._faults_told, self._tell_faults_at = 0, 0.0
         self._redact, self._training, self._seed, self._listener = redact, training, seed, listener
         self._identifier = Identifier(min_calls=self.policy.min_calls)
         self._router = Router(time.perf_counter, self.fault)
@@ -221,9 +223,8 @@ class JITR:
                 answer = ask()
             except Exception as error:
                 self.fault("audit", error)
-                give_up()
-            else:
-                self._record(call, decision, answer)
+                raise  # it is tried again when the teacher is back
+            self._record(call, decision, answer)
 
         def give_up() -> None:
             # The coin fell, but there is no label: the call counts as answered and not audited.
@@ -273,9 +274,17 @@ class JITR:
             return
         try:
             background.process(batch)
+            self._keep_faults(background.store)
         except Exception:
             background.stand_down()
             raise
+
+    def _keep_faults(self, store: Store) -> None:
+        """Note in the ledger how many faults there were, for `jitr doctor`; nothing of what they were about."""
+        now, number = time.monotonic(), self.faults.total()
+        if number > self._faults_told and now >= self._tell_faults_at:
+            store.record("faults", None, {"pid": os.getpid(), "faults": dict(self.faults)})
+            self._faults_told, self._tell_faults_at = number, now + _FAULTS_KEPT_S
 
     def _open(self) -> Background:
         with self._opening:

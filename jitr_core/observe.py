@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Auditor", "Recorder"]
@@ -135,11 +138,34 @@ class Recorder(Generic[T]):
             self._fault("background", error)
 
 
+PAUSE_S = (1.0, 60.0)
+"""Seconds until the next try while the teacher fails: at first, and at most; they double in between."""
+
+PATIENCE_S = 2 * 3600.0
+"""Seconds after which an audit that failed is given up: longer than most outages."""
+
+TRIES = 3
+"""Failures of an audit, with others made in between, after which it is given up: the teacher works, but not for it."""
+
+
+@dataclass(slots=True)
+class _Audit:
+    """An audit that waits."""
+
+    make: Callable[[], None]
+    give_up: Callable[[], None]
+    since: float
+    failures: int = 0
+    made_before: int = -1
+
+
 class Auditor:
     """Runs audits one after the other in a thread, at most `limit` waiting: one too many is given up.
 
+    While the teacher fails, one audit is tried now and then and the others wait for it to come back.
+
     Args:
-        threaded: False runs them in the thread that puts them.
+        threaded: False runs them in the thread that puts them, and gives up what fails.
         limit: most audits that wait.
     """
 
@@ -149,40 +175,75 @@ class Auditor:
 
     def reset(self) -> None:
         """Forget what waits: it is a forked child's parent that makes those audits."""
-        self._queue: queue.Queue[tuple[Callable[[], None], Callable[[], None]]] = queue.Queue(self._limit)
+        self._queue: queue.Queue[_Audit] = queue.Queue()
+        self._failed: collections.deque[_Audit] = collections.deque()
+        self._made, self._pause_s, self._retry_at = 0, 0.0, 0.0
         self._thread: threading.Thread | None = None
 
-    def put(self, audit: Callable[[], None], give_up: Callable[[], None]) -> None:
+    def put(self, make: Callable[[], None], give_up: Callable[[], None]) -> None:
         """Make an audit when its turn comes, or give it up."""
+        audit = _Audit(make, give_up, time.monotonic())
         if not self._threaded:
-            audit()
+            try:
+                make()
+            except Exception:
+                give_up()
             return
-        try:
-            self._queue.put_nowait((audit, give_up))
-        except queue.Full:
+        if self._queue.qsize() + len(self._failed) >= self._limit:
             give_up()
             return
+        self._queue.put(audit)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="jitr-audit", daemon=True)
             self._thread.start()
 
     def join(self) -> None:
-        """Wait until all audits are made."""
+        """Wait until all audits are made, or wait for a teacher that fails."""
         self._queue.join()
 
     def give_up(self) -> None:
         """Give up what waits."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self._queue.get_nowait()[1]()
+                self._queue.get_nowait().give_up()
                 self._queue.task_done()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._failed.popleft().give_up()
 
     def _run(self) -> None:
         while True:
-            audit, give_up = self._queue.get()
+            wait_s = max(self._retry_at - time.monotonic(), 0.0)
+            if self._failed and not wait_s:
+                with contextlib.suppress(IndexError):  # given up meanwhile
+                    self._try(self._failed.popleft())
+                continue
             try:
-                audit()
-            except BaseException:  # a teacher may raise anything, the next audit is to be made all the same
-                give_up()
-            finally:
-                self._queue.task_done()
+                audit = self._queue.get(timeout=wait_s if self._failed else None)
+            except queue.Empty:
+                continue
+            if self._failed:
+                self._failed.append(audit)
+            else:
+                self._try(audit)
+            self._queue.task_done()
+
+    def _try(self, audit: _Audit) -> None:
+        now = time.monotonic()
+        try:
+            audit.make()
+        except Exception:
+            audit.failures += self._made != audit.made_before
+            audit.made_before = self._made
+            least, most = PAUSE_S
+            self._pause_s = min(max(2 * self._pause_s, least), most)
+            self._retry_at = time.monotonic() + self._pause_s
+            if audit.failures >= TRIES or now > audit.since + PATIENCE_S:
+                audit.give_up()
+            else:
+                self._failed.append(audit)
+        except BaseException:  # a teacher may raise anything, the next audit is to be made all the same
+            audit.give_up()
+        else:
+            self._made += 1
+            self._pause_s = self._retry_at = 0.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .certify import Refusal, better, certify, next_attempt, peak_calls
+from .certify import Refusal, allowed_errors, better, certify, next_attempt, peak_calls
 from .collect import build_dataset, fair_sample, strata
 from .equivalence import EXACT, Equivalence, equivalence, honours, said
 from .errors import ArtifactError, JITRError, TrainingError
@@ -21,6 +21,7 @@ from .outlook import look_ahead
 from .probation import path_of
 from .promote import package, remove_leftovers
 from .types import Certificate, Example, Release, SearchReport, Task, Template
+from .worth import worth
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ class _Start:
 
     Attributes:
         row: last row of the store before the task was made up as it is now.
-        calls: the task's calls up to there.
+        calls: the task's calls up to there that a student might have answered.
         attempts: attempts made by then.
         learnt: last row whose label counts no more, since audits contradicted it; None: the same.
     """
@@ -83,10 +84,10 @@ class Pipeline:
     _told: set[str] = field(default_factory=set)
 
     def missing(self, task: Task) -> int:
-        """Calls the task still has to see before its next attempt; 0 if it is due."""
+        """Calls a student might answer that the task still has to see before its next attempt; 0 if it is due."""
         start = self._start(task.id)
         needed = next_attempt(max(self.store.attempts(task.id) - start.attempts, 0), self.policy).calls
-        return max(needed - (self.store.call_count(task.id) - start.calls), 0)
+        return max(needed - (self.store.replaceable_count(task.id) - start.calls), 0)
 
     def due(self, task: Task) -> bool:
         """True if an attempt should be made now."""
@@ -152,10 +153,10 @@ class Pipeline:
         start = self._start(task.id)
         examples, templates = self._examples(task.id, start)
         report = SearchReport(task.id, at_label=min(self.store.labels_after(task.id, start.row), len(examples)))
-        report.refusal = self._idle(task, active, report, force)
+        report.refusal = self._idle(task, active, report, delta, sum(e.sampled for e in examples), force)
         if report.refusal:
-            self.store.add_search(report, 0.0)
-            return None
+            self.store.conclude(report, 0.0)
+            return report if active is None and not self.store.probations() else None
         release: Release | None = None
         try:
             space = answer_space(Counter(e.answer for e in examples), max_labels=self.policy.max_labels)
@@ -199,7 +200,9 @@ class Pipeline:
         sample, spoken = fair_sample(examples, groups, enough=peak_calls(self.policy), seed=self.seed)
         return sample, spoken & {example.template for example in examples}
 
-    def _idle(self, task: Task, active: Release | None, report: SearchReport, force: bool) -> str:
+    def _idle(
+        self, task: Task, active: Release | None, report: SearchReport, delta: float, sampled: int, force: bool
+    ) -> str:
         """Why nothing can or should come of a search now, "" if something may.
 
         The attempt is forfeited, not put off: when attempts are made may not depend on what the labels say.
@@ -210,7 +213,10 @@ class Pipeline:
             return "not searched: a release is on probation"
         if not force and active is not None and self._too_soon(task, report.at_label):
             return "not searched: hardly any new labels since the last search"
-        return ""
+        if not force and allowed_errors(sampled, target=self.policy.target, delta=delta) < 0:
+            return f"not searched: {sampled} labels that certify are too few, even without an error"
+        found = None if force else worth(self.store, task.id, self.policy)
+        return "" if found is None or found.pays else f"left alone: {found}"
 
     def _too_soon(self, task: Task, labels: int) -> bool:
         """Whether a task that is served has too few new labels for a search to be worth its cost."""

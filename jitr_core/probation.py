@@ -91,7 +91,7 @@ class Watch:
             self.withdraw(task, release.id, "shadow", monitor)
         elif monitor.audits >= self.policy.shadow_calls and self.policy.approval == "auto":
             self.store.advance(task, release.id, f"as a shadow, {_compared(monitor)}", _figures(monitor))
-        elif before < self.policy.shadow_calls <= monitor.audits:
+        elif before < max(self.policy.shadow_calls, 1) <= monitor.audits:
             self.store.note_probation(task, release.id, f"waits for approval: {_compared(monitor)}", _figures(monitor))
 
     def _canary(self, task: str, probation: Probation) -> None:

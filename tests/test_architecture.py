@@ -66,6 +66,8 @@ HUBS = {
     "cli",
     "report",
     "demo",
+    "doctor",
+    "worth",
 }
 """Where the stages meet, and what is above."""
 

@@ -66,6 +66,7 @@ def test_a_pyproject_of_others_says_nothing(tmp_path: Path) -> None:
 def test_every_setting_of_the_policy_has_its_variable(name: str, tmp_path: Path) -> None:
     texts = {
         "approval": "manual",
+        "price_model": "gpt-4.1",
         "families": "lexical",
         "cache_dir": "x",
         "attempt_growth": "2.5",

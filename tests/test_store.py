@@ -227,7 +227,7 @@ def test_counts_stay_right_whatever_happens_to_the_calls(store, tmp_path, clock)
         def agree(calls, labels):
             counts = store.counts("t")
             assert (counts.calls, counts.labels) == (calls, labels)
-            assert (store.call_count("t"), store.label_count("t")) == (calls, labels)
+            assert (store.replaceable_count("t"), store.label_count("t")) == (calls, labels)
 
         agree(0, 0)
         other.add_observations([placed("1", at=clock.now), placed("2", answer=None), unplaced("3", at=clock.now)])

@@ -14,6 +14,7 @@ import typer
 from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
 from ..settings import load_settings
+from .doctor import doctor
 from .models import models_app
 from .options import DEFAULT_URL, Calls, ComputePrice, PriceModel, Seed, TaskName, Url, open_state
 from .releases import RELEASE_COMMANDS
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(models_app, name="models")
-for command in RELEASE_COMMANDS:
+for command in (*RELEASE_COMMANDS, doctor):
     app.command()(command)
 
 
@@ -46,7 +47,9 @@ def replay(
     decisions: Annotated[Path | None, typer.Option(help="Write one line a call here.")] = None,
     price_model: PriceModel = None,
     compute_usd_per_hour: ComputePrice = 0.05,
-    calls_per_day: Annotated[float | None, typer.Option(help="Traffic, to date the break-even.")] = None,
+    calls_per_day: Annotated[
+        float | None, typer.Option(help="Traffic, to date the break-even and to leave alone what cannot pay.")
+    ] = None,
     families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
     equivalence: Annotated[str, typer.Option(help=f"When a free text counts as the LLM's: {RULES}.")] = EXACT,
     generators: Annotated[str, typer.Option(help="Base models to tune text generators of, by commas.")] = "",
@@ -58,7 +61,18 @@ def replay(
 
     names = tuple(families.split(",")) if families else FAMILIES
     bases = tuple(filter(None, generators.split(",")))
-    policy = Policy(target=target, delta=delta, families=names, equivalence=equivalence, generators=bases)
+    policy = Policy(
+        target=target,
+        delta=delta,
+        families=names,
+        equivalence=equivalence,
+        generators=bases,
+        # The clock of a replay says nothing of how often the app calls.
+        horizon_days=Policy().horizon_days if calls_per_day else None,
+        calls_per_day=calls_per_day,
+        compute_usd_per_hour=compute_usd_per_hour,
+        price_model=price_model,
+    )
     run_replay(
         calls,
         policy=policy,
@@ -82,7 +96,8 @@ def demo(seed: Seed = 0) -> None:
     from ..demo import calls_path
 
     typer.echo("This call log is synthetic: written for JITR, with 3% teacher noise and ambiguous inputs.")
-    quick = Policy(families=tuple(family for family in FAMILIES if family != "lora"))  # which takes minutes
+    without = tuple(family for family in FAMILIES if family != "lora")  # which takes minutes
+    quick = Policy(families=without, calls_per_day=10_000)
     run_replay([calls_path()], policy=quick, seed=seed, compute_usd_per_hour=0.05, calls_per_day=10_000)
     typer.echo("Next, on your own log: .venv/bin/jitr replay YOUR_CALLS.jsonl   (the README shows the format)")
 

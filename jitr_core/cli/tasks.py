@@ -146,5 +146,5 @@ def declare(
     messages = [(role, text) for role, text in (("system", system), ("user", template)) if text is not None]
     with Store(url) as store:  # possibly before the app's first run
         task = manage.declare(store, name, messages=messages, step=step, app=application, tenant=tenant)
-        calls = store.call_count(task.id)
+        calls = store.counts(task.id).calls
     typer.echo(f"{task.name}: declared, as {task.id}; {calls:,} earlier calls are its own.")

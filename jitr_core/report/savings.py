@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..savings import Prices, Rates, Savings, Traffic, bill, rates_text, settle, total
+from ..worth import traffic_of
 from .wording import kwh, quoted, usd
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def task_savings(store: Store, prices: Prices, rates: Rates) -> dict[str | None,
         questions = [
             _question(entry.details) for part in parts for entry in store.ledger(part) if entry.kind == "question"
         ]
-        found[task] = _settled(usage.pop(task, []), prices, rates, training_s, questions)
+        served = store.calls_served(task)
+        found[task] = _settled(usage.pop(task, []), prices, rates, training_s, questions, served)
     rest = [part for parts in usage.values() for part in parts]
     if rest:
         found[None] = _settled(rest, prices, rates, 0.0)
@@ -54,23 +56,23 @@ def task_savings(store: Store, prices: Prices, rates: Rates) -> dict[str | None,
 
 
 def _settled(
-    usage: Iterable[Usage], prices: Prices, rates: Rates, training_s: float, questions: Iterable[Traffic] = ()
+    usage: Iterable[Usage],
+    prices: Prices,
+    rates: Rates,
+    training_s: float,
+    questions: Iterable[Traffic] = (),
+    calls_served: int = 0,
 ) -> Savings:
     usage = list(usage)
     asked = [part for part in usage if part.asked]
     return settle(
-        bill(map(_traffic, usage), prices, rates),
-        bill([*map(_traffic, asked), *questions], prices, rates),
+        bill(map(traffic_of, usage), prices, rates),
+        bill([*map(traffic_of, asked), *questions], prices, rates),
         replaced=sum(part.answered for part in usage),
         audits=sum(part.answered for part in asked),
         training_cpu_s=training_s,
+        calls_served=calls_served,
         rates=rates,
-    )
-
-
-def _traffic(part: Usage) -> Traffic:
-    return Traffic.measured(
-        part.model, part.calls, part.input_tokens, part.output_tokens, part.input_chars, part.output_chars
     )
 
 
@@ -108,7 +110,8 @@ def show_savings(store: Store, prices: Prices, rates: Rates, console: Console | 
     names = {task.id: quoted(task.name, 40) for task in store.tasks()}
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("task", overflow="fold")
-    for column in ("calls", "replaced", "audits", "teacher alone", "with JITR", "saved", "energy saved (estimate)"):
+    money = ("teacher alone", "with JITR", "saved", "paid for after")
+    for column in ("calls", "replaced", "audits", *money, "energy saved (estimate)"):
         table.add_column(column, justify="right")
     for task, each in found.items():
         table.add_row(Text(names[task]) if task else Text(_NO_TASK, style="dim"), *_cells(each))
@@ -117,7 +120,10 @@ def show_savings(store: Store, prices: Prices, rates: Rates, console: Console | 
     if not everything.replaced:
         spent = f", and {usd(everything.fixed_usd)} went into searches" if everything.fixed_usd else ""
         console.print(f"Not yet: no call was replaced so far{spent}. `jitr tasks` says why.", markup=False)
-    shadow = bill(map(_traffic, store.usage(reason="shadow")), prices, rates)
+    for alone in store.tasks():
+        if alone.reason.startswith("left alone"):
+            console.print(Text(f"{quoted(alone.name, 40)} {alone.reason}"), soft_wrap=True)
+    shadow = bill(map(traffic_of, store.usage(reason="shadow")), prices, rates)
     if shadow.calls:
         told = (
             f"Only observed: replacements would have answered {shadow.calls:,} more calls, for which the teacher cost"
@@ -128,5 +134,6 @@ def show_savings(store: Store, prices: Prices, rates: Rates, console: Console | 
 
 
 def _cells(each: Savings) -> list[str]:
-    money = [usd(each.cost_teacher_only_usd), usd(each.cost_usd), usd(each.saved_usd)]
+    paid = "–" if each.break_even_calls is None else f"{each.break_even_calls:,} calls"
+    money = [usd(each.cost_teacher_only_usd), usd(each.cost_usd), usd(each.saved_usd), paid]
     return [f"{each.calls:,}", f"{each.replaced:,}", f"{each.audits:,}", *money, kwh(each.saved_kwh)]

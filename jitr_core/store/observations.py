@@ -29,7 +29,7 @@ class _Tally(NamedTuple):
     """What was counted of a task so far: up to which row, and as of which regrouping."""
 
     regroupings: int | None = None
-    calls: int = 0
+    replaceable: int = 0
     labels: int = 0
     last: int = -1
 
@@ -127,9 +127,9 @@ class Observations:
         with self._database.read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def call_count(self, task: str) -> int:
-        """Number of calls of a task; costs no more than counting those that are new since the last time."""
-        return self._tally(task).calls
+    def replaceable_count(self, task: str) -> int:
+        """Number of calls of a task that a student might answer; costs no more than counting those that are new."""
+        return self._tally(task).replaceable
 
     def _tally(self, task: str) -> _Tally:
         known = self._tallies.get(task, _Tally())
@@ -138,9 +138,11 @@ class Observations:
             if known.regroupings != regroupings:
                 known = _Tally(regroupings)
             # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
-            query = select(func.count(), _number(o.c.labelled), func.max(o.c.n))
-            calls, labels, last = connection.execute(query.where(o.c.task == task, o.c.n > known.last)).one()
-        known = _Tally(regroupings, known.calls + calls, known.labels + labels, known.last if last is None else last)
+            query = select(_number(o.c.replaceable), _number(o.c.labelled), func.max(o.c.n))
+            replaceable, labels, last = connection.execute(query.where(o.c.task == task, o.c.n > known.last)).one()
+        known = _Tally(
+            regroupings, known.replaceable + replaceable, known.labels + labels, known.last if last is None else last
+        )
         self._tallies[task] = known
         return known
 
@@ -164,6 +166,13 @@ class Observations:
             query = query.where(o.c.release == release)
         with self._database.read() as connection:
             return TaskCounts(*connection.execute(query).one())
+
+    def calls_served(self, task: str) -> int:
+        """Number of calls of a task since the first one that was replaced, it included; 0 if none was."""
+        first = select(func.min(o.c.n)).where(o.c.task == task, _REPLACED).scalar_subquery()
+        with self._database.read() as connection:
+            query = select(func.count()).select_from(o).where(o.c.task == task, o.c.n >= first)
+            return int(connection.execute(query).scalar_one())
 
     def usage(self, task: str | None = None, reason: Reason | None = None) -> list[Usage]:
         """Traffic to price, summed by task, model and whether the teacher answered.

@@ -219,7 +219,7 @@ class Regrouping:
 
     def _restart(self, connection: Connection, task: str, row: int, attempts: int, learnt: int) -> None:
         """Says that labels of a task up to a row certify no more, and those up to another are not even learnt from."""
-        before = select(func.count()).select_from(o).where(o.c.task == task, o.c.n <= row)
+        before = select(func.count()).select_from(o).where(o.c.task == task, o.c.n <= row, o.c.replaceable)
         calls = connection.execute(before).scalar_one()
         start = {"row": row, "calls": calls, "attempts": attempts, "learnt": learnt}
         self._note(connection, "restart", task, start=start)

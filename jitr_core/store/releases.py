@@ -19,7 +19,7 @@ from .schema import ledger, observations, releases, searches, tasks
 
 __all__ = ["Releases"]
 
-_CALLS = select(func.count()).select_from(observations)
+_CALLS = select(func.count()).select_from(observations).where(observations.c.replaceable)
 
 
 class Releases:

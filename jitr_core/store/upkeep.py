@@ -73,6 +73,8 @@ class Upkeep:
     def acquire(self, name: str, owner: str, ttl_s: float) -> bool:
         """Takes a lease, or prolongs one's own; one that has expired can be taken over.
 
+        So can one that expires later than anybody could have asked for: the clock was set back since.
+
         Args:
             name: what it is about.
             owner: who wants it; unique among processes and threads.
@@ -87,7 +89,7 @@ class Upkeep:
             held = connection.execute(select(leases).where(leases.c.name == name).with_for_update()).first()
             if held is None:
                 connection.execute(leases.insert(), {"name": name, **values})
-            elif held.owner == owner or held.expires <= now:
+            elif held.owner == owner or not now < held.expires <= now + 2 * ttl_s:
                 connection.execute(leases.update().where(leases.c.name == name).values(values))
             else:
                 return False

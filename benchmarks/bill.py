@@ -1,0 +1,127 @@
+"""What a million calls of Poodle's scenario cost with JITR: audits, deferrals and training in one bill, beside its 82×.
+
+    python benchmarks/bill.py --log data/calls/imdb-gold.jsonl.gz      # two replays, some minutes
+
+Poodle replaces an LLM for the sentiment of film reviews after 5,000 of a million requests, without audits, and reports
+82 times less cost at an accuracy of 0.90 (LLM: 0.937). Its price of a request is not published with it; a price here is
+that of `--price-model` by genai-prices, and what is compared is the factor. The log is replayed, then taken to go on to
+a million calls: deferrals at the coverage of its last fifth, audits by the share that decays, searches as they come due
+at the seconds of the last one, and `--answer-s` for each answer. Word-based students do best on film reviews.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jitr_core.calllog import read_calls
+from jitr_core.certify import next_attempt
+from jitr_core.config import Policy
+from jitr_core.savings import Rates, Traffic, bill, checked_prices, estimate_tokens
+from jitr_core.worth import expected_audits
+
+POODLE = ((0.0, 82.0), (0.001, 87.0), (0.01, 49.0), (0.05, 17.0), (0.09, 10.0))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a replay says of the time after it.
+
+    Attributes:
+        coverage: share of the last fifth of the calls that was replaced, in [0, 1].
+        agreement: share of all replaced answers that agreed, in [0, 1].
+        before: calls the teacher answered within the log.
+        searches: searches in the log.
+        search_s: seconds of the last one.
+    """
+
+    coverage: float
+    agreement: float
+    before: int
+    searches: int
+    search_s: float
+
+
+def replayed(log: Path, target: float, families: str, seed: int) -> Found:
+    """Replay the log at a target."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, lines = Path(folder) / "out.json", Path(folder) / "lines.jsonl"
+        command = [sys.executable, "-m", "jitr_core.cli", "replay", str(log), "--shuffle", "--seed", str(seed)]
+        command += ["--target", str(target), "--families", families, "--json", str(out), "--decisions", str(lines)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        summary: dict[str, Any] = json.loads(out.read_text())
+        last = [json.loads(line) for line in lines.read_text().splitlines()]
+    searches = sorted(
+        (s for t in summary["tasks"] for s in t["searches"] if s["candidates"]), key=lambda s: s["at_call"]
+    )
+    # Decisions stand in the order of the log, which the replay shuffles: the same order again.
+    order = list(range(len(last)))
+    random.Random(seed).shuffle(order)
+    tail = [last[i]["decision"] == "replacement" for i in order[-len(order) // 5 :]]
+    return Found(
+        sum(tail) / len(tail),
+        summary["agreement"] or 0.0,
+        summary["calls"] - summary["replaced"],
+        len(searches),
+        searches[-1]["seconds"],
+    )
+
+
+def show(log: Path, found: Found, target: float, options: argparse.Namespace) -> None:
+    """Print the bill of a million calls."""
+    prices, rates = checked_prices(options.price_model), Rates(compute_usd_per_hour=options.compute_usd_per_hour)
+    records = list(read_calls([log]))
+    chars = sum(len(str(m.get("content") or "")) for record in records for m in record.messages)
+    tokens = estimate_tokens(chars) / len(records), estimate_tokens(sum(len(r.said) for r in records)) / len(records)
+    alone = bill([Traffic(options.price_model, 1, *tokens)], prices).usd
+    assert alone is not None
+    calls, policy = options.calls, Policy(target=target)
+    rest = calls - len(records)
+    answered = len(records) - found.before + found.coverage * rest
+    deferred = found.before + (1 - found.coverage) * rest
+    audits = expected_audits(answered, policy)
+    index = found.searches
+    while next_attempt(index, policy).calls < calls:
+        index += 1
+    training = rates.compute_usd(index * found.search_s)
+    inference = rates.compute_usd(calls * options.answer_s)
+    total = (deferred + audits) * alone + training + inference
+    parts = [calls * alone, deferred * alone, audits * alone, training, inference, total]
+    cells = " | ".join(f"${part:,.2f}" for part in parts)
+    print(
+        f"| {target:g} | {found.coverage:.3f} | {found.agreement:.3f} | {cells} | {calls * alone / total:.1f}× | "
+        f"{audits / answered:.2%} | {audits / calls:.2%} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--targets", type=float, nargs="*", default=[0.9, 0.95])
+    parser.add_argument("--families", default="lexical")
+    parser.add_argument("--price-model", default="gpt-4.1")
+    parser.add_argument("--compute-usd-per-hour", type=float, default=0.05)
+    parser.add_argument("--answer-s", type=float, default=0.01, help="core-seconds an answer takes, at most")
+    parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(
+        "| target | coverage, later | agreement | teacher alone | deferrals | audits | searches | inference "
+        "| with JITR | factor | audited of answered | of all |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    )
+    for target in options.targets:
+        found = replayed(options.log, target, options.families, options.seed)
+        show(options.log, found, target, options)
+    print("Poodle, by the share of requests it would audit: " + ", ".join(f"{b:g}: {f:g}×" for b, f in POODLE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""`jitr doctor`: is JITR live here?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..config import state_folder
+from ..settings import load_settings
+from .options import DEFAULT_URL, Url
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    url: Url = DEFAULT_URL,
+    look_only: Annotated[bool, typer.Option("--look-only", help="Only look; leave out the rehearsal.")] = False,
+) -> None:
+    """Prove that capture, storage, redaction, training, routing, audits and costs are live here.
+
+    Looks at the state, then runs the whole loop once in a throwaway state beside it, with a task and a teacher made
+    for it: under a minute, nothing is sent anywhere. Exits with 1 if something fails.
+    """
+    from ..doctor import examine, rehearse
+
+    settings = load_settings()
+    failed = warned = 0
+    for title, checks in (
+        (f"State {url}", examine(url, settings)),
+        ("Rehearsal: the whole loop, once", () if look_only else rehearse(state_folder(url), settings.policy)),
+    ):
+        if checks == ():
+            continue
+        typer.echo(title)
+        for check in checks:
+            failed += check.verdict == "fail"
+            warned += check.verdict == "warn"
+            fix = f" → {check.fix}" if check.fix else ""
+            typer.echo(f"  {check.verdict:<4}  {check.name}: {check.found}{fix}")
+    typer.echo(f"{failed} failed, {warned} to look at." if failed or warned else "All is well.")
+    if failed:
+        raise typer.Exit(1)

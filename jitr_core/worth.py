@@ -1,0 +1,128 @@
+"""Whether a search pays: what a replacement could save within a horizon, against the search that looks for it.
+
+An upper bound on purpose: as if the next release answered every call that none answers yet. What does not pay even then
+is left alone; what may pay is searched. Counted work and counted calls only, so that two replays decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .audit import audit_share
+from .prices import Prices
+from .savings import Rates, Traffic, bill
+
+if TYPE_CHECKING:
+    from .config import Policy
+    from .store import Store, Usage
+
+__all__ = ["Worth", "expected_audits", "search_s", "traffic_of", "worth"]
+
+ANSWER_S = 0.001
+"""Core-seconds of an answer at best: those of a word-based student, see docs/benchmarks.md."""
+
+SEARCH_S = 5.0
+LABEL_S = 0.06
+"""Core-seconds of a search, in all and for each label: the budget of 60 for 1,000 short examples."""
+
+_DAY_S, _LEAST_DAYS = 86_400.0, 1 / 24
+_STEPS = 400  # in which the audits of a horizon are added up
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What the next search of a task could bring, and what it costs.
+
+    Attributes:
+        calls_per_day: calls of the task a day.
+        days: the horizon, in days.
+        call_usd: what the teacher costs a call, in US dollars.
+        saved_usd: most that can be saved within the horizon, in US dollars: calls not replaced yet, less audits and the
+            replacement's own computing; may be negative.
+        search_usd: what the search that is due costs, in US dollars; later ones are decided about later.
+    """
+
+    calls_per_day: float
+    days: float
+    call_usd: float
+    saved_usd: float
+    search_usd: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether a search can pay for itself."""
+        return self.saved_usd > self.search_usd
+
+    def __str__(self) -> str:
+        saved = f"${self.saved_usd:.2g}" if self.saved_usd > 0 else "nothing"
+        return (
+            f"at ${self.call_usd:.2g} a call and about {self.calls_per_day:,.1f} calls a day a replacement could save "
+            f"{saved} in {self.days:g} days, and searching for it costs ${self.search_usd:.2g}"
+        )
+
+
+def worth(store: Store, task: str, policy: Policy) -> Worth | None:
+    """What the next search of a task could bring.
+
+    Args:
+        store: the state.
+        task: id of the task.
+        policy: horizon, prices and schedule.
+
+    Returns:
+        None where it cannot be said: no horizon is set, or a price or the rate of calls is not known.
+    """
+    if policy.horizon_days is None:
+        return None
+    usage, counts = store.usage(task), store.counts(task)
+    paid = bill(map(traffic_of, usage), Prices(model=policy.price_model))
+    calls_per_day = _calls_per_day(store, counts.calls, counts.first_time, counts.last_time, policy)
+    if not paid.calls or paid.usd is None or calls_per_day is None:
+        return None
+    rates = Rates(compute_usd_per_hour=policy.compute_usd_per_hour)
+    active = store.active_release(task)
+    coverage = active.certificate.coverage if active is not None else 0.0
+    call_usd, coming = paid.usd / paid.calls, calls_per_day * policy.horizon_days
+    gained = (1 - coverage) * coming
+    audits = expected_audits(counts.answered + gained, policy) - expected_audits(counts.answered, policy)
+    saved = (gained - audits) * call_usd - rates.compute_usd(coming * ANSWER_S)
+    search_usd = rates.compute_usd(search_s(store.label_count(task), policy))
+    return Worth(calls_per_day, policy.horizon_days, call_usd, saved, search_usd)
+
+
+def expected_audits(answered: float, policy: Policy) -> float:
+    """Audits that come with so many answered calls, by the share that each of them is audited with."""
+    total, before = 0.0, 0.0
+    for step in range(1, _STEPS + 1):
+        upto = (answered + 1) ** (step / _STEPS) - 1
+        total += (upto - before) * audit_share(int((upto + before) / 2), policy)
+        before = upto
+    return total
+
+
+def search_s(labels: float, policy: Policy) -> float:
+    """Estimated core-seconds of a search on so many labels."""
+    return min(SEARCH_S + LABEL_S * min(labels, policy.max_examples), policy.search_work_s)
+
+
+def traffic_of(part: Usage) -> Traffic:
+    """Stored usage as traffic to be priced."""
+    sizes = part.input_tokens, part.output_tokens, part.input_chars, part.output_chars
+    return Traffic.measured(part.model, part.calls, *sizes)
+
+
+def _calls_per_day(
+    store: Store, calls: int, first_time: float | None, last_time: float | None, policy: Policy
+) -> float | None:
+    """Calls of the task a day; None if its times say nothing."""
+    if policy.calls_per_day is not None:
+        return policy.calls_per_day * calls / max(_total(store.usage()), 1)
+    if first_time is None or last_time is None or not 0 < first_time <= last_time:
+        return None
+    return calls / max((last_time - first_time) / _DAY_S, _LEAST_DAYS)
+
+
+def _total(usage: Iterable[Usage]) -> int:
+    return sum(part.calls for part in usage)

@@ -1,0 +1,253 @@
+"""Real processes killed at the worst moments, a teacher that is down, a clock that jumps."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from easy import easy_calls
+from test_engine import POLICY, serve, trained, url
+from test_engine import due as due  # a fixture
+
+from jitr_core import JITR, Answer, Call, manage, observe
+from jitr_core.certify import next_attempt
+from jitr_core.observe import Auditor
+from jitr_core.store import Store
+
+DYING = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_engine import *
+from test_probation import turned
+from jitr_core import background, pipeline
+from jitr_core.store import observations, releases
+url_, after = sys.argv[2], sys.argv[3] == "after"
+
+def dies(owner, name):
+    original = getattr(owner, name)
+    def dying(*args, **kwargs):
+        if after:
+            original(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, dying)
+
+"""
+TRAIN = """
+with Store(url_) as store:
+    list(manage.train(manage.pipeline(store, POLICY, url_)))
+"""
+TURN = """
+policy = Policy(families=("lexical",), audit_share_start=1.0)
+jitr = JITR(url_, policy=policy, training="inline", seed=1)
+jitr.refresh()
+serve(jitr, turned(64), "turned")
+"""
+
+
+def killed(state: str, moment: str, body: str, when: str = "after") -> None:
+    """Runs a process that is killed at a moment."""
+    command = [sys.executable, "-c", DYING + moment + body, str(Path(__file__).parent), state, when]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def later(state: str) -> Store:
+    """The state an hour later, when the leases of the killed have run out."""
+    return Store(state, clock=lambda: time.time() + 3600)
+
+
+@pytest.mark.parametrize(
+    ("moment", "promoted"),
+    [
+        ('dies(pipeline, "package")', False),  # the artifact is there, nobody knows of it
+        ('dies(releases.Releases, "_set_state")', False),  # in the middle of the transaction
+        ('dies(releases.Releases, "_point")', False),  # at its end
+        ('dies(releases.Releases, "conclude")', True),  # just after it
+        ('dies(pipeline, "remove_leftovers")', True),
+    ],
+)
+def test_a_kill_during_promotion_leaves_all_of_it_or_nothing(due: str, moment: str, promoted: bool) -> None:
+    killed(due, moment, TRAIN)
+    with later(due) as store:
+        (task,) = store.tasks()
+        assert not store.verify()
+        assert (store.active_release(task.id) is not None, store.attempts(task.id)) == (promoted, promoted)
+        list(manage.train(manage.pipeline(store, POLICY, due)))
+        assert store.active_release(task.id) is not None
+        assert store.delta_spent(task.id) == next_attempt(0, POLICY).delta, "no share of delta is spent twice"
+        assert not store.verify()
+
+
+@pytest.mark.parametrize(
+    ("moment", "when"),
+    [
+        ('dies(observations, "_place")', "after"),  # in the middle of the transaction that stores audits
+        ('dies(background.Background, "_audit")', "before"),  # stored, not yet judged
+        ('dies(releases.Releases, "withdraw")', "before"),
+        ('dies(releases.Releases, "_set_state")', "after"),  # in the middle of the rollback's transaction
+        ('dies(releases.Releases, "_point")', "after"),
+        ('dies(releases.Releases, "withdraw")', "after"),
+    ],
+)
+def test_a_kill_during_audit_or_rollback_is_made_up_for_at_the_next_start(
+    tmp_path: Path, moment: str, when: str
+) -> None:
+    trained(tmp_path).close()
+    killed(url(tmp_path), moment, TURN, when)
+    with later(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        assert not store.verify()
+        audits = store.counts(task.id).audits
+        decided = store.active_release(task.id) is None
+    policy = dataclasses.replace(POLICY, audit_share_start=1.0)
+    jitr = JITR(url(tmp_path), policy=policy, training="off", seed=1)
+    jitr.refresh()
+    jitr.refresh()
+    store = jitr.open_store()
+    enough = audits >= 16  # the first batch was stored: its audits say it all
+    assert (store.active_release(task.id) is None) == (decided or enough)
+    turned = [dict(call, answer="neither") for call in easy_calls(40, seed=3)]
+    serve(jitr, turned, "again")
+    jitr.flush()
+    assert store.active_release(task.id) is None, "withdrawn at the latest by the next audits"
+    assert len([entry for entry in store.ledger(task.id) if entry.kind == "rollback"]) == 1
+    assert not store.verify() and not jitr.faults
+    jitr.close()
+
+
+class Teacher:
+    """Answers, unless it is down."""
+
+    def __init__(self) -> None:
+        self.down, self.asked = False, 0
+
+    def ask(self, answer: str) -> Callable[[], Answer]:
+        def ask() -> Answer:
+            self.asked += 1
+            if self.down:
+                raise ConnectionError("503")
+            return Answer(answer, "gpt-4.1")
+
+        return ask
+
+
+def answered(jitr: JITR, teacher: Teacher, count: int, tag: str) -> int:
+    """Calls as an app makes them, whose audits are made in the background; how many a replacement answered."""
+    number = 0
+    for i, recorded in enumerate(easy_calls(count, seed=7)):
+        call = Call(f"{tag}{i}", tuple((m["role"], m["content"]) for m in recorded["messages"]))
+        decision = jitr.decide(call)
+        number += decision.kind == "replacement"
+        jitr.observe(call, decision, None)
+        if decision.kind == "replacement" and decision.audit:
+            jitr.audit(call, decision, teacher.ask(recorded["answer"]))
+    return number
+
+
+def test_while_the_teacher_is_down_replacements_go_on_and_audits_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "PAUSE_S", (0.02, 0.04))
+    trained(tmp_path).close()
+    jitr = JITR(url(tmp_path), policy=dataclasses.replace(POLICY, audit_share_start=1.0), training="off", seed=1)
+    jitr.refresh()
+    store, teacher = jitr.open_store(), Teacher()
+    (task,) = store.tasks()
+    before = store.counts(task.id)
+    teacher.down = True
+    number = answered(jitr, teacher, 60, "down")
+    assert number > 40
+    jitr.flush()  # waits for no teacher
+    time.sleep(0.2)
+    assert teacher.asked < 20, "one audit is tried now and then, not each of them"
+    assert store.counts(task.id).audits == before.audits
+    teacher.down = False
+    deadline = time.monotonic() + 10
+    while store.counts(task.id).audits < before.audits + number and time.monotonic() < deadline:
+        time.sleep(0.02)
+        jitr.flush()
+    after = store.counts(task.id)
+    assert (after.audits - before.audits, after.answered - before.answered) == (number, number)
+    jitr.close()
+
+
+def test_audits_beyond_the_bound_and_at_the_end_count_as_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "PAUSE_S", (60.0, 60.0))
+    trained(tmp_path).close()
+    jitr = JITR(url(tmp_path), policy=dataclasses.replace(POLICY, audit_share_start=1.0), training="off", seed=1)
+    jitr._audits = Auditor(threaded=True, limit=10)
+    jitr.refresh()
+    store, teacher = jitr.open_store(), Teacher()
+    (task,) = store.tasks()
+    before, teacher.down = store.counts(task.id), True
+    number = answered(jitr, teacher, 60, "down")
+    jitr.flush()
+    assert number - 10 <= store.counts(task.id).answered - before.answered < number
+    began = time.monotonic()
+    jitr.close()
+    assert time.monotonic() - began < 5
+    with Store(url(tmp_path)) as again:
+        after = again.counts(task.id)
+        assert (after.answered - before.answered, after.audits) == (number, before.audits)
+
+
+def test_an_audit_that_alone_fails_is_given_up_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "PAUSE_S", (0.001, 0.002))
+    auditor, given_up, made = Auditor(threaded=True), threading.Event(), []
+
+    def refused() -> None:
+        raise ValueError("content filter")
+
+    auditor.put(refused, given_up.set)
+    for i in range(50):
+        auditor.put(lambda i=i: made.append(i), lambda: None)
+        time.sleep(0.002)
+    assert given_up.wait(5)
+    deadline = time.monotonic() + 5
+    while len(made) < 50 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(made) == list(range(50))
+
+
+@pytest.mark.parametrize("jump_s", [-365 * 86_400.0, 365 * 86_400.0])
+def test_a_clock_that_jumps_changes_no_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float) -> None:
+    real = time.time
+    jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1)
+    serve(jitr, easy_calls(150))
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+    jitr.open_store()._database.clock = time.time
+    reasons = serve(jitr, easy_calls(200, seed=2), "later")
+    assert reasons.count("answered") > 100
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    first = store.active_release(task.id)
+    second = dataclasses.replace(first, id="r_second", created=first.created + jump_s / 2)
+    store.add_release(second)
+    store.activate(task.id, second.id, "better")
+    assert manage.rollback(store, task) == f"release {first.id}", "the one before, by the order of their coming"
+    turned = [dict(call, answer="neither") for call in easy_calls(400, seed=3)]
+    jitr.refresh()
+    serve(jitr, turned, "turned")
+    jitr.flush()
+    assert store.release_state(first.id) == "withdrawn" and not store.verify() and not jitr.faults
+    jitr.close()
+
+
+def test_a_lease_from_the_future_is_not_kept_for_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    now = [1e9 + 86_400.0]
+    with Store(url(tmp_path), clock=lambda: now[0]) as store:
+        assert store.acquire("train:t", "dead", 180.0)
+        now[0] -= 60.0  # a small step: whoever holds it may be alive
+        assert not store.acquire("train:t", "other", 180.0)
+        now[0] -= 86_400.0
+        assert store.acquire("train:t", "other", 180.0)
+        assert not store.renew("train:t", "dead", 180.0)
