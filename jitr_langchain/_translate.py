@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
@@ -53,7 +53,7 @@ _CHANGING = re.compile(
 
 
 def call_of(
-    llm: BaseChatModel | None,
+    llm: BaseLanguageModel[Any] | None,
     messages: Sequence[BaseMessage],
     stop: Sequence[str] | None,
     settings: Mapping[str, Any],

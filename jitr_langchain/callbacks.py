@@ -17,7 +17,7 @@ from jitr_core.config import disabled
 from jitr_core.integration import Engine, decided, report_fault
 from jitr_core.types import Answer, Call
 
-from ._runs import claim, claimed, remember, watched
+from ._runs import claim, claimed, engine_or_default, remember, watched
 from ._translate import REQUEST_KEYS, answer_of_result, call_of
 
 __all__ = ["AsyncJITRCallbackHandler", "JITRCallbackHandler"]
@@ -134,12 +134,8 @@ class JITRCallbackHandler(BaseCallbackHandler):
             jitr: the engine; None takes the one of this process.
             step: name of the step; None derives it from each call.
         """
-        if jitr is None and not disabled():
-            from jitr_core.engine import default
-
-            jitr = default()
-        self.jitr, self.step = jitr, step
-        self._watch = None if jitr is None else _Watch(jitr, step)
+        self.jitr, self.step = engine_or_default(jitr), step
+        self._watch = None if self.jitr is None else _Watch(self.jitr, step)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and unpickled without the runs that are under way."""
