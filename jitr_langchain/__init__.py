@@ -11,11 +11,12 @@ from jitr_core.integration import Engine
 
 from .callbacks import AsyncJITRCallbackHandler, JITRCallbackHandler
 from .chat_model import JITRChatModel
+from .llm import JITRLLM
 
 if TYPE_CHECKING:
     from .middleware import JITRMiddleware as JITRMiddleware
 
-__all__ = ["AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel"]
+__all__ = ["JITRLLM", "AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -32,6 +32,7 @@ class Routing(StandIn):
 
     jitr: Any
     step: Any
+    _texts_only: ClassVar[bool] = False
 
     def _ready(self, decision: Decision, provider: str, form: Form | None) -> Any:
         """The replacement's answer as the app gets it."""
@@ -66,9 +67,11 @@ class Routing(StandIn):
             The decided call; None: the teacher answers and nobody is told.
         """
         engine: Engine | None = self.jitr
-        if engine is None or disabled():
+        if engine is None:
             return None
         try:
+            if disabled():
+                return None
             tags, metadata = around()
             if metadata.get("jitr") == "off":
                 return None
@@ -76,6 +79,8 @@ class Routing(StandIn):
             call = call_of(
                 self.llm, messages, stop, settings, step=self.step, run_name=run_name, tags=tags, metadata=metadata
             )
+            if self._texts_only and call.form is not None and call.form.kind == "tool":
+                call.replaceable = False  # a completion cannot call a tool
             decision = decided(engine, call)
             message = None
             if decision.kind == "replacement":

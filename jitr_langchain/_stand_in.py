@@ -53,22 +53,23 @@ class StandIn:
     _kind: ClassVar[Any]  # LangChain's base class of such models
     _hint: ClassVar[str]  # what to do where something else is to be wrapped
 
-    def __init__(self, llm: Any, own: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """Takes the teacher's place.
+    @classmethod
+    def _in_place_of(cls, llm: Any, settings: Mapping[str, Any], **own: Any) -> dict[str, Any]:
+        """The fields of a stand-in.
 
         Args:
             llm: the teacher.
-            own: values of the subclass's fields.
             settings: settings of the teacher to be changed, on a copy of it.
+            own: values of the subclass's fields.
 
         Raises:
             ConfigError: `llm` is not a model of this kind, or has no such setting.
         """
-        if not isinstance(llm, self._kind):
-            raise ConfigError(f"llm must be a {self._kind.__name__}, got {type(llm).__name__}.", hint=self._hint)
+        if not isinstance(llm, cls._kind):
+            raise ConfigError(f"llm must be a {cls._kind.__name__}, got {type(llm).__name__}.", hint=cls._hint)
         if settings:
             llm = llm.model_copy(update=_settings_of(llm, settings))
-        super().__init__(**{"llm": llm, **own, **{name: getattr(llm, name) for name in self._shared()}})
+        return {"llm": llm, **own, **{name: getattr(llm, name) for name in cls._shared()}}
 
     # Who asks about this model is told about the teacher: traces, caches and token counts stay as they were.
 
