@@ -53,6 +53,10 @@ class ConfigurableTeacher(RunnableConfigurableFields[Input, Output]):
 
     wrapper: Any
 
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """Name in traces: LangChain's."""
+        return super().get_name(suffix, name=name or self.name or RunnableConfigurableFields.__name__)
+
     def configurable_fields(self, **kwargs: Any) -> Any:
         """As before, with these fields too."""
         return self.wrapper.configurable_fields(**{**self.fields, **kwargs})

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
 from langchain_core.language_models.llms import BaseLLM
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable
+from pydantic import model_serializer, model_validator
 from typing_extensions import Self
 
 from jitr_core.errors import ConfigError
 
 from ._rewrap import ConfigurableTeacher, rewrap
 
-__all__ = ["CONTEXT", "ChatStandIn", "StandIn", "TextStandIn", "own_method", "takes_run_manager"]
+__all__ = ["CONTEXT", "ChatStandIn", "StandIn", "TextStandIn", "takes_run_manager"]
 
 # Keyword argument that carries from one of LangChain's hooks to the next what the later one cannot see.
 # It never reaches the teacher.
@@ -52,10 +55,11 @@ class StandIn:
     llm: Any
     _kind: ClassVar[Any]  # LangChain's base class of such models
     _hint: ClassVar[str]  # what to do where something else is to be wrapped
+    _hooks: ClassVar[Sequence[str]]  # what LangChain's ways to ask such a model come down to
 
     @classmethod
     def _in_place_of(cls, llm: Any, settings: Mapping[str, Any], **own: Any) -> dict[str, Any]:
-        """The fields of a stand-in.
+        """What a stand-in is made of; its shared fields follow, see `_share`.
 
         Args:
             llm: the teacher.
@@ -69,7 +73,12 @@ class StandIn:
             raise ConfigError(f"llm must be a {cls._kind.__name__}, got {type(llm).__name__}.", hint=cls._hint)
         if settings:
             llm = llm.model_copy(update=_settings_of(llm, settings))
-        return {"llm": llm, **own, **{name: getattr(llm, name) for name in cls._shared()}}
+        # LangChain writes its versions into the metadata of what is made.
+        return {"llm": llm, "metadata": llm.metadata, **own}
+
+    def _share(self) -> None:
+        """Takes over the shared fields as they are: the teacher may hold there what it likes."""
+        self.__dict__.update({name: getattr(self.llm, name) for name in self._shared()})
 
     # Who asks about this model is told about the teacher: traces, caches and token counts stay as they were.
 
@@ -136,17 +145,38 @@ class StandIn:
             own["llm"] = own.get("llm", self.llm).model_copy(update=settings)
         parent: Any = super()
         copied: Self = parent.model_copy(update=own, deep=deep)
-        copied.__dict__.update({name: getattr(copied.llm, name) for name in self._shared()})
+        copied._share()
         return copied
+
+    # Ways of asking that the teacher has of its own.
+
+    def _own(self, name: str, context: Any = None) -> Callable[..., Any] | None:
+        """The teacher's own override of one of LangChain's ways to ask; what it comes down to goes through here.
+
+        Args:
+            name: the method.
+            context: what the hook that streams is to know of the request.
+        """
+        teacher: Any = type(self.llm)
+        found = _override(teacher, name, self._kind)
+        if found is None:
+            return None
+        method, calls_super = found
+        if not calls_super:
+            return functools.partial(method, self)
+        # `super()` takes nothing but the teacher, or a copy of it whose hooks lead back here.
+        double = copy.copy(self.llm)
+        hooks = {hook: getattr(self, hook) for hook in self._hooks if hook != name}
+        if context is not None:
+            hooks.update({h: functools.partial(hooks[h], **{CONTEXT: context}) for h in ("_stream", "_astream")})
+        double.__dict__.update(hooks, rate_limiter=None)
+        return functools.partial(method, double)
 
     # What the teacher builds goes through the stand-in.
 
-    def with_structured_output(
-        self, schema: Any = None, *, include_raw: bool = False, **kwargs: Any
-    ) -> Runnable[LanguageModelInput, Any]:
+    def with_structured_output(self, *args: Any, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:
         """As the teacher's."""
-        chain = self.llm.with_structured_output(schema, include_raw=include_raw, **kwargs)
-        rewrapped: Runnable[LanguageModelInput, Any] = rewrap(chain, self)
+        rewrapped: Runnable[LanguageModelInput, Any] = rewrap(self.llm.with_structured_output(*args, **kwargs), self)
         return rewrapped
 
     def configurable_fields(self, **kwargs: Any) -> Any:
@@ -167,6 +197,15 @@ class ChatStandIn(StandIn, BaseChatModel):
         "Models for text completion go into JITRLLM."
     )
 
+    _hooks: ClassVar[Sequence[str]] = (
+        "generate",
+        "agenerate",
+        "_generate_with_cache",
+        "_agenerate_with_cache",
+        "_stream",
+        "_astream",
+    )
+
     llm: BaseChatModel
 
     _combine_llm_outputs = _teachers("_combine_llm_outputs", BaseChatModel)
@@ -177,6 +216,20 @@ class ChatStandIn(StandIn, BaseChatModel):
     _should_stream = _teachers("_should_stream", BaseChatModel)
     _should_use_protocol_streaming = _teachers("_should_use_protocol_streaming", BaseChatModel)
 
+    # The profile is the teacher's, and was looked at when that was made.
+
+    @model_validator(mode="after")
+    def _set_model_profile(self) -> Self:
+        return self
+
+    @model_validator(mode="after")
+    def _check_profile_keys(self) -> Self:
+        return self
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, handler: Any, info: Any) -> Any:
+        return self.llm.model_dump(mode=info.mode)
+
     def bind_tools(
         self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
@@ -186,15 +239,51 @@ class ChatStandIn(StandIn, BaseChatModel):
         bound: Runnable[LanguageModelInput, AIMessage] = rewrap(self.llm.bind_tools(tools, **kwargs), self)
         return bound
 
+    def invoke(self, input: LanguageModelInput, config: Any = None, **kwargs: Any) -> AIMessage:
+        """As the teacher's."""
+        own = self._own("invoke")
+        return own(input, config, **kwargs) if own else super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: LanguageModelInput, config: Any = None, **kwargs: Any) -> AIMessage:
+        """As the teacher's."""
+        own = self._own("ainvoke")
+        return await (own(input, config, **kwargs) if own else super().ainvoke(input, config, **kwargs))
+
+    def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """As the teacher's."""
+        own = self._own("generate")
+        return own(messages, *args, **kwargs) if own else super().generate(messages, *args, **kwargs)
+
+    async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """As the teacher's."""
+        own = self._own("agenerate")
+        return await (own(messages, *args, **kwargs) if own else super().agenerate(messages, *args, **kwargs))
+
+    def stream(self, input: LanguageModelInput, config: Any = None, **kwargs: Any) -> Iterator[AIMessageChunk]:
+        """As the teacher's."""
+        if own := self._own("stream", kwargs.get(CONTEXT)):
+            kwargs.pop(CONTEXT, None)
+            chunks: Iterator[AIMessageChunk] = own(input, config, **kwargs)
+            return chunks
+        return super().stream(input, config, **kwargs)
+
+    def astream(self, input: LanguageModelInput, config: Any = None, **kwargs: Any) -> AsyncIterator[AIMessageChunk]:
+        """As the teacher's."""
+        if own := self._own("astream", kwargs.get(CONTEXT)):
+            kwargs.pop(CONTEXT, None)
+            chunks: AsyncIterator[AIMessageChunk] = own(input, config, **kwargs)
+            return chunks
+        return super().astream(input, config, **kwargs)
+
     def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[AIMessage]:
         """As the teacher's, in its own order if it has one (LangChain's fakes answer one by one)."""
-        own = own_method(self, "batch")
-        return own(self, inputs, config, **kwargs) if own else super().batch(inputs, config, **kwargs)
+        own = self._own("batch")
+        return own(inputs, config, **kwargs) if own else super().batch(inputs, config, **kwargs)
 
     async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[AIMessage]:
         """As `batch`."""
-        own = own_method(self, "abatch")
-        return await (own(self, inputs, config, **kwargs) if own else super().abatch(inputs, config, **kwargs))
+        own = self._own("abatch")
+        return await (own(inputs, config, **kwargs) if own else super().abatch(inputs, config, **kwargs))
 
 
 class TextStandIn(StandIn, BaseLLM):
@@ -205,6 +294,15 @@ class TextStandIn(StandIn, BaseLLM):
         "Wrap the model first, then bind or configure: JITRLLM(llm=model).bind(…). Chat models go into JITRChatModel."
     )
 
+    _hooks: ClassVar[Sequence[str]] = (
+        "generate",
+        "agenerate",
+        "_generate_helper",
+        "_agenerate_helper",
+        "_stream",
+        "_astream",
+    )
+
     llm: BaseLLM
 
     asdict = _teachers("asdict", BaseLLM)
@@ -212,6 +310,10 @@ class TextStandIn(StandIn, BaseLLM):
     save = _teachers("save", BaseLLM)
     _dict_for_compat = _teachers("_dict_for_compat", BaseLLM)
     _convert_input = _teachers("_convert_input", BaseLLM)
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, handler: Any, info: Any) -> Any:
+        return self.llm.model_dump(mode=info.mode)
 
 
 def _fields(model: Any) -> Mapping[str, Any]:
@@ -234,13 +336,13 @@ def _settings_of(llm: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def own_method(stand_in: StandIn, name: str) -> Callable[..., Any] | None:
-    """The teacher's own override of a method, if it can run on the stand-in, which it cannot if it calls super()."""
-    method: Any = getattr(type(stand_in.llm), name)
-    if method is getattr(stand_in._kind, name) or "__class__" in method.__code__.co_freevars:
+@functools.lru_cache(maxsize=256)
+def _override(teacher: Any, name: str, kind: Any) -> tuple[Callable[..., Any], bool] | None:
+    """A kind of teacher's own override of LangChain's method, and whether it calls `super()`; None if there is none."""
+    method: Any = getattr(teacher, name)
+    if method is getattr(kind, name):
         return None
-    overridden: Callable[..., Any] = method
-    return overridden
+    return method, "__class__" in getattr(getattr(method, "__code__", None), "co_freevars", ())
 
 
 @functools.lru_cache(maxsize=256)

@@ -29,7 +29,7 @@ from jitr_core.types import Answer, Call, Decision, Form
 from ._completions import Guarded, answer_of_completion, answer_of_pieces, merged, replacement_generation
 from ._routing import Routing
 from ._runs import engine_or_default
-from ._stand_in import CONTEXT, TextStandIn, own_method, takes_run_manager
+from ._stand_in import CONTEXT, TextStandIn, takes_run_manager
 
 __all__ = ["JITRLLM"]
 
@@ -70,6 +70,7 @@ class JITRLLM(Routing, TextStandIn):
             ConfigError: `llm` is not a text completion model, or has no such setting.
         """
         super().__init__(**self._in_place_of(llm, settings, jitr=engine_or_default(jitr), step=step))
+        self._share()
 
     # Routing: each prompt is decided once, after LangChain has looked into its cache.
 
@@ -100,30 +101,30 @@ class JITRLLM(Routing, TextStandIn):
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> str:
         """As the teacher's; the request's wishes become metadata."""
-        return super().invoke(input, self._wishing(config), **kwargs)
+        config, own = self._wishing(config), self._own("invoke")
+        return own(input, config, **kwargs) if own else super().invoke(input, config, **kwargs)
 
     async def ainvoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> str:
         """As `invoke`."""
-        return await super().ainvoke(input, self._wishing(config), **kwargs)
+        config, own = self._wishing(config), self._own("ainvoke")
+        return await (own(input, config, **kwargs) if own else super().ainvoke(input, config, **kwargs))
 
     def batch(self, inputs: list[LanguageModelInput], config: Any = None, **kwargs: Any) -> list[str]:
         """As the teacher's; the requests' wishes become metadata."""
-        own = own_method(self, "batch")
-        return (
-            own(self, inputs, config, **kwargs) if own else super().batch(inputs, self._all(config, inputs), **kwargs)
-        )
+        own = self._own("batch")
+        return own(inputs, config, **kwargs) if own else super().batch(inputs, self._all(config, inputs), **kwargs)
 
     async def abatch(self, inputs: list[LanguageModelInput], config: Any = None, **kwargs: Any) -> list[str]:
         """As `batch`."""
-        if own := own_method(self, "abatch"):
-            texts: list[str] = await own(self, inputs, config, **kwargs)
+        if own := self._own("abatch"):
+            texts: list[str] = await own(inputs, config, **kwargs)
             return texts
         return await super().abatch(inputs, self._all(config, inputs), **kwargs)
 
     def stream(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:
         """As the teacher's; in one piece, if that does not stream."""
-        if own := own_method(self, "stream"):
-            streamed: Iterator[str] = own(self, input, config, **kwargs)
+        if own := self._own("stream"):
+            streamed: Iterator[str] = own(input, config, **kwargs)
             return streamed
         if type(self.llm)._stream is BaseLLM._stream:
             return self._at_once(input, config, kwargs)
@@ -135,8 +136,8 @@ class JITRLLM(Routing, TextStandIn):
     ) -> AsyncIterator[str]:
         """As `stream`."""
         kind = type(self.llm)
-        if own := own_method(self, "astream"):
-            streamed: AsyncIterator[str] = own(self, input, config, **kwargs)
+        if own := self._own("astream"):
+            streamed: AsyncIterator[str] = own(input, config, **kwargs)
             return streamed
         if kind._stream is BaseLLM._stream and kind._astream is BaseLLM._astream:
             return self._aat_once(input, config, kwargs)
@@ -157,14 +158,19 @@ class JITRLLM(Routing, TextStandIn):
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """As the teacher's; remembers the names of runs, which LangChain tells nobody further down."""
-        return BaseLLM.generate(
-            self._knowing(kwargs.get("run_name"), self._guard()), prompts, stop, callbacks, **kwargs
-        )
+        if own := self._own("generate"):
+            result: LLMResult = own(prompts, stop, callbacks, **kwargs)
+            return result
+        knowing = self._knowing(kwargs.get("run_name"), self._guard())
+        return BaseLLM.generate(knowing, prompts, stop, callbacks, **kwargs)
 
     async def agenerate(
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """As `generate`."""
+        if own := self._own("agenerate"):
+            result: LLMResult = await own(prompts, stop, callbacks, **kwargs)
+            return result
         knowing = self._knowing(kwargs.get("run_name"), self._guard())
         return await BaseLLM.agenerate(knowing, prompts, stop, callbacks, **kwargs)
 
