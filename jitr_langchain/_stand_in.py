@@ -13,7 +13,7 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable
-from pydantic import model_serializer, model_validator
+from pydantic import SkipValidation, model_serializer, model_validator
 from typing_extensions import Self
 
 from jitr_core.errors import ConfigError
@@ -40,6 +40,18 @@ def _teachers(name: str, kind: Any = BaseLanguageModel) -> Any:
 def _teachers_property(name: str) -> Any:
     """A property that is the teacher's."""
     return property(lambda self: getattr(self.llm, name))
+
+
+class _ClassMethod:
+    """A class method that on an instance is the teacher's."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, stand_in: StandIn | None, owner: Any) -> Any:
+        if stand_in is None:
+            return getattr(super(StandIn, owner), self._name)
+        return getattr(stand_in.llm, self._name)
 
 
 class StandIn:
@@ -96,6 +108,8 @@ class StandIn:
     get_num_tokens_from_messages = _teachers("get_num_tokens_from_messages")
     _get_ls_params = _teachers("_get_ls_params")
     _get_ls_params_with_defaults = _teachers("_get_ls_params_with_defaults")
+
+    lc_id: ClassVar[Any] = _ClassMethod("lc_id")
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -206,7 +220,7 @@ class ChatStandIn(StandIn, BaseChatModel):
         "_astream",
     )
 
-    llm: BaseChatModel
+    llm: SkipValidation[BaseChatModel]  # else Pydantic would run the teacher's validators once more
 
     _combine_llm_outputs = _teachers("_combine_llm_outputs", BaseChatModel)
     _convert_cached_generations = _teachers("_convert_cached_generations", BaseChatModel)
@@ -303,7 +317,7 @@ class TextStandIn(StandIn, BaseLLM):
         "_astream",
     )
 
-    llm: BaseLLM
+    llm: SkipValidation[BaseLLM]
 
     asdict = _teachers("asdict", BaseLLM)
     dict = _teachers("dict", BaseLLM)

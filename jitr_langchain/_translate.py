@@ -200,8 +200,10 @@ def _text(messages: Sequence[BaseMessage]) -> str | None:
     """The text of a message or of its chunks; None if there is more to them."""
     texts: list[str] = []
     for message in messages:
+        if not isinstance(message, AIMessage) or _calls_tools(message):
+            return None
         content = message.content
-        if not isinstance(content, str) or not isinstance(message, AIMessage) or _calls_tools(message):
+        if not isinstance(content, str):
             return None
         if "refusal" in message.additional_kwargs and message.additional_kwargs["refusal"]:
             return None

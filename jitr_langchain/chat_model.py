@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
-from pydantic import Field
+from pydantic import Field, SkipValidation
 
 from jitr_core.integration import Engine, Routed, off_loop
 from jitr_core.types import Answer, Call, Decision, Form
@@ -62,7 +62,7 @@ class JITRChatModel(Routing, ChatStandIn):
         >>> (prompt | llm | StrOutputParser()).invoke({"ticket": "…"})  # doctest: +SKIP
     """
 
-    llm: BaseChatModel
+    llm: SkipValidation[BaseChatModel]
     jitr: Engine | None = Field(default=None, exclude=True, repr=False)
     step: str | None = None
 
@@ -273,10 +273,10 @@ class JITRChatModel(Routing, ChatStandIn):
             self.llm.rate_limiter.acquire(blocking=True)
         extra = {"run_manager": run_manager} if run_manager is not None else {}
         # LangChain replaces `chunk.message` after it was yielded; the message itself stays as the teacher sent it.
-        pieces: list[BaseMessage] = []
+        pieces: list[Any] = []
         started = perf_counter()
         for chunk in self.llm._stream(messages, stop=stop, **extra, **kwargs):
-            pieces.append(chunk.message)
+            pieces.append(getattr(chunk, "message", None))
             yield chunk
         if routed is not None:
             routed.observe(answer_of_chunks, pieces, started)
@@ -295,10 +295,10 @@ class JITRChatModel(Routing, ChatStandIn):
         if self.llm.rate_limiter:
             await self.llm.rate_limiter.aacquire(blocking=True)
         extra = {"run_manager": run_manager} if run_manager is not None else {}
-        pieces: list[BaseMessage] = []
+        pieces: list[Any] = []
         started = perf_counter()
         async for chunk in self.llm._astream(messages, stop=stop, **extra, **kwargs):
-            pieces.append(chunk.message)
+            pieces.append(getattr(chunk, "message", None))
             yield chunk
         if routed is not None:
             routed.observe(answer_of_chunks, pieces, started)

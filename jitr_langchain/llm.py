@@ -20,7 +20,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
-from pydantic import Field
+from pydantic import Field, SkipValidation
 from typing_extensions import Self
 
 from jitr_core.integration import Engine, Routed, off_loop
@@ -52,7 +52,7 @@ class JITRLLM(Routing, TextStandIn):
         >>> (PromptTemplate.from_template("Sort it: {mail}") | llm).invoke({"mail": "…"})  # doctest: +SKIP
     """
 
-    llm: BaseLLM
+    llm: SkipValidation[BaseLLM]
     jitr: Engine | None = Field(default=None, exclude=True, repr=False)
     step: str | None = None
     _texts_only: ClassVar[bool] = True
