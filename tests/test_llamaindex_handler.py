@@ -52,6 +52,9 @@ def test_it_observes_what_a_wrapper_observes(way, calling, handler, engine):
         WAYS[way](teacher())
         assert normal(WAYS[way](JITRLLM(llm=teacher(), jitr=wrapping))) == got
     WAYS[way](JITRLLM(llm=teacher(), jitr=wrapping))
+    if calling and "stream_structured" in way:  # no event tells that the tool offered is the only one of use
+        assert not engine.observed and len(wrapping.observed) == 2
+        return
     assert sorted(seen(engine)) == sorted(seen(wrapping))  # also: nothing of the wrapped calls
     assert handler.observed == len(engine.observed) == (0 if calling and way in STRUCTURED else 2)
     assert not engine.faults and not wrapping.faults
@@ -118,6 +121,8 @@ async def test_an_asynchronous_stream_that_is_answered_by_a_synchronous_one_is_o
     await anext(abandoned)
     await abandoned.aclose()
     list(llm.stream_complete("y"))
+    gc.collect()
+    await asyncio.sleep(0.01)  # the loop ends what was abandoned
     gc.collect()
     assert [call.messages[0][1] for call, _, _ in engine.observed[2:]] == ["x", "y"] and not engine.faults
 
