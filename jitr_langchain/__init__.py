@@ -7,7 +7,13 @@ Example:
 
 from typing import TYPE_CHECKING, Any
 
+from jitr_core.errors import MissingExtraError
 from jitr_core.integration import Engine
+
+try:
+    import langchain_core as _core  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("langchain", "jitr_langchain") from error
 
 from .callbacks import AsyncJITRCallbackHandler, JITRCallbackHandler
 from .chat_model import JITRChatModel

@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from typing_extensions import Self
 
 from jitr_core.config import disabled
-from jitr_core.integration import Engine, Routed, decided, report_fault
+from jitr_core.integration import Engine, Routed, decided, report_fault, tell_of_settings
 from jitr_core.types import Answer, Call, Decision, Form
 
 from ._runs import claim, with_wishes
@@ -33,6 +33,12 @@ class Routing(StandIn):
     jitr: Any
     step: Any
     _texts_only: ClassVar[bool] = False
+
+    def _begin(self) -> None:
+        """What is left to do once the wrapper is made."""
+        self._share()
+        own = self.llm.__dict__
+        tell_of_settings(type(self.llm).__name__, own.get("model_kwargs") or {}, own)
 
     def _ready(self, decision: Decision, provider: str, form: Form | None) -> Any:
         """The replacement's answer as the app gets it."""

@@ -81,7 +81,7 @@ class JITRChatModel(Routing, ChatStandIn):
             ConfigError: `llm` is not a chat model, or has no such setting.
         """
         super().__init__(**self._in_place_of(llm, settings, jitr=engine_or_default(jitr), step=step))
-        self._share()
+        self._begin()
 
     # Routing: each call is decided once, before LangChain looks into its cache.
 

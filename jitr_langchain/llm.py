@@ -70,7 +70,7 @@ class JITRLLM(Routing, TextStandIn):
             ConfigError: `llm` is not a text completion model, or has no such setting.
         """
         super().__init__(**self._in_place_of(llm, settings, jitr=engine_or_default(jitr), step=step))
-        self._share()
+        self._begin()
 
     # Routing: each prompt is decided once, after LangChain has looked into its cache.
 

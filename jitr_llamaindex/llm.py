@@ -19,7 +19,7 @@ from typing_extensions import Self
 from jitr_core.config import disabled
 from jitr_core.engine import default
 from jitr_core.errors import ConfigError
-from jitr_core.integration import Engine, report_fault
+from jitr_core.integration import Engine, report_fault, tell_of_settings
 
 from ._calls import METHODS, Calls
 from .steps import kind_of, step_of, switched_off
@@ -143,6 +143,8 @@ class JITRLLM(LLM):
         defaults = {"messages_to_prompt": str, "completion_to_prompt": str}
         fields: dict[str, Any] = {"llm": llm, "jitr": jitr, "step": step, **defaults}
         super().__init__(**fields)
+        own = llm.__dict__
+        tell_of_settings(type(llm).__name__, own.get("additional_kwargs") or {}, own)
         # What is not here is looked for with the teacher, see `__getattr__`.
         for name in LLM.model_fields:
             self.__dict__.pop(name, None)
