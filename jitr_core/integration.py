@@ -6,6 +6,7 @@ Nothing that fails on the far side of the border reaches the app.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "off_loop",
     "report_fault",
     "settings_of",
+    "tell_of_settings",
 ]
 
 _CONTRACT = (*TOOLS, "tool_choice", *FORMATS, "stop")
@@ -33,6 +35,8 @@ _LOGPROBS = ("logprobs", "top_logprobs")
 
 T = TypeVar("T")
 
+_log = logging.getLogger("jitr")
+_told: set[str] = set()
 _digests: dict[tuple[Any, ...], tuple[tuple[Any, ...], str]] = {}
 
 
@@ -158,6 +162,24 @@ def is_replaceable(settings: Mapping[str, Any]) -> bool:
         return True
     form = form_of(settings)
     return settings.get("n", 1) == 1 and settings.keys().isdisjoint(_LOGPROBS) and (not form or form.kind != "other")
+
+
+def tell_of_settings(teacher: str, *own: Mapping[str, Any]) -> None:
+    """Says in the log, once a process, that a teacher's own settings keep all of its calls from being replaced.
+
+    Args:
+        teacher: name of its class.
+        own: its settings.
+    """
+    held = {
+        name: value for name, value in settings_of(*own).items() if name in _LOGPROBS or (name == "n" and value != 1)
+    }
+    if is_replaceable(held):
+        return
+    told = f"{teacher} asks for {', '.join(f'{name}={value}' for name, value in sorted(held.items()))}"
+    if told not in _told:
+        _told.add(told)
+        _log.warning("%s: no student can honour that, so none of its calls will be replaced.", told)
 
 
 def contract_of(settings: Mapping[str, Any]) -> str:

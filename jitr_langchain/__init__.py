@@ -7,15 +7,22 @@ Example:
 
 from typing import TYPE_CHECKING, Any
 
+from jitr_core.errors import MissingExtraError
 from jitr_core.integration import Engine
+
+try:
+    import langchain_core as _core  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("langchain", "jitr_langchain") from error
 
 from .callbacks import AsyncJITRCallbackHandler, JITRCallbackHandler
 from .chat_model import JITRChatModel
+from .llm import JITRLLM
 
 if TYPE_CHECKING:
     from .middleware import JITRMiddleware as JITRMiddleware
 
-__all__ = ["AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel"]
+__all__ = ["JITRLLM", "AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import (
     Runnable,
     RunnableConfig,
@@ -24,9 +23,9 @@ def rewrap(runnable: Any, wrapper: Any) -> Any:
 
     Args:
         runnable: what the teacher returned, e.g. from `bind_tools`.
-        wrapper: the chat model around the teacher.
+        wrapper: the model around the teacher.
     """
-    teacher: BaseChatModel = wrapper.llm
+    teacher = wrapper.llm
     if runnable is teacher:
         return wrapper
     if type(runnable) is type(teacher):  # a copy with other settings
@@ -49,10 +48,14 @@ class ConfigurableTeacher(RunnableConfigurableFields[Input, Output]):
     """The teacher with configurable fields; what it is configured to goes through the wrapper.
 
     Attributes:
-        wrapper: the chat model around the teacher.
+        wrapper: the model around the teacher.
     """
 
     wrapper: Any
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """Name in traces: LangChain's."""
+        return super().get_name(suffix, name=name or self.name or RunnableConfigurableFields.__name__)
 
     def configurable_fields(self, **kwargs: Any) -> Any:
         """As before, with these fields too."""

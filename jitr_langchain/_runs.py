@@ -9,11 +9,12 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 
+from jitr_core.config import disabled
 from jitr_core.integration import Engine
 
 from ._translate import REQUEST_KEYS
 
-__all__ = ["claim", "claimed", "remember", "watched", "with_wishes"]
+__all__ = ["claim", "claimed", "engine_or_default", "remember", "watched", "with_wishes"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -21,6 +22,15 @@ V = TypeVar("V")
 _LIMIT = 10_000
 _claims: dict[tuple[UUID, int], None] = {}  # (run, id of the engine), in order
 _watched = False
+
+
+def engine_or_default(engine: Engine | None) -> Engine | None:
+    """The engine given, else the one of this process; None if JITR is off or cannot be configured."""
+    if engine is None and not disabled():
+        from jitr_core.engine import default
+
+        return default()
+    return engine
 
 
 def with_wishes(config: RunnableConfig | None) -> RunnableConfig | None:

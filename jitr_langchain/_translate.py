@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
@@ -25,7 +25,9 @@ __all__ = [
     "EventReader",
     "answer_of_chunks",
     "answer_of_result",
+    "answer_with",
     "call_of",
+    "origin_of",
     "replacement_chunk",
     "replacement_events",
     "replacement_message",
@@ -53,7 +55,7 @@ _CHANGING = re.compile(
 
 
 def call_of(
-    llm: BaseChatModel | None,
+    llm: BaseLanguageModel[Any] | None,
     messages: Sequence[BaseMessage],
     stop: Sequence[str] | None,
     settings: Mapping[str, Any],
@@ -191,15 +193,17 @@ def _answer(messages: Sequence[BaseMessage], form: Form | None, model: str, late
         if isinstance(message, AIMessage) and message.usage_metadata:
             usages.append(message.usage_metadata)
         model = message.response_metadata.get("model_name") or model
-    return _priced(text, model, usages, latency_s)
+    return answer_with(text, model, usages, latency_s)
 
 
 def _text(messages: Sequence[BaseMessage]) -> str | None:
     """The text of a message or of its chunks; None if there is more to them."""
     texts: list[str] = []
     for message in messages:
+        if not isinstance(message, AIMessage) or _calls_tools(message):
+            return None
         content = message.content
-        if not isinstance(content, str) or not isinstance(message, AIMessage) or _calls_tools(message):
+        if not isinstance(content, str):
             return None
         if "refusal" in message.additional_kwargs and message.additional_kwargs["refusal"]:
             return None
@@ -230,7 +234,7 @@ def _arguments(messages: Sequence[BaseMessage], tool: str) -> str | None:
     return arguments
 
 
-def _priced(text: str, model: str, usages: Iterable[Mapping[str, Any]], latency_s: float) -> Answer:
+def answer_with(text: str, model: str, usages: Iterable[Mapping[str, Any]], latency_s: float) -> Answer:
     """An answer whose tokens are the sum of what the chunks billed, None if none told."""
     tokens: dict[str, int] = {}
     for usage in usages:
@@ -268,7 +272,7 @@ class EventReader:
             return None
         else:
             text = "".join(block.get("text", "") for block in self._blocks)
-        return _priced(text, name, [event.get("usage") or {}], latency_s)
+        return answer_with(text, name, [event.get("usage") or {}], latency_s)
 
 
 def replacement_message(decision: Decision, provider: str, form: Form | None = None) -> AIMessage:
@@ -288,12 +292,7 @@ def replacement_message(decision: Decision, provider: str, form: Form | None = N
         "model_provider": provider,
         "model_name": f"jitr:{decision.release}",
         "finish_reason": "stop",
-        "jitr": {
-            "task": decision.task,
-            "release": decision.release,
-            "confidence": decision.confidence,
-            "reason": decision.reason,
-        },
+        "jitr": origin_of(decision),
     }
     told: Any = {"response_metadata": metadata, "usage_metadata": dict(_NO_TOKENS)}
     if form is not None and form.kind == "tool":
@@ -304,6 +303,16 @@ def replacement_message(decision: Decision, provider: str, form: Form | None = N
         # The parser of `with_structured_output` looks here, not at the text.
         told["additional_kwargs"] = {"parsed": form.schema.model_validate_json(decision.answer), "refusal": None}
     return AIMessage(decision.answer, **told)
+
+
+def origin_of(decision: Decision) -> dict[str, Any]:
+    """What a replaced answer tells of who gave it."""
+    return {
+        "task": decision.task,
+        "release": decision.release,
+        "confidence": decision.confidence,
+        "reason": decision.reason,
+    }
 
 
 def replacement_chunk(message: AIMessage) -> ChatGenerationChunk:

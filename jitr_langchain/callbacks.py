@@ -9,7 +9,6 @@ from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables.config import var_child_runnable_config
 
@@ -17,7 +16,8 @@ from jitr_core.config import disabled
 from jitr_core.integration import Engine, decided, report_fault
 from jitr_core.types import Answer, Call
 
-from ._runs import claim, claimed, remember, watched
+from ._completions import billed
+from ._runs import claim, claimed, engine_or_default, remember, watched
 from ._translate import REQUEST_KEYS, answer_of_result, call_of
 
 __all__ = ["AsyncJITRCallbackHandler", "JITRCallbackHandler"]
@@ -74,7 +74,8 @@ class _Watch:
 def _answer(response: LLMResult, call: Call, latency_s: float) -> Answer | None:
     """The answer of a run; None if it is more than one text, came out of a cache or from a replacement."""
     (generations,) = response.generations
-    usage = _usage(response.llm_output or {})
+    usage: Any = billed(response.llm_output or {})
+    usage = {**usage, "total_tokens": sum(usage.values())} if usage else None
     messages = [
         each.message if isinstance(each, ChatGeneration) else AIMessage(each.text, usage_metadata=usage)
         for each in generations
@@ -85,16 +86,9 @@ def _answer(response: LLMResult, call: Call, latency_s: float) -> Answer | None:
         return None
     if any("jitr" in message.response_metadata for message in messages):
         return None
-    return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), call, latency_s)
-
-
-def _usage(llm_output: Mapping[str, Any]) -> UsageMetadata | None:
-    """The tokens a text completion model billed, None if it does not say; the first run of a batch has them all."""
-    told = llm_output.get("token_usage") or {}
-    given, taken = told.get("prompt_tokens"), told.get("completion_tokens")
-    if not isinstance(given, int) or not isinstance(taken, int):
+    if any("jitr" in (each.generation_info or {}) for each in generations):
         return None
-    return {"input_tokens": given, "output_tokens": taken, "total_tokens": given + taken}
+    return answer_of_result(ChatResult(generations=chat, llm_output=response.llm_output), call, latency_s)
 
 
 def _as_the_model_gave_it(message: BaseMessage) -> BaseMessage:
@@ -134,12 +128,8 @@ class JITRCallbackHandler(BaseCallbackHandler):
             jitr: the engine; None takes the one of this process.
             step: name of the step; None derives it from each call.
         """
-        if jitr is None and not disabled():
-            from jitr_core.engine import default
-
-            jitr = default()
-        self.jitr, self.step = jitr, step
-        self._watch = None if jitr is None else _Watch(jitr, step)
+        self.jitr, self.step = engine_or_default(jitr), step
+        self._watch = None if self.jitr is None else _Watch(self.jitr, step)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and unpickled without the runs that are under way."""

@@ -7,32 +7,29 @@ The wrapper takes part in LangChain's private hooks (`_generate`, `_stream` …)
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
-from pydantic import Field
-from typing_extensions import Self
+from pydantic import Field, SkipValidation
 
-from jitr_core.config import disabled
-from jitr_core.integration import Engine, Routed, decided, off_loop, report_fault
-from jitr_core.types import Answer, Call
+from jitr_core.integration import Engine, Routed, off_loop
+from jitr_core.types import Answer, Call, Decision, Form
 
-from ._runs import claim, with_wishes
-from ._stand_in import CONTEXT, StandIn
+from ._routing import Routing
+from ._runs import engine_or_default
+from ._stand_in import CONTEXT, ChatStandIn, takes_run_manager
 from ._translate import (
     EventReader,
     answer_of_chunks,
     answer_of_result,
-    call_of,
     replacement_chunk,
     replacement_events,
     replacement_message,
@@ -41,12 +38,7 @@ from ._translate import (
 __all__ = ["JITRChatModel"]
 
 
-@functools.lru_cache(maxsize=256)
-def _takes_run_manager(generate: Callable[..., Any]) -> bool:
-    return "run_manager" in inspect.signature(generate).parameters
-
-
-class JITRChatModel(StandIn):
+class JITRChatModel(Routing, ChatStandIn):
     """A chat model that stands in for `llm` and, where a certified replacement is confident, answers in its place.
 
     Chains, agents and callbacks see the teacher: its name in traces, its parameters, its cache entries, its errors.
@@ -70,7 +62,7 @@ class JITRChatModel(StandIn):
         >>> (prompt | llm | StrOutputParser()).invoke({"ticket": "…"})  # doctest: +SKIP
     """
 
-    llm: BaseChatModel
+    llm: SkipValidation[BaseChatModel]
     jitr: Engine | None = Field(default=None, exclude=True, repr=False)
     step: str | None = None
 
@@ -88,11 +80,8 @@ class JITRChatModel(StandIn):
         Raises:
             ConfigError: `llm` is not a chat model, or has no such setting.
         """
-        if jitr is None and not disabled():
-            from jitr_core.engine import default
-
-            jitr = default()
-        super().__init__(llm, {"jitr": jitr, "step": step}, settings)
+        super().__init__(**self._in_place_of(llm, settings, jitr=engine_or_default(jitr), step=step))
+        self._begin()
 
     # Routing: each call is decided once, before LangChain looks into its cache.
 
@@ -103,26 +92,9 @@ class JITRChatModel(StandIn):
         context: Any = kwargs.pop(CONTEXT, {})
         if context is None or isinstance(context, Routed):
             return context
-        engine = self.jitr
-        if engine is None or disabled():
-            return None
-        try:
-            tags, metadata = self._surroundings(context, run_manager, stop, kwargs)
-            if metadata.get("jitr") == "off":
-                return None
-            claim(engine, run_manager.run_id if run_manager is not None else context.get("run_id"))
-            name = context.get("run_name")
-            call = call_of(
-                self.llm, messages, stop, kwargs, step=self.step, run_name=name, tags=tags, metadata=metadata
-            )
-            decision = decided(engine, call)
-            message = None
-            if decision.kind == "replacement":
-                message = replacement_message(decision, metadata.get("ls_provider", ""), call.form)
-            return Routed(engine, call, decision, message, self._ask_aside)
-        except Exception as error:
-            report_fault(engine, "decide", error)
-            return None
+        run = run_manager.run_id if run_manager is not None else context.get("run_id")
+        around = functools.partial(self._surroundings, context, run_manager, stop, kwargs)
+        return self._decide(messages, stop, kwargs, run, context.get("run_name"), around)
 
     def _surroundings(
         self, config: RunnableConfig, run_manager: Any, stop: list[str] | None, kwargs: dict[str, Any]
@@ -135,6 +107,9 @@ class JITRChatModel(StandIn):
         tags = [*config["tags"], *(self.tags or ())]
         return tags, {**config["metadata"], **told, **(self.metadata or {})}
 
+    def _ready(self, decision: Decision, provider: str, form: Form | None) -> AIMessage:
+        return replacement_message(decision, provider, form)
+
     def _enter(
         self, messages: list[BaseMessage], stop: list[str] | None, run_manager: Any, kwargs: dict[str, Any]
     ) -> tuple[Routed | None, AIMessage | None]:
@@ -145,28 +120,14 @@ class JITRChatModel(StandIn):
         routed.deliver(self._asker(routed.call, list(messages), stop, kwargs))
         return routed, routed.message
 
-    def _asker(
-        self, call: Call, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> Callable[[], Answer]:
-        """Asks the teacher outside of the app's run: no callback hears of it."""
-
-        def ask() -> Answer:
-            if self.llm.rate_limiter:
-                self.llm.rate_limiter.acquire(blocking=True)
-            started = perf_counter()
-            result = self.llm._generate(messages, stop=stop, **kwargs)
-            answer = answer_of_result(result, call, perf_counter() - started)
-            if answer is None:
-                raise ValueError("the teacher's answer to an audited call is more than a text")
-            return answer
-
-        return ask
-
-    def _ask_aside(self, question: str) -> Answer:
-        """Asks the teacher a question that no call of the app asked, outside of every run."""
-        messages: list[BaseMessage] = [HumanMessage(question)]
-        name = str(self.llm._get_ls_params().get("ls_model_name") or "")
-        return self._asker(Call("", (), model=name), messages, None, {})()
+    def _taught(
+        self, call: Call, messages: list[BaseMessage], stop: list[str] | None, settings: Mapping[str, Any]
+    ) -> Answer | None:
+        if self.llm.rate_limiter:
+            self.llm.rate_limiter.acquire(blocking=True)
+        started = perf_counter()
+        result = self.llm._generate(messages, stop=stop, **settings)
+        return answer_of_result(result, call, perf_counter() - started)
 
     # LangChain's layers above the hooks: they remember what a hook needs to know.
 
@@ -234,13 +195,6 @@ class JITRChatModel(StandIn):
             config = kwargs[CONTEXT] = self._identified(config)
         return super().astream_events(input, config, **kwargs)
 
-    def _wishing(self, config: RunnableConfig | None) -> RunnableConfig | None:
-        """The config with what its `configurable` says to JITR as metadata, which LangChain hands on to the hooks."""
-        try:
-            return with_wishes(config)
-        except Exception:  # LangChain will say what is wrong with this config
-            return config
-
     def _identified(self, config: RunnableConfig | None) -> RunnableConfig:
         """`_wishing`, and with the id of the run, which LangChain tells no hook of a stream."""
         config = self._wishing(config) or {}
@@ -278,7 +232,7 @@ class JITRChatModel(StandIn):
             return ChatResult(generations=[ChatGeneration(message=message)])
         if self.llm.rate_limiter:
             self.llm.rate_limiter.acquire(blocking=True)
-        extra = {"run_manager": run_manager} if _takes_run_manager(type(self.llm)._generate) else {}
+        extra = {"run_manager": run_manager} if takes_run_manager(type(self.llm)._generate) else {}
         started = perf_counter()
         result = self.llm._generate(messages, stop=stop, **extra, **kwargs)
         if routed is not None:
@@ -297,7 +251,7 @@ class JITRChatModel(StandIn):
             return ChatResult(generations=[ChatGeneration(message=message)])
         if self.llm.rate_limiter:
             await self.llm.rate_limiter.aacquire(blocking=True)
-        extra = {"run_manager": run_manager} if _takes_run_manager(type(self.llm)._agenerate) else {}
+        extra = {"run_manager": run_manager} if takes_run_manager(type(self.llm)._agenerate) else {}
         started = perf_counter()
         result = await self.llm._agenerate(messages, stop=stop, **extra, **kwargs)
         if routed is not None:
@@ -319,10 +273,10 @@ class JITRChatModel(StandIn):
             self.llm.rate_limiter.acquire(blocking=True)
         extra = {"run_manager": run_manager} if run_manager is not None else {}
         # LangChain replaces `chunk.message` after it was yielded; the message itself stays as the teacher sent it.
-        pieces: list[BaseMessage] = []
+        pieces: list[Any] = []
         started = perf_counter()
         for chunk in self.llm._stream(messages, stop=stop, **extra, **kwargs):
-            pieces.append(chunk.message)
+            pieces.append(getattr(chunk, "message", None))
             yield chunk
         if routed is not None:
             routed.observe(answer_of_chunks, pieces, started)
@@ -341,10 +295,10 @@ class JITRChatModel(StandIn):
         if self.llm.rate_limiter:
             await self.llm.rate_limiter.aacquire(blocking=True)
         extra = {"run_manager": run_manager} if run_manager is not None else {}
-        pieces: list[BaseMessage] = []
+        pieces: list[Any] = []
         started = perf_counter()
         async for chunk in self.llm._astream(messages, stop=stop, **extra, **kwargs):
-            pieces.append(chunk.message)
+            pieces.append(getattr(chunk, "message", None))
             yield chunk
         if routed is not None:
             routed.observe(answer_of_chunks, pieces, started)
@@ -392,8 +346,3 @@ class JITRChatModel(StandIn):
             if routed is not None:
                 routed.observe(read, event, started)
             yield event
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        memo = {} if memo is None else memo
-        memo[id(self.jitr)] = self.jitr
-        return super().__deepcopy__(memo)

@@ -7,10 +7,10 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from jitr_core.config import disabled
 from jitr_core.errors import MissingExtraError
 from jitr_core.integration import Engine, report_fault
 
+from ._runs import engine_or_default
 from .chat_model import JITRChatModel
 
 try:
@@ -45,11 +45,7 @@ class JITRMiddleware(AgentMiddleware[Any, Any, Any]):
             step: name of the step; None derives it from each call.
         """
         super().__init__()
-        if jitr is None and not disabled():
-            from jitr_core.engine import default
-
-            jitr = default()
-        self.jitr, self.step = jitr, step
+        self.jitr, self.step = engine_or_default(jitr), step
         self._wrappers: dict[int, JITRChatModel] = {}
 
     def wrap_model_call(

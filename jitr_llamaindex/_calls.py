@@ -45,12 +45,14 @@ class Calls:
         teacher: the wrapped LLM.
         engine: who decides; None: the teacher answers everything.
         step: name of the step that calls, "" if unknown; None derives it from each call.
+        demands: whether what calls can use nothing but a call of the tool it offers. LlamaIndex does not say so to the
+            teacher where it streams.
     """
 
-    __slots__ = ("engine", "step", "teacher")
+    __slots__ = ("demands", "engine", "step", "teacher")
 
-    def __init__(self, teacher: LLM, engine: Engine | None, step: str | None) -> None:
-        self.teacher, self.engine, self.step = teacher, engine, step
+    def __init__(self, teacher: LLM, engine: Engine | None, step: str | None, *, demands: bool = False) -> None:
+        self.teacher, self.engine, self.step, self.demands = teacher, engine, step, demands
 
     def answer(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """What `method` of the teacher answers, or the replacement in its place."""
@@ -125,7 +127,9 @@ class Calls:
             if isinstance(asked, str) is chat:
                 return None, teachers
             step = step_of(tags, "", active_span_id.get()) if self.step is None else self.step
-            call = call_of(self.teacher, asked, kwargs, step)
+            demanding = self.demands and len(kwargs.get("tools") or ()) == 1
+            settings = {**kwargs, "tool_choice": "required"} if demanding else kwargs
+            call = call_of(self.teacher, asked, settings, step)
             if call is None:
                 return None, teachers
             decision = engine.decide(call) if call.form is None else decided(engine, call)

@@ -110,14 +110,16 @@ def answer_of(response: Any, call: Call, latency_s: float) -> Answer | None:
     text = _arguments(response, form.tool) if form is not None and form.kind == "tool" else _text(response)
     if text is None:
         return None
-    raw = _fields(response.raw)
+    raw: Mapping[str, Any] = _fields(response.raw) if response.raw else {}
     if "jitr" in raw:
         return None  # a replacement's, through a wrapper of another engine
-    usage = _fields(raw.get("usage") or raw.get("usage_metadata") or response.additional_kwargs)
+    told = raw.get("usage") or raw.get("usage_metadata") or response.additional_kwargs
+    usage = _fields(told) if told else {}
     name = raw.get("model")
     if not isinstance(name, str):
         name = ""
-    return Answer(text, name or call.model, _count(usage, _INPUT), _count(usage, _OUTPUT), latency_s)
+    given, taken = (_count(usage, _INPUT), _count(usage, _OUTPUT)) if usage else (None, None)
+    return Answer(text, name or call.model, given, taken, latency_s)
 
 
 def answer_of_stream(streamed: Streamed, call: Call, latency_s: float) -> Answer | None:
@@ -137,12 +139,14 @@ def answer_of_stream(streamed: Streamed, call: Call, latency_s: float) -> Answer
 
 def _text(response: Any) -> str | None:
     if isinstance(response, CompletionResponse):
-        return None if _calls_tools(response) else response.text
+        return None if response.additional_kwargs and _calls_tools(response) else response.text
     if not isinstance(response, ChatResponse):
         return None
     message = response.message
     blocks = message.blocks
-    if len(blocks) != 1 or _role(message) != "assistant" or _calls_tools(message):
+    if len(blocks) != 1 or (message.additional_kwargs and _calls_tools(message)):
+        return None
+    if message.role is not MessageRole.ASSISTANT and _role(message) != "assistant":
         return None
     return blocks[0].text if isinstance(blocks[0], TextBlock) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from inspect import getattr_static
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +22,7 @@ from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictStartEvent,
 )
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index_instrumentation import get_dispatcher
@@ -33,7 +35,7 @@ from jitr_core.integration import Engine, decided, report_fault
 from jitr_core.types import Call
 
 from ._translate import answer_of_stream, call_of
-from .steps import ROUTED, kind_of, step_of, switched_off
+from .steps import ROUTED, kind_of, place_of, step_of, switched_off
 
 __all__ = ["JITREventHandler"]
 
@@ -98,8 +100,7 @@ class JITREventHandler(BaseEventHandler):
 
     The calls are stored, tasks found and replacements certified as behind a `JITRLLM`; `jitr tasks` shows them. Where a
     certified replacement would have answered, its answer is stored beside the LLM's (reason "shadow") and counted in
-    `could_replace`. Calls through a `JITRLLM` of the same process are that wrapper's affair and not observed again,
-    but for asynchronous streams of a `CustomLLM`, see docs/llamaindex.md.
+    `could_replace`. Calls through a `JITRLLM` of the same process are that wrapper's affair and not observed again.
 
     Attributes:
         observed: calls observed so far.
@@ -113,7 +114,8 @@ class JITREventHandler(BaseEventHandler):
     could_replace: int = 0
     _engine: Engine | None = PrivateAttr(default=None)
     _spans: _Spans = PrivateAttr(default_factory=_Spans)
-    _open: dict[str, _Open] = PrivateAttr(default_factory=dict)
+    _open: dict[str, _Open | None] = PrivateAttr(default_factory=dict)  # None: part of another call
+    _late: dict[str, tuple[LLM, Any]] = PrivateAttr(default_factory=dict)  # see `_asks_itself_later`
 
     def __init__(self, jitr: Engine | None = None) -> None:
         """Makes a handler; `install` has it watch.
@@ -162,18 +164,20 @@ class JITREventHandler(BaseEventHandler):
             if (streamed := self._open.get(event.span_id or "")) is not None:
                 streamed.deltas.append(event.response.delta)
         elif isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent):
-            if (ended := self._open.pop(event.span_id or "", None)) is not None:
+            if (ended := self._forget(event.span_id)) is not None:
                 self._end(engine, ended, event.response)
         elif isinstance(event, SpanDropEvent | ExceptionEvent):
-            self._open.pop(event.span_id or "", None)
+            self._forget(event.span_id)
         elif isinstance(event, LLMPredictStartEvent | LLMStructuredPredictStartEvent):
             for _, span in self._spans.chain(event.span_id):
                 span.kind = kind_of(event.template)
                 break
 
+    def _forget(self, span_id: str | None) -> _Open | None:
+        self._late.pop(span_id or "", None)
+        return self._open.pop(span_id or "", None)
+
     def _begin(self, event: LLMChatStartEvent | LLMCompletionStartEvent, asked: Any) -> None:
-        if ROUTED.get() or disabled() or switched_off(event.tags):
-            return
         chain = list(self._spans.chain(event.span_id))
         # An LLM may answer a chat by a completion of its own: that is one call, and the app's is the outer one. Only
         # LlamaIndex's structured LLM is a mere shell.
@@ -181,15 +185,27 @@ class JITREventHandler(BaseEventHandler):
             return
         if any(span_id in self._open for span_id, _ in chain):
             return
-        llm = chain[0][1].instance
+        span_id, llm = chain[0][0], chain[0][1].instance
+        if isinstance(llm, CustomLLM):
+            if any(asker is llm and before == asked for asker, before in self._late.values()):
+                self._keep(span_id, None)
+                return
+            if _asks_itself_later(llm, span_id):
+                self._late[span_id] = (llm, asked)
+        if ROUTED.get() or disabled() or switched_off(event.tags):
+            return
         kind = next((span.kind for _, span in chain if span.kind), "")
         callers = [span.parent for _, span in chain if _answers(span.instance)]
         caller = callers[-1] if callers else None
         call = call_of(llm, asked, event.additional_kwargs, step_of(event.tags, kind, caller))
         if call is not None:
-            self._open[chain[0][0]] = _Open(call)
-            if len(self._open) > _OPEN:
-                self._open.pop(next(iter(self._open)), None)
+            self._keep(span_id, _Open(call))
+
+    def _keep(self, span_id: str, call: _Open | None) -> None:
+        self._open[span_id] = call
+        for table in (self._open, self._late):
+            if len(table) > _OPEN:
+                table.pop(next(iter(table)), None)
 
     def _end(self, engine: Engine, ended: _Open, response: Any) -> None:
         call = ended.call
@@ -205,3 +221,12 @@ class JITREventHandler(BaseEventHandler):
 
 def _answers(instance: Any) -> bool:
     return isinstance(instance, LLM) and not isinstance(instance, StructuredLLM)
+
+
+def _asks_itself_later(llm: CustomLLM, span_id: str) -> bool:
+    """Whether this call is one that LlamaIndex answers, once its pieces are taken, by another stream of the LLM.
+
+    By then the span of the call is closed, so that the stream does not look like a part of it.
+    """
+    method = place_of(span_id).rpartition(".")[2]
+    return method.startswith("astream_") and getattr_static(type(llm), method) is vars(CustomLLM).get(method)

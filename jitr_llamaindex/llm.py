@@ -19,7 +19,7 @@ from typing_extensions import Self
 from jitr_core.config import disabled
 from jitr_core.engine import default
 from jitr_core.errors import ConfigError
-from jitr_core.integration import Engine, report_fault
+from jitr_core.integration import Engine, report_fault, tell_of_settings
 
 from ._calls import METHODS, Calls
 from .steps import kind_of, step_of, switched_off
@@ -49,14 +49,19 @@ def _routed(name: str) -> Any:
     return _plain(amethod if name.startswith("a") else method, name)
 
 
-def _built_on(name: str) -> Any:
-    """A method of the teacher that comes down to its ways of answering, and has JITR in between there."""
+def _built_on(name: str, *, demands: bool = False) -> Any:
+    """A method of the teacher that comes down to its ways of answering, and has JITR in between there.
+
+    Args:
+        name: the method.
+        demands: see `Calls`.
+    """
 
     def method(self: JITRLLM, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._double(args, kwargs), name)(*args, **kwargs)
+        return getattr(self._double(args, kwargs, demands), name)(*args, **kwargs)
 
     async def amethod(self: JITRLLM, *args: Any, **kwargs: Any) -> Any:
-        return await getattr(self._double(args, kwargs), name)(*args, **kwargs)
+        return await getattr(self._double(args, kwargs, demands), name)(*args, **kwargs)
 
     return _plain(amethod if name.startswith("a") else method, name)
 
@@ -138,11 +143,13 @@ class JITRLLM(LLM):
         defaults = {"messages_to_prompt": str, "completion_to_prompt": str}
         fields: dict[str, Any] = {"llm": llm, "jitr": jitr, "step": step, **defaults}
         super().__init__(**fields)
+        own = llm.__dict__
+        tell_of_settings(type(llm).__name__, own.get("additional_kwargs") or {}, own)
         # What is not here is looked for with the teacher, see `__getattr__`.
         for name in LLM.model_fields:
             self.__dict__.pop(name, None)
 
-    def _double(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LLM:
+    def _double(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], demands: bool) -> LLM:
         """A copy of the teacher whose ways of answering have JITR in between; the teacher itself if that is off.
 
         What the teacher builds on them works as the provider wrote it, and still comes through here.
@@ -158,7 +165,7 @@ class JITRLLM(LLM):
             if step is None:
                 prompts = [arg for arg in (*args[:2], kwargs.get("prompt")) if isinstance(arg, BasePromptTemplate)]
                 step = step_of(tags, kind_of(prompts[0]) if prompts else "", active_span_id.get())
-            calls = Calls(self.llm, engine, step)
+            calls = Calls(self.llm, engine, step, demands=demands)
             double = copy.copy(self.llm)
             for name, answer in METHODS.items():
                 double.__dict__[name] = functools.partial(getattr(calls, answer), name)
@@ -182,8 +189,8 @@ class JITRLLM(LLM):
     astream = _built_on("astream")
     structured_predict = _built_on("structured_predict")
     astructured_predict = _built_on("astructured_predict")
-    stream_structured_predict = _built_on("stream_structured_predict")
-    astream_structured_predict = _built_on("astream_structured_predict")
+    stream_structured_predict = _built_on("stream_structured_predict", demands=True)
+    astream_structured_predict = _built_on("astream_structured_predict", demands=True)
     predict_and_call = _built_on("predict_and_call")
     apredict_and_call = _built_on("apredict_and_call")
 
@@ -196,8 +203,8 @@ class JITRLLM(LLM):
     _parse_output = _teachers("_parse_output")
     _extend_prompt = _teachers("_extend_prompt")
     _extend_messages = _teachers("_extend_messages")
-    _structured_stream_call = _built_on("_structured_stream_call")
-    _structured_astream_call = _built_on("_structured_astream_call")
+    _structured_stream_call = _built_on("_structured_stream_call", demands=True)
+    _structured_astream_call = _built_on("_structured_astream_call", demands=True)
 
     @property
     def metadata(self) -> LLMMetadata:

@@ -357,3 +357,14 @@ def test_threads_and_loops_share_one_wrapper():
         assert list(pool.map(work, range(64))) == [f"re: call {i}" for i in range(64)]
     assert {answer.text for answer in engine.answers} == {f"re: call {i}" for i in range(64)}
     assert not engine.faults
+
+
+def test_settings_of_the_teacher_that_keep_its_calls_from_being_replaced_are_told_once(caplog, monkeypatch):
+    monkeypatch.setattr("jitr_core.integration._told", set())
+
+    class Several(Teacher):
+        additional_kwargs: dict = {}
+
+    for _ in range(2):
+        JITRLLM(llm=Several(additional_kwargs={"n": 3}), jitr=FakeEngine())
+    assert [record.message.split(":")[0] for record in caplog.records] == ["Several asks for n=3"]

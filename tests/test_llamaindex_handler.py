@@ -52,6 +52,9 @@ def test_it_observes_what_a_wrapper_observes(way, calling, handler, engine):
         WAYS[way](teacher())
         assert normal(WAYS[way](JITRLLM(llm=teacher(), jitr=wrapping))) == got
     WAYS[way](JITRLLM(llm=teacher(), jitr=wrapping))
+    if calling and "stream_structured" in way:  # no event tells that the tool offered is the only one of use
+        assert not engine.observed and len(wrapping.observed) == 2
+        return
     assert sorted(seen(engine)) == sorted(seen(wrapping))  # also: nothing of the wrapped calls
     assert handler.observed == len(engine.observed) == (0 if calling and way in STRUCTURED else 2)
     assert not engine.faults and not wrapping.faults
@@ -97,6 +100,31 @@ def test_a_chat_that_is_answered_by_a_completion_is_one_call(handler, engine):
     asyncio.run(MockLLM().achat(messages()))
     list(MockLLM().stream_chat(messages()))
     assert [call.messages[0] for call, _, _ in engine.observed] == [("system", "You are terse.")] * 3
+
+
+async def test_an_asynchronous_stream_that_is_answered_by_a_synchronous_one_is_one_call(handler, engine):
+    async def stream(llm, asked):
+        return [piece async for piece in await (llm.astream_complete if asked == "x" else llm.astream_chat)(asked)]
+
+    for asked in ("x", messages()):
+        await stream(MockLLM(), asked)
+        with instrument_tags({"jitr": "off"}):
+            off = await MockLLM().astream_complete("off")
+        assert [piece async for piece in off]
+    assert [call.messages[0] for call, _, _ in engine.observed] == [("user", "x"), ("system", "You are terse.")]
+    wrapping, llm = FakeEngine(), MockLLM()
+    for asked in ("x", messages()):
+        await stream(JITRLLM(llm=llm, jitr=wrapping), asked)
+    assert len(wrapping.observed) == len(engine.observed) == 2 and not handler._late
+    list(llm.stream_complete("x"))
+    abandoned = await llm.astream_complete("y")
+    await anext(abandoned)
+    await abandoned.aclose()
+    list(llm.stream_complete("y"))
+    gc.collect()
+    await asyncio.sleep(0.01)  # the loop ends what was abandoned
+    gc.collect()
+    assert [call.messages[0][1] for call, _, _ in engine.observed[2:]] == ["x", "y"] and not engine.faults
 
 
 def test_audits_of_a_wrapper_are_the_wrappers_affair(handler, engine):

@@ -86,8 +86,10 @@ def test_a_call_with_tools_is_never_replaced(way):
 
 
 def test_structured_output_by_tool_calls_stays_with_the_teacher():
-    engine = FakeEngine("Positive.")
+    engine = FakeEngine("Positive.")  # the teacher does not pass on that the tool is demanded
     for way in STRUCTURED:
+        if way.startswith(("stream", "astream")):
+            continue  # there the wrapper knows it by itself
         assert used(JITRLLM(llm=CallingTeacher(), jitr=engine), way) == used(CallingTeacher(), way), way
     assert not engine.observed and not engine.faults and not any(call.replaceable for call in engine.decided)
 

@@ -12,6 +12,7 @@ pytest.importorskip("llama_index.core")
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ToolCallBlock  # noqa: E402
 from llama_index.core.llms.function_calling import FunctionCallingLLM  # noqa: E402
 from llama_index.core.prompts import PromptTemplate  # noqa: E402
+from llama_index.core.tools import FunctionTool  # noqa: E402
 from llamaindex_fakes import CallingTeacher, FakeEngine, Teacher  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
@@ -65,13 +66,9 @@ WAYS = {
 }
 
 
-STREAMS = ("stream", "astream")
-"""LlamaIndex offers a function-calling LLM the tool there, and leaves it free to answer by text."""
-
-
 @pytest.mark.parametrize(
     ("way", "teacher"),
-    [*((way, Teacher) for way in WAYS), *((way, Provider) for way in WAYS if way not in STREAMS)],
+    [(way, teacher) for way in WAYS for teacher in (Teacher, Provider)],
 )
 def test_structured_calls_are_replaced(way, teacher):
     engine, dead = FakeEngine(ANSWER), teacher(fail=True)
@@ -80,20 +77,25 @@ def test_structured_calls_are_replaced(way, teacher):
     assert {call.replaceable for call in engine.decided} == {True}
 
 
-@pytest.mark.parametrize("way", STREAMS)
-def test_a_tool_that_is_only_offered_stays_with_the_teacher(way):
-    engine, teacher = FakeEngine(ANSWER), Provider()
-    assert WAYS[way](JITRLLM(llm=teacher, jitr=engine)).setup == "taught"
-    assert not engine.decided[0].replaceable and len(teacher.asked) == 1 and not engine.faults
-
-
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in STREAMS])
+@pytest.mark.parametrize("way", WAYS)
 def test_what_the_teacher_calls_the_demanded_tool_with_is_its_answer(way):
     engine, teacher = FakeEngine(), Provider()
     got = WAYS[way](JITRLLM(llm=teacher, jitr=engine))
     assert type(got) is type(WAYS[way](Provider())) and got.setup == "taught"
     (answer,) = engine.answers
     assert json.loads(answer.text) == {"setup": "taught", "punchline": "taught"} and answer.input_tokens == 7
+
+
+def test_streamed_or_not_a_structured_call_is_the_same_step():
+    """LlamaIndex only offers the tool to a function-calling LLM where it streams; it can use nothing else there."""
+    engine = FakeEngine()
+    llm = JITRLLM(llm=Provider(), jitr=engine)
+    for way in WAYS:
+        WAYS[way](llm)
+    assert len({call.contract for call in engine.decided}) == 1 and len(engine.answers) == len(WAYS)
+    tools = [FunctionTool.from_defaults(lambda text: text, name="look_up")]
+    list(llm.stream_chat_with_tools(tools, user_msg="x"))  # an agent's: which tool it calls is its own affair
+    assert not engine.decided[-1].replaceable
 
 
 @pytest.mark.parametrize("answer", ["Positive.", '{"setup": "only"}', "[1]"])
@@ -105,8 +107,6 @@ def test_an_answer_against_the_schema_is_not_given(answer):
 
 
 def test_a_tool_of_the_teachers_choice_stays_with_the_teacher():
-    from llama_index.core.tools import FunctionTool
-
     engine, teacher = FakeEngine(ANSWER), Provider()
     llm = JITRLLM(llm=teacher, jitr=engine)
     assert isinstance(llm, FunctionCallingLLM)

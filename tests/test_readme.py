@@ -25,7 +25,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 HIDDEN_SETUP = '''
 import socket, sys, types
-from langchain_core.language_models import FakeListChatModel
+from langchain_core.language_models import FakeListChatModel, FakeListLLM
+
+class OpenAI(FakeListLLM):
+    """Stands in for the model that completes texts."""
+    model: str
+    responses: list[str] = ["delivery"]
 
 class ChatOpenAI(FakeListChatModel):
     """Stands in for the LLM: answers without a key and without a network."""
@@ -36,7 +41,7 @@ def no_network(*args, **kwargs):
     raise AssertionError("the README must run offline")
 
 socket.socket.connect = no_network
-sys.modules["langchain_openai"] = types.SimpleNamespace(ChatOpenAI=ChatOpenAI)
+sys.modules["langchain_openai"] = types.SimpleNamespace(ChatOpenAI=ChatOpenAI, OpenAI=OpenAI)
 '''
 
 LLAMAINDEX_SETUP = '''
@@ -124,6 +129,13 @@ def test_the_llamaindex_step_answers_and_its_call_is_observed(ran):
     assert observation.call.messages[-1][1].endswith("payment?\nWhere is my parcel?")
     assert (observation.call.step, observation.call.model) == ("triage", "gpt-4.1")
     assert observation.answer is not None and observation.answer.text == "delivery"
+
+
+def test_a_completion_is_answered_and_observed(ran):
+    completed = block_with(ran, 'JITRLLM(llm=OpenAI(model="gpt-3.5')
+    assert completed.printed == "delivery\n"
+    (observation,) = completed.observations(".jitr/jitr.db")
+    assert observation.call.messages == (("user", "Sort this: where is my parcel?"),)
 
 
 def test_what_is_only_observed_and_what_an_agent_asks_is_in_the_state(ran):

@@ -87,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(request)
         if self.server.fails_on_texts and not request.get("tools") and not request.get("response_format"):
             return self._send("application/json", '{"error": {"message": "down"}}', 500)
+        if "prompt" in request:
+            return self._complete(request)
         text, tool = _answer(request)
         finish = "stop" if tool is None else "tool_calls"
         usage = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
@@ -101,6 +103,23 @@ class _Handler(BaseHTTPRequestHandler):
         chunks = [{"choices": choice} for choice in [*choices, [{"index": 0, "delta": {}, "finish_reason": finish}]]]
         chunks.append({"choices": [], "usage": usage})
         lines = [json.dumps({**base, "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
+        self._send("text/event-stream", "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]))
+
+    def _complete(self, request: dict[str, Any]) -> None:
+        """Completes texts: the older interface, where several may come at once."""
+        prompts = request["prompt"] if isinstance(request["prompt"], list) else [request["prompt"]]
+        base = {"id": "cmpl-1", "created": 1, "model": request["model"], "object": "text_completion"}
+        usage = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
+
+        def choice(index: int, text: str, finish: str | None = "stop") -> dict[str, Any]:
+            return {"index": index, "text": text, "finish_reason": finish, "logprobs": None}
+
+        texts = [f"You said: {prompt}" for prompt in prompts]
+        if not request.get("stream"):
+            choices = [choice(i, text) for i, text in enumerate(texts)]
+            return self._send("application/json", json.dumps({**base, "choices": choices, "usage": usage}))
+        pieces = [choice(0, word, None) for word in re.findall(r"\S+\s*", texts[0])]
+        lines = [json.dumps({**base, "choices": [piece]}) for piece in [*pieces, choice(0, "")]]
         self._send("text/event-stream", "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]))
 
     def _send(self, kind: str, body: str, status: int = 200) -> None:

@@ -10,9 +10,9 @@ from jitr_langchain import AsyncJITRCallbackHandler, JITRCallbackHandler, JITRCh
 
 # Every function by which LangChain's side of the wrapper or handler reaches JITR's own.
 WRAPPER = [
-    "jitr_langchain.chat_model.call_of",
-    "jitr_langchain.chat_model.claim",
-    "jitr_langchain.chat_model.with_wishes",
+    "jitr_langchain._routing.call_of",
+    "jitr_langchain._routing.claim",
+    "jitr_langchain._routing.with_wishes",
     "jitr_langchain.chat_model.answer_of_result",
     "jitr_langchain.chat_model.answer_of_chunks",
     "jitr_langchain.chat_model.replacement_message",

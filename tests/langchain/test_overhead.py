@@ -71,3 +71,10 @@ def test_importing_the_wrapper_loads_nothing_heavy():
     env = {**os.environ, "PYTHONPATH": str(Path(jitr_langchain.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_langchain_the_error_names_the_command():
+    code = "import sys; sys.modules['langchain_core'] = None\nimport jitr_langchain"
+    env = {**os.environ, "PYTHONPATH": str(Path(jitr_langchain.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1 and 'pip install "jitr[langchain]"' in done.stderr.splitlines()[-1]

@@ -91,3 +91,18 @@ def test_fields_stay_configurable(wrapped, engine, teacher):
     named = wrapped.configurable_fields(step=ConfigurableField(id="step"))
     named.with_config(configurable={"step": "triage"}).invoke("x")
     assert [call.step for call in engine.decided] == ["", "", "triage"] and len(engine.observed) == 3
+
+
+def test_settings_of_the_teacher_that_keep_its_calls_from_being_replaced_are_told_once(engine, caplog, monkeypatch):
+    monkeypatch.setattr("jitr_core.integration._told", set())
+
+    class Several(Teacher):
+        n: int = 1
+        model_kwargs: dict = {}
+
+    for settings in ({"n": 2}, {"n": 2}, {"model_kwargs": {"logprobs": True}}, {}):
+        JITRChatModel(llm=Several(**settings), jitr=engine)
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "Several asks for n=2",
+        "Several asks for logprobs=True",
+    ]
