@@ -168,6 +168,23 @@ def test_a_redaction_that_fails_stores_nothing(tmp_path: Path) -> None:
     jitr.close()
 
 
+def test_a_state_that_is_copied_serves_where_it_is_and_stands_alone(tmp_path: Path) -> None:
+    trained(tmp_path / "here").close()
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    for where in ("here", "there"):
+        with Store(url(tmp_path / where)) as store:
+            (release,) = store.releases(store.tasks()[0].id)
+            assert Path(release.path).is_relative_to(tmp_path / where) and store.verify() == []
+    with Store(url(tmp_path / "here")) as store:
+        manage.purge(store)  # takes its own artifacts along, not those of the copy
+    assert not list((tmp_path / "here" / "artifacts").glob("*/*"))
+    shutil.move(tmp_path / "there", tmp_path / "elsewhere")
+    jitr = JITR(url(tmp_path / "elsewhere"), policy=POLICY, training="inline", seed=1)
+    jitr.refresh()
+    assert serve(jitr, easy_calls(20, seed=7), "b").count("answered") > 10
+    jitr.close()
+
+
 def test_tenants_never_share_a_task(tmp_path: Path) -> None:
     jitr = JITR(url(tmp_path), training="inline")
     for tenant in ("a", "b"):

@@ -29,13 +29,13 @@ class Releases:
             StoreError: its id is taken.
         """
         with self._database.write(notify=True) as connection:
-            connection.execute(releases.insert(), {**rows.release_row(release), "state": state})
+            connection.execute(releases.insert(), {**rows.release_row(release, self._database), "state": state})
 
     def releases(self, task: str) -> list[Release]:
         """All releases of a task, oldest first."""
         query = select(releases).where(releases.c.task == task).order_by(releases.c.n)
         with self._database.read() as connection:
-            return [rows.release_of(row) for row in connection.execute(query)]
+            return [rows.release_of(row, self._database) for row in connection.execute(query)]
 
     def release_state(self, release: str) -> ReleaseState | None:
         """The state of a release, None if there is none of that id."""
@@ -48,7 +48,7 @@ class Releases:
         query = select(releases).join(tasks, tasks.c.active_release == releases.c.id).where(tasks.c.id == task)
         with self._database.read() as connection:
             row = connection.execute(query).first()
-            return None if row is None else rows.release_of(row)
+            return None if row is None else rows.release_of(row, self._database)
 
     def activate(self, task: str, release: str | None, reason: str, state: TaskState | None = None) -> None:
         """Moves the active pointer of a task, forward or back, in one transaction with its state and the ledger.
@@ -112,7 +112,7 @@ class Releases:
             connection.execute(searches.insert(), {**row, "time": self._database.clock(), "report": text})
             if promoted and release is not None:
                 self._set_state(connection, expected, "retired")
-                connection.execute(releases.insert(), {**rows.release_row(release), "state": "active"})
+                connection.execute(releases.insert(), {**rows.release_row(release, self._database), "state": "active"})
                 reason = "certified"
                 if release.certificate:
                     reason = f"certified on {release.certificate.calls} calls, {release.certificate.errors} errors"
