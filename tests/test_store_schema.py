@@ -84,8 +84,9 @@ def test_artifacts_of_an_older_state_are_found_wherever_it_lies_now(tmp_path):
     at_first_revision(tmp_path)
     plain = sqlite3.connect(tmp_path / "jitr.db")
     insert = "INSERT INTO releases (id, task, state, family, path, size_bytes, certificate, created, templates) "
-    certificate = '{"threshold": 0.9, "delta": 0.01, "target": 0.95, "coverage": 0.5, "calls": 9, "errors": 0, "agreement_low": 0.9}'
-    for name, path in (("r1", "/once/artifacts/t/r1"), ("r2", r"C:\\once\\artifacts\\t\\r2"), ("r3", "/own/place")):
+    certificate = '{"target": 0.9, "delta": 0.1, "threshold": 0.5, "coverage": 1, "calls": 9, "errors": 0, '
+    certificate += '"agreement_low": 0.9}'
+    for name, path in (("r1", "/once/artifacts/t/r1"), ("r2", r"C:\once\artifacts\t\r2"), ("r3", "/own/place")):
         plain.execute(f"{insert} VALUES (?, 't', 'retired', 'lexical', ?, 1, ?, 1, '[]')", (name, path, certificate))
     plain.commit()
     plain.close()

@@ -151,6 +151,18 @@ def test_the_same_seed_makes_the_same_scores_and_another_seed_others(base_models
     assert not np.array_equal(scores[0], scores[2])
 
 
+def test_encoders_tuned_from_one_base_share_its_network_and_each_says_its_own(made, base_models, tmp_path):
+    other = [(x, {"yes": "no", "no": "yes"}[a]) for x, a in pairs(60, seed=3)]
+    bench(other, base_models).fit(recipe("lora")).save(tmp_path / "other")
+    one, two = (load_student(path, base_models) for path in (made[2], tmp_path / "other"))
+    assert one.tuned._session is two.tuned._session is made[1].tuned._session
+    texts = [x for x, _ in pairs(10, seed=4)]
+    alone = [one.predict_one(x) for x in texts]
+    both = [(one.predict_one(x), two.predict_one(x)) for x in texts]
+    assert [first for first, _ in both] == alone
+    assert sum(first[0] != second[0] for first, second in both) >= 9
+
+
 def test_an_input_is_scored_by_an_encoder_that_never_saw_its_answer(base_models):
     made = pairs(60)
     turned = [(x, a if i % 10 else ("no" if a == "yes" else "yes")) for i, (x, a) in enumerate(made)]
