@@ -245,7 +245,20 @@ class Background:
         return learned.match, [place for place in learned.placed if place[0] != call.id]
 
     def _adopt(self, learned: Learned) -> None:
-        """Store new templates, the task of each if it is new, and which tasks turned out to be one."""
+        """Take what was learnt into the store; what the store does not take is not in force either."""
+        done = False
+        try:
+            done = self._save(learned)
+        finally:
+            if not done:
+                self._take_over(*{t.task for t in learned.created}, *{survivor for _, survivor in learned.merged})
+
+    def _save(self, learned: Learned) -> bool:
+        """Store new templates, the task of each if it is new, and which tasks turned out to be one.
+
+        Returns:
+            False if the user has decided otherwise meanwhile.
+        """
         names = {found.template.id: found.name for found in learned.found}
         for template in learned.created:
             if self.store.task(template.task) is None:
@@ -257,12 +270,12 @@ class Background:
             if self.store.merge_tasks(gone, survivor):
                 self.emit({"kind": "merged", "task": survivor, "gone": gone})
                 continue
-            self._take_over(survivor)
-            return
+            return False
         if learned.created:
             self.store.save_templates(learned.created)
         for found in learned.found:
             self.store.save_pattern(found.template.id, found.pattern.to_json())
+        return True
 
     def _audit(self, batch: list[Observed]) -> None:
         """Count answered calls, and roll back what audited answers contradict."""

@@ -274,6 +274,21 @@ def test_what_cannot_be_stored_is_not_answered_and_not_lost(tmp_path: Path, monk
     jitr.close()
 
 
+def test_a_task_that_cannot_be_stored_is_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    store = jitr.open_store()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save_templates", lambda self, templates: 1 / 0)
+        serve(jitr, easy_calls(40))
+        jitr.flush()
+    assert jitr.faults and not store.templates()
+    serve(jitr, easy_calls(40, seed=2), "later")
+    jitr.flush()
+    assert len(store.templates()) == 1 and not store.verify()
+    assert sum(store.counts(task.id).calls for task in store.tasks()) >= 30
+    jitr.close()
+
+
 def test_a_search_that_fails_is_recorded_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jitr_core import search
 
