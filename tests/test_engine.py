@@ -278,7 +278,7 @@ def test_a_task_that_cannot_be_stored_is_not_in_force(tmp_path: Path, monkeypatc
     jitr = JITR(url(tmp_path), policy=POLICY, training="off")
     store = jitr.open_store()
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "save_templates", lambda self, templates: 1 / 0)
+        patch.setattr(Store, "save_task", lambda self, task: 1 / 0)
         serve(jitr, easy_calls(40))
         jitr.flush()
     assert jitr.faults and not store.templates()
