@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from .equivalence import Equivalence
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, supersedes, task_name
+from .memory import Memory
 from .questions import Questions
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
@@ -81,6 +83,7 @@ class Background:
     _answered: Counter[str] = field(default_factory=Counter)
     _missing: dict[str, int] = field(default_factory=dict)
     _questions: Questions = field(init=False)
+    _memory: Memory = field(init=False)
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _parted: dict[str, Template] = field(default_factory=dict)
@@ -89,6 +92,8 @@ class Background:
 
     def __post_init__(self) -> None:
         self.freely = Freely(self.store, self.pipeline)
+        bound = self.policy.serving_memory_mb
+        self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
         self._questions = Questions(self.store, self.policy.ask_teacher, self.aside, self.fault)
 
     def process(self, batch: list[Observed]) -> None:
@@ -109,6 +114,7 @@ class Background:
         for task, calls in sorted(touched.items()):
             self._attempt_if_due(task, calls)
         self._expire()
+        self._memory.tend()
         self.refresh()
 
     def recall(self, limit: int = 5_000) -> None:
@@ -342,10 +348,12 @@ class Background:
 
     def _load(self, release: Release) -> LoadedRelease | None:
         from .pipeline import rule_at_work
-        from .students import load_student
+        from .students import load_student, own_bytes
 
+        load = functools.partial(load_student, release.path, self.pipeline.base_models)
         try:
-            student = load_student(release.path, self.pipeline.base_models)
+            # What a generator takes is another process's, which has bounds of its own.
+            student = load() if release.family == "generator" else self._memory.keep(load, own_bytes(release.path))
             self._rules[release.id] = rule_at_work(release.certificate.equivalence, self.pipeline.base_models)
         except Exception as error:
             # Logged once: refresh looks again only when something changes. The other tasks are served.

@@ -101,7 +101,8 @@ class Router:
             spent = self._clock() - start
             with self._lock:
                 self.seconds += spent
-        if ood or not confidence >= release.certificate.threshold:  # what is no number is no confidence
+        # What is no number is no confidence, and a confidence of 0 is no answer.
+        if ood or not confidence >= release.certificate.threshold or not confidence > 0:
             reason: Reason = "ood" if ood else "deferral"
             return Decision("teacher", reason, match, release.id, None, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)

@@ -56,6 +56,7 @@ HUBS = {
     "pipeline",
     "outlook",
     "background",
+    "memory",
     "questions",
     "freely",
     "engine",
