@@ -1,24 +1,32 @@
 """What a replaced call costs: students answering one input, and 32 in a row, on one thread.
 
     python benchmarks/inference.py [--quick] [--cache DIR] [--json OUT]
+    python benchmarks/inference.py --encoders [--cache DIR]
 
 Inputs are made up: short ones of about 12 words, and long ones of 200. Exit code 1 where a budget is missed: at the
 median 0.5 ms for lexical and static students and 10 ms for students with an encoder on short inputs, and at least 150
 short inputs a second one after the other. The encoder is prepared first where it was not yet; without the extra
 `offline` only lexical students are measured. Times are wall times: on a busy machine they say little.
+
+`--encoders` measures instead what ten encoders tuned from one base take in memory, and whether putting concurrent calls
+into one batch would pay: calls by several threads against batches, and how far an embedding moves in a batch. Times are
+seconds of this process's CPU there. Needs the extra `train`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -29,6 +37,8 @@ from jitr_core.config import FAMILIES
 from jitr_core.students import LinearStudent
 from jitr_core.students.recipes import candidates
 from jitr_core.students.training import Bench, Classes
+from jitr_core.students.tuned import TunedEncoder
+from jitr_core.students.tuning import Settings, Tuner
 
 BUDGET_S = {None: 0.0005, "static": 0.0005, "encoder": 0.010}
 LEAST_PER_SECOND = 150
@@ -78,15 +88,90 @@ def per_second(student: LinearStudent, texts: Sequence[tuple[str]]) -> float:
     return best
 
 
+def resident_mb() -> float:
+    """Memory of this process, in MB; Linux only."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def tuned_arrays(base_models: BaseModels) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Settings and arrays of an encoder tuned on next to nothing."""
+    texts = [(text,) for (text,) in inputs(60, 12, random.Random(1))]
+    labels = np.arange(60) % 2
+    tuner = Tuner(base_models.get("encoder"), texts, labels, np.arange(60) % 10, Settings(epochs=1), 60)
+    return tuner.fit().state()
+
+
+def share(base_models: BaseModels) -> None:
+    """Print what each of ten tuned encoders adds to this process."""
+    settings, arrays = tuned_arrays(base_models)
+    gc.collect()
+    rng, texts = np.random.default_rng(0), [text for (text,) in inputs(100, 12, random.Random(2))]
+    encoders: list[TunedEncoder] = []
+    print("| tuned encoders in memory | MB more | CPU s to load | CPU ms a call, median |")
+    print("|---|---|---|---|")
+    for count in range(1, 11):
+        noise = {k: v + rng.normal(0, 0.01, v.shape).astype(v.dtype) for k, v in arrays.items() if k[:8] == "adapter."}
+        before, began = resident_mb(), time.process_time()
+        encoders.append(TunedEncoder(settings, {**arrays, **noise}))
+        loaded = time.process_time() - began
+        taken = [cpu_s(lambda text=text: encoders[-1].scores((text,))) for text in texts]
+        more = resident_mb() - before + sum(v.nbytes for v in noise.values()) / 1e6  # made just before
+        print(f"| {count} | {more:.1f} | {loaded:.3f} | {statistics.median(taken) * 1e3:.2f} |")
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    """Seconds of CPU that some work takes."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def batches(base_models: BaseModels) -> None:
+    """Print what calls cost one by one, by threads and in batches, and how far batches move an embedding."""
+    encoder: Any = base_models.get("encoder")
+    texts = [text for (text,) in inputs(320, 12, random.Random(3))]
+    ids = [encoder._tokenizer.encode(text).ids for text in texts]
+    alone = np.stack([encoder.embed(text) for text in texts])
+    width = encoder.blocks[0][1]
+
+    def together(rows: Sequence[int]) -> np.ndarray:
+        longest = max(len(ids[i]) for i in rows)
+        padded = np.array([ids[i] + [0] * (longest - len(ids[i])) for i in rows])
+        mask = np.array([[1] * len(ids[i]) + [0] * (longest - len(ids[i])) for i in rows])
+        return encoder._session.run(None, {"ids": padded, "mask": mask})[0]
+
+    print("| calls | a second of CPU | least cosine with the embedding alone |")
+    print("|---|---|---|")
+    for count in (1, 8):
+        with ThreadPoolExecutor(count) as pool:
+            spent = cpu_s(lambda pool=pool: list(pool.map(encoder.embed, texts)))
+        print(f"| by {count} threads | {len(texts) / spent:.0f} | 1 |")
+    by_length = sorted(range(len(texts)), key=lambda i: len(ids[i]))
+    for size in (8, 32):
+        for name, order in (("as they come", list(range(len(texts)))), ("of about equal length", by_length)):
+            groups = [order[a : a + size] for a in range(0, len(order), size)]
+            moved: list[float] = []
+            for rows in groups:
+                cosine = (together(rows)[:, :width] * alone[rows, :width]).sum(axis=1)
+                moved.append(float(cosine.min()))
+            spent = cpu_s(lambda groups=groups: [together(rows) for rows in groups])
+            print(f"| batches of {size}, {name} | {len(texts) / spent:.0f} | {min(moved):.4f} |")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer inputs")
     parser.add_argument("--cache", default=None, help="folder of prepared base models")
     parser.add_argument("--json", type=Path, default=None, help="write the figures there")
+    parser.add_argument("--encoders", action="store_true", help="ten tuned encoders, and batches")
     arguments = parser.parse_args(argv)
     rng, base_models = random.Random(0), BaseModels(arguments.cache)
     missing = base_models.prepare()
+    if arguments.encoders:
+        share(base_models)
+        batches(base_models)
+        return 0
     known = inputs(300 if arguments.quick else 1500, 12, rng)
     short, long = inputs(96 if arguments.quick else 320, 12, rng), inputs(32, 200, rng)
     figures, missed = [], False
