@@ -172,6 +172,25 @@ def test_an_input_is_scored_by_an_encoder_that_never_saw_its_answer(base_models)
     assert not np.array_equal(one[~own], other[~own])
 
 
+def test_an_answer_is_as_likely_as_it_is_frequent_before_anything_is_learnt(base_models):
+    made = [(x, "rare" if i % 10 == 0 else "usual") for i, (x, _) in enumerate(pairs(60))]
+    on = bench(made, base_models, replace(QUICK, epochs=0))
+    shares = np.exp(on.tuner.fit().scores(("w1 w2",)))
+    assert shares[on.classes.answers.index("rare")] == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize(("gpu", "bf16"), [(False, False), (True, True), (True, False)])
+def test_tuning_uses_a_gpu_if_there_is_one_and_bf16_if_that_has_it(gpu, bf16, monkeypatch):
+    import torch
+
+    from jitr_core.students.lora import _device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    device, half = _device()
+    assert (device.type == "cuda", half) == (gpu, bf16)
+
+
 def test_a_network_from_random_weights_is_trained_whole(base_models):
     settings = replace(QUICK, pretrained=False, rate=2e-3)
     encoder = bench(pairs(60), base_models, settings).tuner.fit()

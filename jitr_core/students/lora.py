@@ -82,9 +82,7 @@ class _Tuning:
         self.settings, self.seed = Settings(**job["settings"]), int(job["seed"])
         self.paced_by = int(job["paced_by"])
         torch.manual_seed(self.seed)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # bf16 only where the device computes in it; on a CPU without it, it is many times slower than fp32.
-        self.half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.device, self.half = _device()
         settings = self.settings
         self.tokenizer, self.model = _load(job["source"], settings)
         self.separator = f" {self.tokenizer.sep_token} " if self.tokenizer.sep_token else " "
@@ -258,6 +256,14 @@ def _load(source: str, settings: Settings) -> tuple[Any, Any]:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # not used by mean pooling
     return tokenizer, model
+
+
+def _device() -> tuple[Any, bool]:
+    """Where to compute, and whether in bf16: only where the device does; on a CPU it may be many times slower."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu"), gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _marked(adapted: Any) -> dict[str, NDArray[np.float32]]:
