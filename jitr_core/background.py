@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from .equivalence import Equivalence
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, task_name
+from .memory import Memory
 from .pipeline import answerable, rule_at_work
 from .probation import Watch
 from .questions import Questions
@@ -84,6 +86,7 @@ class Background:
     _drift: Drift = field(init=False)
     _missing: dict[str, int] = field(default_factory=dict)
     _questions: Questions = field(init=False)
+    _memory: Memory = field(init=False)
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _parted: dict[str, Template] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class Background:
         self._watch = Watch(self.store, self.policy, self._withdraw)
         self._drift = Drift(self.store, self.policy, self.emit)
         self.freely = Freely(self.store, self.pipeline)
+        bound = self.policy.serving_memory_mb
+        self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
         self._questions = Questions(self.store, self.policy.ask_teacher, self.aside, self.fault)
 
     def process(self, batch: list[Observed]) -> None:
@@ -117,6 +122,7 @@ class Background:
         for task, calls in sorted(touched.items()):
             self._attempt_if_due(task, calls)
         self._expire()
+        self._memory.tend()
         self.refresh()
 
     def recall(self, limit: int = 5_000) -> None:
@@ -253,7 +259,20 @@ class Background:
         return learned.match, [place for place in learned.placed if place[0] != call.id]
 
     def _adopt(self, learned: Learned) -> None:
-        """Store new templates, the task of each if it is new, and which tasks turned out to be one."""
+        """Take what was learnt into the store; what the store does not take is not in force either."""
+        done = False
+        try:
+            done = self._save(learned)
+        finally:
+            if not done:
+                self._take_over(*{t.task for t in learned.created}, *{survivor for _, survivor in learned.merged})
+
+    def _save(self, learned: Learned) -> bool:
+        """Store new templates, the task of each if it is new, and which tasks turned out to be one.
+
+        Returns:
+            False if the user has decided otherwise meanwhile.
+        """
         names = {found.template.id: found.name for found in learned.found}
         for template in learned.created:
             if self.store.task(template.task) is None:
@@ -265,12 +284,12 @@ class Background:
             if self.store.merge_tasks(gone, survivor):
                 self.emit({"kind": "merged", "task": survivor, "gone": gone})
                 continue
-            self._take_over(survivor)
-            return
+            return False
         if learned.created:
             self.store.save_templates(learned.created)
         for found in learned.found:
             self.store.save_pattern(found.template.id, found.pattern.to_json())
+        return True
 
     def _audit(self, batch: list[Observed]) -> None:
         """Count answered calls, and roll back what audited answers contradict."""
@@ -362,10 +381,12 @@ class Background:
         self.router.load(table)
 
     def _load(self, release: Release) -> LoadedRelease | None:
-        from .students import load_student
+        from .students import load_student, own_bytes
 
+        load = functools.partial(load_student, release.path, self.pipeline.base_models)
         try:
-            student = load_student(release.path, self.pipeline.base_models)
+            # What a generator takes is another process's, which has bounds of its own.
+            student = load() if release.family == "generator" else self._memory.keep(load, own_bytes(release.path))
             self._rules[release.id] = rule_at_work(release.certificate.equivalence, self.pipeline.base_models)
         except Exception as error:
             # Logged once: refresh looks again only when something changes. The other tasks are served.

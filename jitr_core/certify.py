@@ -49,6 +49,9 @@ START_ERRORS = (1, 12)
 PEAK_ERRORS = 35
 """An attempt is worth most where this many errors would be expected at exactly the target: 700 calls at 0.95."""
 
+LEAST = 1e-9
+"""The loosest threshold: everything passes but a confidence of 0, which says that there is no answer."""
+
 LEVEL_BETTER = 0.1
 """Level in (0, 1) of the sign test that a new release answers more calls than the active one."""
 
@@ -219,7 +222,7 @@ def _thresholds(score: NDArray[Any], start: int) -> Iterator[tuple[int, float]]:
     seen = -1 if total == 0 else 0
     for count in np.unique(np.linspace(min(start, total), total, STEPS).astype(int)):
         if count == total:
-            calls, threshold = total, 0.0
+            calls, threshold = int(np.searchsorted(-score, -LEAST, side="right")), LEAST
         else:
             # strictly above the (count + 1)-th: with ties this lets fewer than `count` through
             calls = int(np.searchsorted(-score, -score[count], side="left"))

@@ -25,6 +25,7 @@ _LEAST = {
     "max_labels": 2,
     "max_examples": 100,
     "search_memory_mb": 500,
+    "serving_memory_mb": 1,
 }
 
 
@@ -76,6 +77,9 @@ class Policy:
             searches may decide differently.
         search_memory_mb: most memory, in MB, ≥ 500, of the process that trains; None for any. Counts where the cold
             path runs in a process of its own, on Linux.
+        serving_memory_mb: most memory, in MB, ≥ 1, that replacements take in one process, base models and what they
+            share not counted; None for any. Beyond it the ones that were not used for longest are dropped, and loaded
+            again in the background when they are called; the teacher answers until then.
 
     Raises:
         ConfigError: a value is out of its range; the message names the setting and the range.
@@ -121,6 +125,7 @@ class Policy:
     search_work_s: float = 600.0
     search_seconds: float | None = None
     search_memory_mb: int | None = None
+    serving_memory_mb: int | None = 1000
 
     def __post_init__(self) -> None:
         shares = ("audit_share_start", "audit_share_warned", "audit_share_min", "canary_share")

@@ -40,6 +40,7 @@ Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
 _NEW_LABELS = 0.25  # growth of the labels below which a task that is served is not searched again
 _COMPARED = 2_000  # latest calls on which a new student is compared with the active release …
+_RENEWED = 100  # compared calls after which the lease is renewed
 _GENERATED = 200  # … if it has to generate its answers
 
 
@@ -248,7 +249,7 @@ class Pipeline:
         certificate = report.certificate = replace(certificate, equivalence=rule.rule)
         student = result.fit()
         if active is not None:
-            report.refusal = self._worse(active, student, certificate, result, dataset)
+            report.refusal = self._worse(task, active, student, certificate, result, dataset)
         if report.refusal:
             return None
         candidate = next(c for c in result.candidates if c.name == result.chosen)
@@ -290,7 +291,13 @@ class Pipeline:
             raise TrainingError("the attempt took too long and another process took it over.")
 
     def _worse(
-        self, active: Release, student: Student, certificate: Certificate, result: SearchResult, dataset: Dataset
+        self,
+        task: Task,
+        active: Release,
+        student: Student,
+        certificate: Certificate,
+        result: SearchResult,
+        dataset: Dataset,
     ) -> str:
         """Why the active release must stay, judged on the calls it was asked about; "" if the new student is better.
 
@@ -310,11 +317,17 @@ class Pipeline:
             asked = [each for each in asked if each.group not in learnt]
         if not asked:
             return ""
-        confidence = [float(result.confidence[place[a.group]]) if a.group in place else None for a in asked]
-        unseen = [a.slots for a, c in zip(asked, confidence, strict=True) if c is None]
-        fresh = iter(student.predict(unseen)[1] if unseen else ())
-        sure = [float(next(fresh) if c is None else c) >= certificate.threshold for c in confidence]
-        new = [each and a.template in dataset.templates for each, a in zip(sure, asked, strict=True)]
+        confidence = []
+        for i, each in enumerate(asked):
+            if i % _RENEWED == 0 or student.family == "generator":
+                self._renew(task)
+            known = place.get(each.group)
+            found = student.predict([each.slots])[1][0] if known is None else result.confidence[known]
+            confidence.append(float(found))
+        new = [
+            c >= certificate.threshold and a.template in dataset.templates
+            for c, a in zip(confidence, asked, strict=True)
+        ]
         old = [a.answered for a in asked]
         if better(new, old):
             return ""

@@ -117,10 +117,11 @@ class Router:
             spent = self._clock() - start
             with self._lock:
                 self.seconds += spent
-        if ood or not confidence >= release.certificate.threshold:  # what is no number is no confidence
+        # What is no number is no confidence, and a confidence of 0 is no answer.
+        if ood or not confidence >= release.certificate.threshold or not confidence > 0:
             # What it would have said shows, beside the teacher's answer, whether the teacher changes.
             reason = "ood" if ood else "deferral"
-            said = None if ood else answer
+            said = answer if not ood and confidence > 0 else None
             return Decision("teacher", reason, match, release.id, said, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
 

@@ -57,6 +57,7 @@ HUBS = {
     "outlook",
     "background",
     "probation",
+    "memory",
     "questions",
     "freely",
     "engine",

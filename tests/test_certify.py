@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from jitr_core.certify import (
+    LEAST,
     Refusal,
     agreement_low,
     allowed_errors,
@@ -88,7 +89,14 @@ def test_the_order_of_the_calls_does_not_matter():
 def test_an_always_right_student_is_released_for_every_call_of_an_easy_task():
     result = certify(np.linspace(0.5, 1, 200), np.ones(200, dtype=bool), target=0.95, delta=0.004)
     assert isinstance(result, Certificate)
-    assert (result.coverage, result.threshold, result.errors) == (1.0, 0.0, 0)
+    assert (result.coverage, result.threshold, result.errors) == (1.0, LEAST, 0)
+
+
+def test_no_threshold_lets_through_what_is_no_answer():
+    sure = np.r_[np.full(400, 0.9), np.zeros(20)]
+    found = certify(sure, sure >= 0, target=0.95, delta=0.05)
+    assert isinstance(found, Certificate)
+    assert found.threshold > 0 and found.calls == 400 and found.coverage == 400 / 420
 
 
 def test_equal_confidences_are_never_split():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import gc
 import logging
 import os
 import pickle
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from easy import easy_calls
 
 from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
 from jitr_core.jobs import policy_to_json
+from jitr_core.memory import Kept, Memory
 from jitr_core.observe import Auditor
 from jitr_core.store import Store
 
@@ -168,6 +172,23 @@ def test_a_redaction_that_fails_stores_nothing(tmp_path: Path) -> None:
     jitr.close()
 
 
+def test_a_state_that_is_copied_serves_where_it_is_and_stands_alone(tmp_path: Path) -> None:
+    trained(tmp_path / "here").close()
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    for where in ("here", "there"):
+        with Store(url(tmp_path / where)) as store:
+            (release,) = store.releases(store.tasks()[0].id)
+            assert Path(release.path).is_relative_to(tmp_path / where) and store.verify() == []
+    with Store(url(tmp_path / "here")) as store:
+        manage.purge(store)  # takes its own artifacts along, not those of the copy
+    assert not list((tmp_path / "here" / "artifacts").glob("*/*"))
+    shutil.move(tmp_path / "there", tmp_path / "elsewhere")
+    jitr = JITR(url(tmp_path / "elsewhere"), policy=POLICY, training="inline", seed=1)
+    jitr.refresh()
+    assert serve(jitr, easy_calls(20, seed=7), "b").count("answered") > 10
+    jitr.close()
+
+
 def test_tenants_never_share_a_task(tmp_path: Path) -> None:
     jitr = JITR(url(tmp_path), training="inline")
     for tenant in ("a", "b"):
@@ -254,6 +275,77 @@ def test_what_cannot_be_stored_is_not_answered_and_not_lost(tmp_path: Path, monk
     jitr.refresh()
     assert sum(1 for _ in store.observations()) == known + 64
     assert "answered" in serve(jitr, easy_calls(20, seed=8), "again")
+    jitr.close()
+
+
+def test_a_task_that_cannot_be_stored_is_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    store = jitr.open_store()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save_task", lambda self, task: 1 / 0)
+        serve(jitr, easy_calls(40))
+        jitr.flush()
+    assert jitr.faults and not store.templates()
+    serve(jitr, easy_calls(40, seed=2), "later")
+    jitr.flush()
+    assert len(store.templates()) == 1 and not store.verify()
+    assert sum(store.counts(task.id).calls for task in store.tasks()) >= 30
+    jitr.close()
+
+
+def test_replacements_beyond_the_bound_of_memory_come_back_when_they_are_called(tmp_path: Path) -> None:
+    loads: list[str] = []
+
+    class Loaded:
+        def __init__(self, name: str) -> None:
+            loads.append(name)
+            self.name = name
+
+        def predict_one(self, slots: tuple[str, ...]) -> tuple[str, float, bool]:
+            return self.name, 1.0, False
+
+    faults: list[str] = []
+    memory = Memory(25, lambda where, error: faults.append(where))
+    a, b, c = (memory.keep(functools.partial(Loaded, name), 10) for name in "abc")
+    assert loads == ["a", "b", "c"] and [each.student is not None for each in (a, b, c)] == [False, True, True]
+    assert b.predict_one(()) == ("b", 1.0, False)
+    assert a.predict_one(()) == ("", 0.0, False) and loads == ["a", "b", "c"]  # no call waits
+    memory.tend()
+    assert a.predict_one(()) == ("a", 1.0, False) and c.student is None and b.student is not None
+    memory.tend()
+    assert loads == ["a", "b", "c", "a"]
+    c.load = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    for _ in range(3):
+        assert c.predict_one(()) == ("", 0.0, False)
+        memory.tend()
+    assert faults == ["load"] and a.student is not None
+    del b
+    gc.collect()
+    assert memory.keep(functools.partial(Loaded, "d"), 10).student is not None and a.student is not None
+
+
+def test_what_is_no_answer_reaches_no_app_whatever_the_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jitr = trained(tmp_path)
+    (loaded,) = jitr._router.loaded().values()
+    certificate = replace(loaded.release.certificate, threshold=0.0)  # as earlier versions wrote it
+    loaded.release = replace(loaded.release, certificate=certificate)
+    monkeypatch.setattr(loaded.student, "predict_one", lambda slots: ("", 0.0, False))
+    assert set(serve(jitr, easy_calls(5, seed=3), "none")) == {"deferral"}
+    jitr.close()
+
+
+def test_a_replacement_that_left_memory_serves_again_in_the_background(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    jitr = JITR(url(tmp_path), policy=replace(POLICY, serving_memory_mb=1), training="inline", seed=1)
+    jitr.refresh()
+    (kept,) = (each.student for each in jitr._router.loaded().values())
+    assert isinstance(kept, Kept) and 0 < kept.size < 1e6
+    kept.student = None  # as if others had needed the room
+    assert serve(jitr, easy_calls(1, seed=3), "gone") == ["deferral"]
+    jitr.refresh()
+    assert "answered" in serve(jitr, easy_calls(20, seed=4), "back") and not jitr.faults
     jitr.close()
 
 

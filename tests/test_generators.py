@@ -206,6 +206,30 @@ def test_another_base_under_the_same_name_is_refused(artifact: Path, tmp_path: P
         loaded(moved)
 
 
+def test_an_app_is_not_kept_waiting_by_another_generator_that_is_loaded(artifact: Path) -> None:
+    student, worker, text = loaded(artifact), shared_worker(), (messages(1, seed=9)[0][0],)
+    with worker._lengthy():
+        began = time.monotonic()
+        with pytest.raises(ArtifactError, match="loading or training"):
+            student.predict_one(text)
+        assert time.monotonic() - began < 2
+        said: list[Any] = []
+        patient = threading.Thread(target=lambda: said.append(student.predict([text])))
+        patient.start()  # a comparison, which nobody waits for
+        time.sleep(0.2)
+        assert not said
+    patient.join(30)
+    assert said[0][0] == [student.predict_one(text)[0]]
+
+
+def test_an_answer_that_is_slow_while_students_are_compared_is_none_and_harms_no_other(artifact: Path) -> None:
+    student, pid, text = loaded(artifact, timeout_s=1e-4), shared_worker().pid, (messages(1, seed=9)[0][0],)
+    assert student.predict([text])[0] == [""]
+    assert shared_worker().pid == pid is not None
+    ready(student)
+    assert student.predict([text])[0] == [student.predict_one(text)[0]]
+
+
 def test_a_worker_that_was_closed_stays_closed(artifact: Path) -> None:
     worker = GeneratorWorker()
     worker.close()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jitr_core.config import Policy
+from jitr_core.files import write_folder
 from jitr_core.promote import package, remove_leftovers
-from jitr_core.types import CandidateReport, Certificate, Release
+from jitr_core.types import CandidateReport, Certificate, Release, Task
 
 CANDIDATE = CandidateReport("static:m", "static", "m")
 CERTIFICATE = Certificate(0.95, 0.01, 0.8, 0.7, 140, 2, 0.951)
@@ -46,6 +50,38 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space"):
         made(DiskFull(), tmp_path)
     assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
+    from types import SimpleNamespace as Some
+
+    from jitr_core.pipeline import Pipeline
+    from jitr_core.store import Asked
+
+    renewed: list[str] = []
+
+    class Fake:
+        """A store with a release that was asked 30 times, and a generator that is surer than it."""
+
+        family = "generator"
+
+        def asked(self, release: str, limit: int) -> list[Asked]:
+            return [Asked((f"text {i}",), f"g{i}", False) for i in range(30)]
+
+        def renew(self, name: str, owner: str, ttl_s: float) -> bool:
+            renewed.append(name)
+            return True
+
+        def predict(self, inputs: list[tuple[str, ...]]) -> tuple[list[str], list[float]]:
+            return ["yes"] * len(inputs), [0.99] * len(inputs)
+
+    active = made(Written(), tmp_path)
+    write_folder(Path(active.path) / "real", lambda folder: None)
+    active = replace(active, path=str(Path(active.path) / "real"))
+    found: Any = Some(held=None, confidence=[])
+    line: Any = Pipeline(Fake(), Policy(), tmp_path, Some())  # type: ignore[arg-type]
+    assert line._worse(Task("t", "a", "", "n"), active, Fake(), CERTIFICATE, found, Some(groups=[])) == ""
+    assert len(renewed) == 30
 
 
 def test_leftovers_of_killed_attempts_go_and_releases_and_fresh_work_stay(tmp_path: Path) -> None:

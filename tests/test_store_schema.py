@@ -80,6 +80,22 @@ def test_a_store_of_the_first_schema_opens_with_its_rows(tmp_path):
         check_first_rows(store)
 
 
+def test_artifacts_of_an_older_state_are_found_wherever_it_lies_now(tmp_path):
+    at_first_revision(tmp_path)
+    plain = sqlite3.connect(tmp_path / "jitr.db")
+    insert = "INSERT INTO releases (id, task, state, family, path, size_bytes, certificate, created, templates) "
+    certificate = '{"target": 0.9, "delta": 0.1, "threshold": 0.5, "coverage": 1, "calls": 9, "errors": 0, '
+    certificate += '"agreement_low": 0.9}'
+    for name, path in (("r1", "/once/artifacts/t/r1"), ("r2", r"C:\once\artifacts\t\r2"), ("r3", "/own/place")):
+        plain.execute(f"{insert} VALUES (?, 't', 'retired', 'lexical', ?, 1, ?, 1, '[]')", (name, path, certificate))
+    plain.commit()
+    plain.close()
+    with Store(url_of(tmp_path)) as store:
+        paths = [release.path for release in store.releases("t")]
+    beside = tmp_path.resolve() / "artifacts" / "t"
+    assert paths == [str(beside / "r1"), str(beside / "r2"), "/own/place"]
+
+
 def test_the_migrations_lead_to_the_schema_that_the_code_uses(tmp_path):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext

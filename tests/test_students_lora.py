@@ -151,6 +151,18 @@ def test_the_same_seed_makes_the_same_scores_and_another_seed_others(base_models
     assert not np.array_equal(scores[0], scores[2])
 
 
+def test_encoders_tuned_from_one_base_share_its_network_and_each_says_its_own(made, base_models, tmp_path):
+    other = [(x, {"yes": "no", "no": "yes"}[a]) for x, a in pairs(60, seed=3)]
+    bench(other, base_models).fit(recipe("lora")).save(tmp_path / "other")
+    one, two = (load_student(path, base_models) for path in (made[2], tmp_path / "other"))
+    assert one.tuned._session is two.tuned._session is made[1].tuned._session
+    texts = [x for x, _ in pairs(10, seed=4)]
+    alone = [one.predict_one(x) for x in texts]
+    both = [(one.predict_one(x), two.predict_one(x)) for x in texts]
+    assert [first for first, _ in both] == alone
+    assert sum(first[0] != second[0] for first, second in both) >= 9
+
+
 def test_an_input_is_scored_by_an_encoder_that_never_saw_its_answer(base_models):
     made = pairs(60)
     turned = [(x, a if i % 10 else ("no" if a == "yes" else "yes")) for i, (x, a) in enumerate(made)]
@@ -158,6 +170,25 @@ def test_an_input_is_scored_by_an_encoder_that_never_saw_its_answer(base_models)
     own = np.arange(60) % 10 % tuning.PARTS == 0  # the part that the turned fold belongs to
     assert np.array_equal(one[own], other[own])
     assert not np.array_equal(one[~own], other[~own])
+
+
+def test_an_answer_is_as_likely_as_it_is_frequent_before_anything_is_learnt(base_models):
+    made = [(x, "rare" if i % 10 == 0 else "usual") for i, (x, _) in enumerate(pairs(60))]
+    on = bench(made, base_models, replace(QUICK, epochs=0))
+    shares = np.exp(on.tuner.fit().scores(("w1 w2",)))
+    assert shares[on.classes.answers.index("rare")] == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize(("gpu", "bf16"), [(False, False), (True, True), (True, False)])
+def test_tuning_uses_a_gpu_if_there_is_one_and_bf16_if_that_has_it(gpu, bf16, monkeypatch):
+    import torch
+
+    from jitr_core.students.lora import _device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    device, half = _device()
+    assert (device.type == "cuda", half) == (gpu, bf16)
 
 
 def test_a_network_from_random_weights_is_trained_whole(base_models):

@@ -76,6 +76,7 @@ class OnnxEncoder:
         self._session: Any = onnxruntime.InferenceSession(
             str(path / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
+        self._apart: dict[str, NDArray[np.float32]] = {}  # weights that are inputs of the network
 
     def embed(self, text: str) -> NDArray[np.float32]:
         """See `BaseModel.embed`."""
@@ -87,7 +88,9 @@ class OnnxEncoder:
             start = self.max_tokens // 4
             tokens = tokens[:start] + tokens[start - self.max_tokens :]
         ids = np.array([tokens], dtype=np.int64)
-        found: NDArray[np.float32] = self._session.run(None, {"ids": ids, "mask": np.ones_like(ids)})[0][0]
+        found: NDArray[np.float32] = self._session.run(None, {"ids": ids, "mask": np.ones_like(ids), **self._apart})[0][
+            0
+        ]
         return found
 
 

@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,11 @@ from numpy.typing import NDArray
 from ..errors import ArtifactError, JITRError, MissingExtraError
 from ..files import write_folder
 from .catalog import Facts, default_cache_dir, model_key, prepared_folder, prepared_models, read_facts, write_facts
+from .export import write_network
 from .models import BaseModel, OnnxEncoder, TokenTable
 from .sources import find_source, known_facts, locate, said, source_kind
 
-__all__ = ["add", "add_encoder", "main", "prepare", "write_network", "write_tokenizer"]
+__all__ = ["add", "add_encoder", "main", "prepare", "write_tokenizer"]
 
 _MAX_TOKENS = 128
 _TABLE_WIDTH = 256
@@ -203,56 +203,9 @@ def _pooled_layers(depth: int) -> list[int]:
     return sorted({depth, max(depth - 1, 1), max(depth - 2, 1)}, reverse=True)
 
 
-def _pooling(model: Any, layers: list[int]) -> Any:
-    """The model with mean pooling of some layers and normalisation inside the graph."""
-    import torch
-
-    class Pooled(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids: Any, mask: Any) -> Any:
-            states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-            weight = mask.unsqueeze(-1).to(states[-1].dtype)
-            means = [(states[i] * weight).sum(1) / weight.sum(1) for i in layers]
-            return torch.cat([torch.nn.functional.normalize(each, dim=-1) for each in means], dim=1)
-
-    return Pooled().eval()
-
-
-def write_network(path: Path, model: Any, layers: list[int]) -> None:
-    """Write a network as ONNX with int8 weights: token ids and mask in, the embedding out.
-
-    Args:
-        path: of the file.
-        model: an encoder of transformers, with plain attention.
-        layers: whose mean-pooled states, each of length 1, make up the embedding, in this order.
-    """
-    import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    ids = torch.arange(24).reshape(2, 12) % int(model.config.vocab_size)
-    shapes = {"ids": {0: "batch", 1: "tokens"}, "mask": {0: "batch", 1: "tokens"}, "embedding": {0: "batch"}}
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        full = str(Path(scratch) / "full.onnx")
-        torch.onnx.export(
-            _pooling(model, layers),
-            (ids, torch.ones_like(ids)),
-            full,
-            input_names=["ids", "mask"],
-            output_names=["embedding"],
-            dynamic_axes=shapes,
-            opset_version=17,
-            dynamo=False,
-        )
-        quantize_dynamic(full, str(path), per_channel=True, weight_type=QuantType.QInt8)
-
-
 def _write_encoder(path: Path, model: Any, tokenizer: Any, name: str, max_tokens: int) -> None:
     layers = _pooled_layers(int(model.config.num_hidden_layers))
-    write_network(path / "model.onnx", model, layers)
+    write_network(path / "model.onnx", model, layers, {})
     write_tokenizer(path, tokenizer)
     width = int(model.config.hidden_size)
     positions = getattr(model.config, "max_position_embeddings", None)

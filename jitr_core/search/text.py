@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..config import Policy
 from ..errors import JITRError, TrainingError
-from ..students.answerers import Answerer, Copied, Generator, Nearest, Said
+from ..students.answerers import Answerer, Copied, Generator, Nearest, Said, unhurried
 from ..students.text_student import Calibration, TextStudent
 from ..students.training import Bench, Classes
 from ..types import CandidateReport
@@ -37,7 +37,6 @@ _MOST_HELD = 1_500  # … at most, as each costs an answer
 _WATCHED = 0.1  # share that tells when to stop and what to choose …
 _MOST_WATCHED = 100
 _MOST_LEARNT = 5_000
-_SLOW_S = 120.0  # seconds beyond the timeout in which an answer is waited for while nobody else waits
 _FEWEST = 50  # inputs, below which there is nothing to divide
 
 
@@ -167,13 +166,7 @@ class _TextSearch:
         return answerer
 
     def _said(self, answerer: Answerer, i: int) -> Said | None:
-        """The answer to an input; one that comes later than the app would wait for does not count."""
-        if isinstance(answerer, Generator):
-            answerer = replace(answerer, timeout_s=answerer.timeout_s + _SLOW_S)  # slow is not hung
-        began = time.perf_counter()
-        said = answerer.say(self.dataset.inputs[i])
-        late = answerer.blocking and time.perf_counter() - began > self.policy.generator_timeout_s
-        return None if late else said
+        return unhurried(answerer, self.dataset.inputs[i])
 
     def _right(self, said: list[Said | None], inputs: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Whether answers count as the teacher's, shape (k,)."""

@@ -101,6 +101,7 @@ class Database:
             raise StoreError(
                 f"The folder {self.path.parent} cannot be made ({error}).", hint="Choose another place with url=."
             ) from error
+        self._folder = self.path.parent.resolve()
         self._engine = create_engine(parsed)
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
@@ -126,6 +127,17 @@ class Database:
             yield connection
             if notify:
                 connection.execute(_BUMP)
+
+    def stored_path(self, path: str) -> str:
+        """A path as it is stored: relative to the database's folder if it lies there, so that the two move together."""
+        try:
+            return Path(path).resolve().relative_to(self._folder).as_posix()
+        except ValueError:
+            return path
+
+    def found_path(self, stored: str) -> str:
+        """The path, absolute, of which `stored_path` made this."""
+        return str(self._folder / stored)
 
     def checkpoint(self) -> None:
         """Moves everything from the write-ahead log into the file, as far as readers allow."""

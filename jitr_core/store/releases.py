@@ -34,13 +34,13 @@ class Releases:
             StoreError: its id is taken.
         """
         with self._database.write(notify=True) as connection:
-            connection.execute(releases.insert(), {**rows.release_row(release), "state": state})
+            connection.execute(releases.insert(), {**rows.release_row(release, self._database), "state": state})
 
     def releases(self, task: str) -> list[Release]:
         """All releases of a task, oldest first."""
         query = select(releases).where(releases.c.task == task).order_by(releases.c.n)
         with self._database.read() as connection:
-            return [rows.release_of(row) for row in connection.execute(query)]
+            return [rows.release_of(row, self._database) for row in connection.execute(query)]
 
     def release_state(self, release: str) -> ReleaseState | None:
         """The state of a release, None if there is none of that id."""
@@ -53,7 +53,7 @@ class Releases:
         query = select(releases).join(tasks, tasks.c.active_release == releases.c.id).where(tasks.c.id == task)
         with self._database.read() as connection:
             row = connection.execute(query).first()
-            return None if row is None else rows.release_of(row)
+            return None if row is None else rows.release_of(row, self._database)
 
     def activate(
         self,
@@ -120,7 +120,7 @@ class Releases:
             text = rows.report_text(report)
             connection.execute(searches.insert(), {**row, "time": self._database.clock(), "report": text})
             if release is not None and task is not None and not report.refusal:
-                connection.execute(releases.insert(), {**rows.release_row(release), "state": "new"})
+                connection.execute(releases.insert(), {**rows.release_row(release, self._database), "state": "new"})
                 certificate = release.certificate
                 reason = f"certified on {certificate.calls} calls, {certificate.errors} errors"
                 self._enter(connection, task, release.id, path, reason, asdict(certificate))
@@ -133,7 +133,7 @@ class Releases:
         """The releases on probation, by task."""
         query = select(releases).where(releases.c.state.in_(PROBATION))
         with self._database.read() as connection:
-            return {row.task: _probation(connection, row) for row in connection.execute(query).all()}
+            return {row.task: self._probation(connection, row) for row in connection.execute(query).all()}
 
     def advance(self, task: str, release: str, reason: str, figures: Mapping[str, Any] | None = None) -> bool:
         """Moves a release on probation to the next state of its path.
@@ -152,7 +152,7 @@ class Releases:
             found = _row(connection, release)
             if row is None or found is None or found.task != task or found.state not in PROBATION:
                 return False
-            self._enter(connection, row, release, _probation(connection, found).path, reason, figures)
+            self._enter(connection, row, release, self._probation(connection, found).path, reason, figures)
         return True
 
     def note_probation(self, task: str, release: str, reason: str, figures: Mapping[str, Any]) -> None:
@@ -161,7 +161,7 @@ class Releases:
             found = _row(connection, release)
             if found is None or found.task != task or found.state not in PROBATION:
                 return
-            now = _probation(connection, found)
+            now = self._probation(connection, found)
             where = {"row": now.row, "path": list(now.path)}
             self._tell(connection, release, task, found.state, reason, figures, **where)
             mine = (tasks.c.id == task) & tasks.c.state.in_(PROBATION)
@@ -235,6 +235,17 @@ class Releases:
         with self._database.read() as connection:
             active = connection.execute(select(tasks.c.active_release).where(tasks.c.id == task)).scalar()
             return _pin(connection, task, active)
+
+    def _probation(self, connection: Connection, row: Row[Any]) -> Probation:
+        """How a release on probation stands, as the ledger has it."""
+        query = select(ledger.c.details).where(ledger.c.task == row.task, ledger.c.kind == "release")
+        for text in connection.execute(query.order_by(ledger.c.n.desc())).scalars():
+            details = json.loads(text)
+            if details["release"] == row.id:
+                return Probation(
+                    rows.release_of(row, self._database), row.state, details["row"], tuple(details["path"])
+                )
+        return Probation(rows.release_of(row, self._database), row.state, 0, ("active",))
 
     def _enter(
         self,
@@ -328,16 +339,6 @@ class Releases:
 
 def _row(connection: Connection, release: str) -> Row[Any] | None:
     return connection.execute(select(releases).where(releases.c.id == release)).first()
-
-
-def _probation(connection: Connection, row: Row[Any]) -> Probation:
-    """How a release on probation stands, as the ledger has it."""
-    query = select(ledger.c.details).where(ledger.c.task == row.task, ledger.c.kind == "release")
-    for text in connection.execute(query.order_by(ledger.c.n.desc())).scalars():
-        details = json.loads(text)
-        if details["release"] == row.id:
-            return Probation(rows.release_of(row), row.state, details["row"], tuple(details["path"]))
-    return Probation(rows.release_of(row), row.state, 0, ("active",))
 
 
 def _pin(connection: Connection, task: str, active: str | None) -> Pin | None:

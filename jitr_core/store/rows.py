@@ -27,6 +27,7 @@ from ..types import (
     Task,
     Template,
 )
+from .database import Database
 
 __all__ = [
     "call_of",
@@ -203,17 +204,17 @@ def template_of(row: Row[Any]) -> Template:
     return Template(row.id, row.task, row.app, row.tenant, row.step, row.contract, literals)
 
 
-def release_row(release: Release) -> dict[str, Any]:
+def release_row(release: Release, database: Database) -> dict[str, Any]:
     """The row of a release, without its state."""
-    row = asdict(release)
+    row = {**asdict(release), "path": database.stored_path(release.path)}
     row["certificate"], row["templates"] = dumps(row["certificate"]), dumps(row["templates"])
     return row
 
 
-def release_of(row: Row[Any]) -> Release:
+def release_of(row: Row[Any], database: Database) -> Release:
     """The release of a row."""
-    certificate = Certificate(**json.loads(row.certificate))
-    fixed = (row.id, row.task, row.family, row.base_model, row.path, row.size_bytes, certificate, row.created)
+    certificate, path = Certificate(**json.loads(row.certificate)), database.found_path(row.path)
+    fixed = (row.id, row.task, row.family, row.base_model, path, row.size_bytes, certificate, row.created)
     return Release(*fixed, templates=tuple(json.loads(row.templates)))
 
 

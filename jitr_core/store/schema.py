@@ -24,7 +24,7 @@ __all__ = [
     "templates",
 ]
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision in order, the last one being what this code reads and writes."""
 
 metadata = MetaData()

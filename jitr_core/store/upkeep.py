@@ -161,7 +161,7 @@ class Upkeep:
                 conditions.append(o.c.time < before)
             number = int(connection.execute(delete(o).where(*conditions)).rowcount)
             regrouped(connection)
-            purged = Purged(number) if before is not None else _purge_tasks(connection, doomed, number)
+            purged = Purged(number) if before is not None else _purge_tasks(connection, self._database, doomed, number)
             what = {"tenant": tenant, "before": before, "observations": number, "tasks": purged.tasks}
             entry(connection, self._database.clock(), "purge", task, what)
         self._database.checkpoint()
@@ -175,7 +175,7 @@ class Upkeep:
         """
         try:
             with self._database.read() as connection:
-                return _problems(connection)
+                return _problems(connection, self._database)
         except StoreError as error:
             return [str(error)]
 
@@ -184,7 +184,7 @@ def _entry_of(row: Row[Any]) -> LedgerEntry:
     return LedgerEntry(row.time, row.kind, row.task, json.loads(row.details))
 
 
-def _problems(connection: Connection) -> list[str]:
+def _problems(connection: Connection, database: Database) -> list[str]:
     problems = []
     if connection.dialect.name == "sqlite":
         found = connection.execute(text("PRAGMA integrity_check(20)")).scalars().all()
@@ -195,21 +195,23 @@ def _problems(connection: Connection) -> list[str]:
         problems += [sentence.format(*row) for row in connection.execute(query)]
     serving = select(releases.c.id, releases.c.path).join(tasks, tasks.c.active_release == releases.c.id)
     for row in connection.execute(serving):
-        if not Path(row.path).exists():
-            problems.append(f"The artifact of active release {row.id} is missing: {row.path}.")
+        path = database.found_path(row.path)
+        if not Path(path).exists():
+            problems.append(f"The artifact of active release {row.id} is missing: {path}.")
     return problems
 
 
 _VERSION = select(counters.c.value).where(counters.c.name == "version")
 
 
-def _purge_tasks(connection: Connection, doomed: Select[tuple[str]], number: int) -> Purged:
+def _purge_tasks(connection: Connection, database: Database, doomed: Select[tuple[str]], number: int) -> Purged:
     ids = list(connection.execute(doomed).scalars())
     paths: list[str] = []
     numbers = dict.fromkeys(("templates", "releases", "searches", "tasks"), 0)
     for each in ids:
         of_task = releases.c.task == each
-        paths += connection.execute(select(releases.c.path).where(of_task)).scalars()
+        stored = connection.execute(select(releases.c.path).where(of_task)).scalars()
+        paths += [database.found_path(path) for path in stored]
         mine = select(templates.c.id).where(templates.c.task == each)
         connection.execute(delete(patterns).where(patterns.c.template.in_(mine)))
         for table in (templates, releases, searches):

@@ -6,9 +6,10 @@ import json
 import math
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,9 +23,10 @@ from .lexical import Vocabulary
 from .text import normalise
 from .views import arrange
 
-__all__ = ["Answerer", "Copied", "Generator", "Nearest", "Said", "restore_answerer"]
+__all__ = ["Answerer", "Copied", "Generator", "Nearest", "Said", "restore_answerer", "unhurried"]
 
 _RECIPE = {"rank": 16, "batch": 16, "epochs": 10, "steps": 500}
+_SLOW_S = 120.0  # seconds beyond the timeout in which an answer is waited for while nobody else waits
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 Pairs = Sequence[tuple[Slots, str]]
 
@@ -174,6 +176,7 @@ class Generator:
         hash, device: of the base it was trained on, and what it ran on.
         max_tokens: most tokens of an answer.
         timeout_s: seconds after which the teacher answers instead.
+        patient: whether it also waits while the worker loads or trains another.
     """
 
     base: str
@@ -182,6 +185,7 @@ class Generator:
     device: str
     max_tokens: int
     timeout_s: float
+    patient: bool = False
     _made: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
     family = "generator"
     blocking = True
@@ -219,7 +223,7 @@ class Generator:
             done = shared_worker().train(request, progress)
         finally:
             pairs.unlink(missing_ok=True)
-        return cls(base, out, done["hash"], done["device"], int(done["max_tokens"]), timeout_s, made)
+        return cls(base, out, done["hash"], done["device"], int(done["max_tokens"]), timeout_s, _made=made)
 
     @property
     def base_model(self) -> str:
@@ -236,7 +240,7 @@ class Generator:
 
     def say(self, slots: Slots) -> Said | None:
         """See `Answerer.say`; the signs are mean, least and sum of the tokens' log-probabilities, and log length."""
-        reply = shared_worker().answer(self._request(), slots, self.timeout_s)
+        reply = shared_worker().answer(self._request(), slots, self.timeout_s, wait=self.patient)
         logp = reply["logp"]
         if not reply["ended"] or not logp:
             return None
@@ -257,6 +261,19 @@ class Generator:
             "device": self.device,
             "max_tokens": self.max_tokens,
         }
+
+
+def unhurried(answerer: Answerer, slots: Slots) -> Said | None:
+    """The answer to an input while no app waits: slow is not hung, but what is too late for an app is no answer.
+
+    Raises:
+        ArtifactError: it could not be asked.
+    """
+    if not isinstance(answerer, Generator):
+        return answerer.say(slots)
+    began = time.perf_counter()
+    said = replace(answerer, timeout_s=answerer.timeout_s + _SLOW_S, patient=True).say(slots)
+    return None if time.perf_counter() - began > answerer.timeout_s else said
 
 
 def restore_answerer(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ def _key(each: Tokens, first: int, last: int) -> tuple[str, ...]:
     return tuple([each.word(i).casefold() for i in range(first, last + 1)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Copier:
     """A trained copier.
 
@@ -77,6 +78,11 @@ class Copier:
     whole: _Array
     known: dict[tuple[str, ...], int]
 
+    @cached_property
+    def openings(self) -> frozenset[str]:
+        """First tokens of the known values."""
+        return frozenset(key[0] for key in self.known)
+
     def copy(self, slots: Slots | Tokens) -> Copied:
         """What the teacher would copy from an input."""
         each = slots if isinstance(slots, Tokens) else tokens(slots)
@@ -90,7 +96,7 @@ class Copier:
             edges.append(len(columns))
         added = np.concatenate([np.zeros((1, _ROLES)), np.cumsum(self.weights[columns], axis=0)])
         sums = added[edges[1:]] - added[edges[:-1]]
-        times = _times(each, reading, self.known)
+        times = _times(each, reading, self.known, self.openings)
         return _best(
             _Spans.of(reading).scores(sums, self.lengths, _known(times) @ self.whole), reading, times, self.form
         )
@@ -121,11 +127,10 @@ class Copier:
         )
 
 
-def _times(each: Tokens, reading: Reading, known: dict[tuple[str, ...], int]) -> _Array:
-    """How often training had each span of one input."""
+def _times(each: Tokens, reading: Reading, known: dict[tuple[str, ...], int], openings: frozenset[str]) -> _Array:
+    """How often training had each span of one input; `openings` are the first tokens of the known values."""
     times = np.zeros(len(reading.first))
     if known:
-        openings = {key[0] for key in known}
         opening = np.array([each.word(i).casefold() in openings for i in range(len(each.tokens))], bool)
         for span in np.flatnonzero(opening[reading.first]):
             times[span] = known.get(_key(each, int(reading.first[span]), int(reading.last[span])), 0)
@@ -270,7 +275,9 @@ class CopyBench:
         ids = {key: i for i, key in enumerate(dict.fromkeys(self.keys))}
         self._ids = ids
         marked = {key: i + 1 for key, i in ids.items()}
-        found = [_times(each, Reading.of([each], self.length, numbers=self.numbers), marked) for each in self.inputs]
+        openings = frozenset(key[0] for key in marked)
+        readings = [(each, Reading.of([each], self.length, numbers=self.numbers)) for each in self.inputs]
+        found = [_times(each, reading, marked, openings) for each, reading in readings]
         self._value = np.concatenate([np.zeros(0), *found]).astype(np.intp) - 1  # −1: none
         self._own = np.array([ids[key] for key in self.keys], np.intp)
 

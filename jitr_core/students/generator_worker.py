@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import ArtifactError, TrainingError
@@ -63,7 +63,7 @@ class GeneratorWorker:
         self._turn = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._reviving = False
+        self._reviving = self._at_length = False
         self._closed = False
 
     @property
@@ -81,7 +81,7 @@ class GeneratorWorker:
         Raises:
             TrainingError: it could not be trained, or the process ended.
         """
-        with self._turn:
+        with self._lengthy():
             try:
                 self._start()
                 return self._ask({**request, "do": "train"}, _TRAIN_S, progress)
@@ -97,26 +97,41 @@ class GeneratorWorker:
         Raises:
             ArtifactError: it cannot be used here.
         """
-        with self._turn:
+        with self._lengthy():
             self._start()
             self._ask({**adapter, "do": "load"}, _START_S)
 
-    def answer(self, adapter: dict[str, Any], slots: tuple[str, ...], timeout_s: float) -> dict[str, Any]:
-        """What a generator answers; see `generator_child`. While the process starts it fails at once.
+    @contextlib.contextmanager
+    def _lengthy(self) -> Iterator[None]:
+        """A turn that takes longer than an app waits."""
+        with self._turn:
+            self._at_length = True
+            try:
+                yield
+            finally:
+                self._at_length = False
+
+    def answer(
+        self, adapter: dict[str, Any], slots: tuple[str, ...], timeout_s: float, *, wait: bool = False
+    ) -> dict[str, Any]:
+        """What a generator answers; see `generator_child`. While the process starts, loads or trains it fails at once.
 
         Args:
             adapter: as for `load`, with `max_tokens`.
             slots: the input.
             timeout_s: seconds, waiting for other requests included, after which the process counts as hung.
+            wait: also wait while it starts, loads or trains.
 
         Raises:
             ArtifactError: there is no answer.
         """
+        if wait:
+            self.load(adapter)
         began = time.monotonic()
         if self.pid is None:
             self._revive(adapter)
-        if self._reviving:
-            raise ArtifactError("the worker of the generators is starting.")
+        if not wait and (self._reviving or self._at_length):
+            raise ArtifactError("the worker of the generators is starting, loading or training.")
         if not self._turn.acquire(timeout=timeout_s):
             raise ArtifactError(f"the worker of the generators was busy for {timeout_s:g} s.")
         try:

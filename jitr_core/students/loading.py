@@ -12,7 +12,9 @@ from .fields import restore_fields
 from .student import FORMAT, LinearStudent, Student, restore_linear
 from .text_student import restore_text_student
 
-__all__ = ["load_student"]
+__all__ = ["load_student", "own_bytes"]
+
+_SHARED = ("tuned.network", "tuned.tokenizer", "__metadata__")
 
 
 def load_student(path: str | Path, base_models: BaseModels) -> Student:
@@ -42,6 +44,27 @@ def load_student(path: str | Path, base_models: BaseModels) -> Student:
         return restore_linear(settings, arrays, base_models)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(f"{folder} cannot be read: {error!r}.", hint="Train the task again.") from error
+
+
+def own_bytes(path: str | Path) -> int:
+    """About the bytes that a student takes in memory, without what it shares with others, from its artifact's headers.
+
+    Args:
+        path: the artifact's folder.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    total = 0
+    try:
+        for file in Path(path).rglob("arrays.safetensors"):
+            with file.open("rb") as handle:
+                header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+            offsets = [each["data_offsets"] for key, each in header.items() if key not in _SHARED]
+            total += sum(end - start for start, end in offsets)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error!r}.", hint="Train the task again.") from error
+    return total
 
 
 def _part(folder: Path, base_models: BaseModels) -> LinearStudent:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base_models.prepare import write_network, write_tokenizer
+from ..base_models.export import write_network
+from ..base_models.prepare import write_tokenizer
 from ..errors import JITRError, MissingExtraError, TrainingError
 from .tuned import joined, shortened
 from .tuning import Settings
@@ -81,9 +82,7 @@ class _Tuning:
         self.settings, self.seed = Settings(**job["settings"]), int(job["seed"])
         self.paced_by = int(job["paced_by"])
         torch.manual_seed(self.seed)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # bf16 only where the device computes in it; on a CPU without it, it is many times slower than fp32.
-        self.half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.device, self.half = _device()
         settings = self.settings
         self.tokenizer, self.model = _load(job["source"], settings)
         self.separator = f" {self.tokenizer.sep_token} " if self.tokenizer.sep_token else " "
@@ -206,24 +205,31 @@ class _Tuning:
         return ids.to(self.device), mask.to(self.device)
 
     def write(self, folder: Path, name: str) -> None:
-        """Write adapter, merged int8 network, tokenizer and linear layer."""
+        """Write adapter, int8 network, tokenizer and linear layer."""
         from safetensors.numpy import save_file
 
-        adapted = self.adapted.cpu().eval()
+        adapted, apart, marks = self.adapted.cpu().eval(), {}, {}
         if self.settings.pretrained:
             adapted.peft_config["default"].base_model_name_or_path = name  # no path of this machine in an artifact
             with tempfile.TemporaryDirectory() as scratch:
                 adapted.save_pretrained(scratch)
                 for file in ("adapter_config.json", "adapter_model.safetensors"):
                     (folder / file).write_bytes((Path(scratch) / file).read_bytes())
-            adapted = adapted.merge_and_unload()
-        write_network(folder / "model.onnx", adapted, [int(adapted.config.num_hidden_layers)])
+            apart = {key: p.detach().numpy().copy() for key, p in adapted.named_parameters() if p.requires_grad}
+            marks = _marked(adapted)
+            adapted = adapted.base_model.model
+        layers = [int(adapted.config.num_hidden_layers)]
+        turned = write_network(folder / "model.onnx", adapted, layers, marks)
         write_tokenizer(folder, self.tokenizer)
         head = self.head.cpu()
         save_file(
             {
                 "weight": np.ascontiguousarray(head.weight.detach().numpy().T * np.float32(_SCALE)),
                 "bias": head.bias.detach().numpy().copy(),
+                **{
+                    f"adapter.{key}": np.ascontiguousarray(apart[key].T if turn else apart[key])
+                    for key, turn in turned.items()
+                },
             },
             folder / "head.safetensors",
         )
@@ -250,6 +256,27 @@ def _load(source: str, settings: Settings) -> tuple[Any, Any]:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # not used by mean pooling
     return tokenizer, model
+
+
+def _device() -> tuple[Any, bool]:
+    """Where to compute, and whether in bf16: only where the device does; on a CPU it may be many times slower."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu"), gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _marked(adapted: Any) -> dict[str, NDArray[np.float32]]:
+    """Give an adapter's weights values that tell them apart, the same ones for every task, and return them."""
+    import torch
+
+    source, marks = torch.Generator().manual_seed(0), {}
+    with torch.no_grad():
+        for key, weight in adapted.named_parameters():
+            if weight.requires_grad:
+                weight.normal_(generator=source)
+                marks[key] = weight.numpy().copy()
+    return marks
 
 
 def _batches(

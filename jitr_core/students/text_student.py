@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import ArtifactError
 from ..files import write_folder
 from ..types import Slots
-from .answerers import Answerer, Said, restore_answerer
+from .answerers import Answerer, Said, restore_answerer, unhurried
 from .combine import logistic, sigmoid
 from .lexical import Vocabulary
 from .ood import Gate
@@ -94,20 +95,23 @@ class TextStudent:
         Raises:
             ArtifactError: the answerer could not be asked.
         """
+        return self._predict(slots, self.answerer.say)
+
+    def _predict(self, slots: Slots, say: Callable[[Slots], Said | None]) -> tuple[str, float, bool]:
         length = sum(map(len, slots))
         if length > self.gate.most_chars:
             return "", 0.0, True
         texts = arrange([normalise(slot) for slot in slots], self.slots)
         if self.gate.closed(length, self.vocabulary.known(self.vocabulary.bag(texts)).share):
             return "", 0.0, True
-        said = self.answerer.say(slots)
+        said = say(slots)
         if said is None:
             return "", 0.0, False
         return said.text, float(self.calibration(_signs([said]))[0]), False
 
     def predict(self, inputs: Sequence[Slots]) -> tuple[list[str], _Array]:
-        """See `Student.predict`."""
-        found = [self.predict_one(slots) for slots in inputs]
+        """See `Student.predict`; nobody waits for these answers, see `unhurried`."""
+        found = [self._predict(slots, functools.partial(unhurried, self.answerer)) for slots in inputs]
         return [answer for answer, _, _ in found], np.array([confidence for _, confidence, _ in found], np.float64)
 
     def save(self, path: Path) -> None:

@@ -117,23 +117,22 @@ class Landmarks:
         names: of the blocks a vector consists of.
         edges: shape (b + 1,), where blocks begin and end.
         scale: shape (b,), one over the mean squared distance of training inputs in that block.
-        points: shape (m, d).
+        parts: shape (m, width) each, their blocks: they are most of what a student takes in memory, and there once.
     """
 
     names: tuple[str, ...]
     edges: tuple[int, ...]
     scale: _Array
-    points: _Array
-    _parts: tuple[_Array, ...] = field(repr=False)
+    parts: tuple[_Array, ...] = field(repr=False)
     _squares: _Array = field(repr=False)
 
     @classmethod
     def of(cls, names: Sequence[str], edges: Sequence[int], scale: _Array, points: _Array) -> Landmarks:
-        """Landmarks with what can be computed beforehand."""
+        """Landmarks with what can be computed beforehand, from points of shape (m, d)."""
         # Each block on its own in memory, feature by feature: a product with one vector then reads it in one sweep.
         parts = [np.ascontiguousarray(points[:, a:b]) for a, b in zip(edges, edges[1:], strict=False)]
         squares = np.stack([(part**2).sum(axis=1) for part in parts])
-        return cls(tuple(names), tuple(edges), scale, points, tuple(parts), squares)
+        return cls(tuple(names), tuple(edges), scale, tuple(parts), squares)
 
     @classmethod
     def fit(cls, vectors: _Array, blocks: Sequence[tuple[str, int]], chosen: NDArray[np.intp]) -> Landmarks:
@@ -152,7 +151,7 @@ class Landmarks:
             spread = 2 * float(part.var(axis=0, dtype=np.float64).sum())
             scale.append(1 / spread if spread > 1e-9 else 0.0)
         names = tuple(name for name, _ in blocks)
-        return cls.of(names, edges, np.array(scale, np.float32), np.ascontiguousarray(vectors[chosen]))
+        return cls.of(names, edges, np.array(scale, np.float32), vectors[chosen])
 
     def kernel(self, vectors: _Array, weights: dict[str, float], memo: dict[int, _Array] | None = None) -> _Array:
         """Gaussian kernel exp(−Σ weight × squared distance / mean squared distance), shape (n, m).
@@ -162,7 +161,7 @@ class Landmarks:
             weights: of the blocks that take part, by name.
             memo: keeps the distances of these vectors for other kernels.
         """
-        total = np.zeros((len(vectors), len(self.points)), np.float32)
+        total = np.zeros((len(vectors), self._squares.shape[1]), np.float32)
         for i, name in enumerate(self.names):
             factor = np.float32(weights.get(name, 0.0)) * self.scale[i]
             if factor:
@@ -177,7 +176,7 @@ class Landmarks:
         """Squared distances of one block, shape (n, m)."""
         own = slice(self.edges[block], self.edges[block + 1])
         part = vectors[:, own]
-        points = self._parts[block]
+        points = self.parts[block]
         # A single product is left to plain loops: BLAS would share it among threads, which on busy cores takes 100
         # times as long as the product itself.
         distance: _Array = np.vecdot(points, part[0])[None] if len(part) == 1 else part @ points.T
@@ -189,7 +188,8 @@ class Landmarks:
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Settings and arrays to store."""
-        return {"names": list(self.names), "edges": list(self.edges)}, {"scale": self.scale, "points": self.points}
+        points = np.concatenate(self.parts, axis=1)
+        return {"names": list(self.names), "edges": list(self.edges)}, {"scale": self.scale, "points": points}
 
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Landmarks:
