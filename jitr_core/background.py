@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .audit import AuditMonitor, audit_share
 from .equivalence import Equivalence
 from .errors import StoreError
+from .forms import get_ready
 from .freely import Freely
 from .identify import Decisions, supersedes, task_name
 from .questions import Questions
@@ -322,6 +323,8 @@ class Background:
                 if release.family == "generator":
                     self.router.load(table)
                 loaded = self._load(release)
+                if any(t.contract for t in templates if t.task == task):
+                    get_ready()
             if loaded is not None:
                 table[task] = replace(loaded, templates=_answerable(release, templates, joined))
         self.router.load(table)

@@ -29,6 +29,7 @@ from ..types import CandidateReport
 from .judge import hindsight
 from .labels import search
 from .result import FOLDS, Coverage, Progress, SearchResult
+from .trials import Budget
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
@@ -117,6 +118,7 @@ class _Composition:
         self.calls = [known[answer] for answer in dataset.answers]
         self.searches: dict[tuple[str, ...], SearchResult] = {}
         self.benches: dict[bytes, Bench] = {}
+        self.budget = Budget.of(policy)
         # Tuning an encoder for every field would cost more than whole answers can bring.
         self.families = tuple(family for family in policy.families if family != "lora") or policy.families
 
@@ -217,6 +219,7 @@ class _Composition:
                 families=self.families,
                 progress=self._within if self.progress else None,
                 benches=self.benches,
+                budget=self.budget,
             )
         return self.searches[key]
 

@@ -87,11 +87,12 @@ class Bench:
         self._products: dict[tuple[str, int], _Array] = {}
         self.tuner: Tuner | None = None  # heads of tuned encoders need one
 
-    def relabelled(self, classes: Classes) -> Bench:
+    def relabelled(self, classes: Classes, progress: Callable[[str, float], None] | None = None) -> Bench:
         """The same inputs with other labels: what does not depend on those is not computed again."""
         other = copy(self)
         other.__dict__.pop("targets", None)
         other.classes, other._heads, other._crossed, other.tuner = classes, {}, {}, None
+        other._progress = progress
         return other
 
     @property
