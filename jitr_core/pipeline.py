@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .amounts import mostly_amounts
 from .certify import Refusal, better, certify, next_attempt
 from .collect import build_dataset
-from .equivalence import EXACT, Equivalence, equivalence, honours, said
+from .equivalence import EXACT, Equivalence, equivalence, honours, said, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
 from .outlook import look_ahead
@@ -91,13 +92,19 @@ class Pipeline:
         """True if an attempt should be made now."""
         return task.state != "paused" and not self.missing(task)
 
-    def rule(self, task_id: str, *, free_text: bool = True) -> str:
-        """Rule by which a task's answers are compared: the user's for this task, else the policy's for free text."""
+    def rule(self, task_id: str, kind: str = "text") -> str:
+        """Rule by which a task's answers are compared: the user's for this task, else the policy's.
+
+        Args:
+            task_id: the task.
+            kind: of its answers. The policy's rule is for free text; if it is a tolerance, for numbers too.
+        """
         own = self.store.last_entry("equivalence", task_id)
         # A function is named by code or settings only: no state may say which code is run.
         if own is not None and not str(own.details["rule"]).startswith("own:"):
             return str(own.details["rule"])
-        return self.policy.equivalence if free_text else EXACT
+        wanted = self.policy.equivalence
+        return wanted if kind == "text" or (kind == "fields" and tolerance_of(wanted)) else EXACT
 
     def promises_enough(self, task_id: str, release: Release) -> bool:
         """Whether a release was certified by the rule that counts now, or by a stricter one; logs once that not."""
@@ -165,7 +172,10 @@ class Pipeline:
                 )
             else:
                 dataset = build_dataset(examples, self.policy.max_examples)
-                release = self._search(task, dataset, delta, report, active, space.kind)
+                kind = space.kind
+                if tolerance_of(self.rule(task.id)) and mostly_amounts(dataset.answers):
+                    kind = "fields"
+                release = self._search(task, dataset, delta, report, active, kind)
         except JITRError as error:
             report.refusal = str(error)
         except Exception as error:
@@ -194,7 +204,7 @@ class Pipeline:
         self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None, kind: str
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
-        rule = rule_at_work(self.rule(task.id, free_text=kind == "text"), self.base_models, prepare=True)
+        rule = rule_at_work(self.rule(task.id, kind), self.base_models, prepare=True)
         result = self._found(task, dataset, delta, kind, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
         if report.refusal:
@@ -234,7 +244,9 @@ class Pipeline:
         }
         if kind == "text":
             return search_text(dataset, rule=rule, **how)
-        return (search_fields if kind == "fields" else search)(dataset, **how)
+        if kind == "fields":
+            return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
+        return search(dataset, **how)
 
     def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float) -> float:
         certificate = certify(confidence, correct, target=self.policy.target, delta=delta)

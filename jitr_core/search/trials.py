@@ -85,7 +85,7 @@ class Trials:
             began = time.perf_counter()
             try:
                 self.tell(f"{recipe.name} on {bench.n} inputs", i / len(recipes))
-                if self._afford(recipe, bench):
+                if self.affords(recipe, bench):
                     tried[recipe.name] = self.book(recipe, bench)
                     self._may_stop = True
                 else:
@@ -186,7 +186,7 @@ class Trials:
             return 0.0
         return embedding_s(sum(map(tokens_of, bench.embedded_texts())), self.models.facts(recipe.base))
 
-    def _afford(self, recipe: CandidateRecipe, bench: Bench) -> bool:
+    def affords(self, recipe: CandidateRecipe, bench: Bench) -> bool:
         """Whether embedding a bench's inputs is within the work allowed; if so it is booked."""
         needed = self.embedding_s(recipe, bench)
         if not needed or recipe.base is None:
