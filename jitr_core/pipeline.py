@@ -17,7 +17,7 @@ from .certify import Refusal, better, certify, next_attempt
 from .collect import build_dataset
 from .equivalence import EXACT, Equivalence, equivalence, honours, said, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError
-from .identify import answer_space
+from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
 from .promote import package, remove_leftovers
 from .types import Certificate, Release, SearchReport, Task
@@ -172,10 +172,9 @@ class Pipeline:
                 )
             else:
                 dataset = build_dataset(examples, self.policy.max_examples)
-                kind = space.kind
                 if tolerance_of(self.rule(task.id)) and mostly_amounts(dataset.answers):
-                    kind = "fields"
-                release = self._search(task, dataset, delta, report, active, kind)
+                    space = replace(space, kind="fields")
+                release = self._search(task, dataset, delta, report, active, space)
         except JITRError as error:
             report.refusal = str(error)
         except Exception as error:
@@ -201,11 +200,17 @@ class Pipeline:
         return labels < (1 + _NEW_LABELS) * known
 
     def _search(
-        self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None, kind: str
+        self,
+        task: Task,
+        dataset: Dataset,
+        delta: float,
+        report: SearchReport,
+        active: Release | None,
+        space: AnswerSpace,
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
-        rule = rule_at_work(self.rule(task.id, kind), self.base_models, prepare=True)
-        result = self._found(task, dataset, delta, kind, rule)
+        rule = rule_at_work(self.rule(task.id, space.kind), self.base_models, prepare=True)
+        result = self._found(task, dataset, delta, space, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
         if report.refusal:
             return None
@@ -231,7 +236,7 @@ class Pipeline:
         self._renew(task)
         return package(student, task=task.id, candidate=candidate, certificate=certificate, folder=self.folder)
 
-    def _found(self, task: Task, dataset: Dataset, delta: float, kind: str, rule: Equivalence) -> SearchResult:
+    def _found(self, task: Task, dataset: Dataset, delta: float, space: AnswerSpace, rule: Equivalence) -> SearchResult:
         """What a search for this kind of answers finds."""
         from .search import search, search_fields, search_text
 
@@ -242,9 +247,9 @@ class Pipeline:
             "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta),
             "progress": self._renewing(task),
         }
-        if kind == "text":
-            return search_text(dataset, rule=rule, **how)
-        if kind == "fields":
+        if space.kind == "text":
+            return search_text(dataset, rule=rule, reason=space.reason, **how)
+        if space.kind == "fields":
             return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
         return search(dataset, **how)
 
@@ -338,6 +343,8 @@ def _said(error: Exception) -> str:
         return "out of memory. Fewer examples (`max_examples`) need less."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full."
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "a file would get larger than this process may write."
     return repr(error)
 
 
