@@ -132,6 +132,17 @@ def test_each_field_is_learnt_in_its_own_way_and_unsure_numbers_are_known(learnt
     assert {json.loads(a)["cost"][-4:] for a in np.array(answers)[surest]} <= {" EUR", "n/a"}
 
 
+def test_what_is_said_of_inputs_held_back_holds_for_new_ones():
+    found = search_fields(dataset(estimates(500, money)), policy=LEXICAL, base_models=BaseModels(), rule=WITHIN)
+    right = np.array([WITHIN.same(a, b) for a, (_, b) in zip(found.predicted, estimates(500, money), strict=True)])
+    fresh = list(estimates(2_000, money, seed=3))
+    answers, confidence = found.fit().predict([(f"{slots[0]}0000",) for slots, _ in fresh])  # words none has seen
+    right_too = np.array([WITHIN.same(a, b) for a, (_, b) in zip(answers, fresh, strict=True)])
+    assert right_too.mean() == pytest.approx(right.mean(), abs=0.05)
+    assert confidence.mean() == pytest.approx(found.confidence.mean(), abs=0.05)
+    assert confidence.mean() == pytest.approx(right_too.mean(), abs=0.05)
+
+
 def test_a_loaded_student_decides_exactly_as_the_fitted_one(learnt, tmp_path):
     found, models = learnt
     student = found.fit()

@@ -18,7 +18,7 @@ from ..amounts import Tolerance
 from ..errors import TrainingError
 from ..students.combine import Trust
 from ..students.numbers import Format, NumberStudent, Scale, figures
-from ..students.recipes import CandidateRecipe, candidates
+from ..students.recipes import CandidateRecipe, HeadRecipe, candidates
 from ..students.training import Bench
 from ..types import CandidateReport
 from .judge import half_errors
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["search_number"]
 
-_RIDGES = (0.3, 0.03, 0.003)
-"""Penalties tried for every head: numbers that follow from the input exactly want weaker ones than labels do."""
+_RIDGES = (0.3, 0.03)
+"""Penalties tried for every head: numbers that follow from the input exactly want a weaker one than labels do. A tenth
+of that again is beyond what single precision solves: served, the heads were off by more than their error."""
 
 _FEWEST = 30
 """Fewest numbers to learn from."""
@@ -108,7 +109,7 @@ class _NumberSearch:
         if recipe.base in missing or recipe.tuned:
             return None
         heads = [head for head in recipe.without(missing).heads if head.names is None]
-        both = tuple(replace(h, name=f"{h.name}/{ridge}", ridge=ridge) for h in heads for ridge in _RIDGES)
+        both = tuple(_named(head, ridge) for head in heads for ridge in _RIDGES)
         return replace(recipe, heads=both) if heads else None
 
     def run(self) -> SearchResult:
@@ -150,8 +151,10 @@ class _NumberSearch:
         logs = np.log(np.abs(self.wanted - joint) + _TINY)
         centre, spread = float(logs[self.known].mean()), float(logs[self.known].std()) or 1.0
         off = self.bench.of(np.where(self.known, (logs - centre) / spread, 0.0))
-        distance = centre + spread * off.scores(recipe)[:, :, 0].mean(axis=0)
-        signs = figures(levels, joint, distance, self.scale.width(joint))
+        # How far off a number is follows from the input only roughly: there the strong penalty is right.
+        firm = replace(recipe, heads=tuple(_named(head, _RIDGES[0]) for head in recipe.heads))
+        distance = centre + spread * off.scores(firm)[:, :, 0].mean(axis=0)
+        signs = figures(joint, distance, self.scale.width(joint))
         predicted = self._written(joint)
         right = np.array([self._agrees(i, value) for i, value in enumerate(predicted)], bool)
         confidence = self._each_fold(lambda rest, held: Trust.fit(signs[rest], right[rest]).of(signs[held]))
@@ -166,7 +169,7 @@ class _NumberSearch:
                 _weights(levels[:, known], self.wanted[known]),
                 (centre, spread),
                 Trust.fit(signs[known], right[known]),
-                level.scorer(recipe, off),
+                level.scorer(recipe, off, firm),
             )
 
         return _Tried(recipe, predicted, np.where(self.bench.closed, 0.0, confidence), right, fit)
@@ -193,6 +196,11 @@ class _NumberSearch:
     def _agrees(self, row: int, value: str) -> bool:
         given = self.format.read(value)
         return bool(self.known[row]) and given is not None and self.tolerance.met(given, float(self.numbers[row]))
+
+
+def _named(head: HeadRecipe, ridge: float) -> HeadRecipe:
+    """A head with another penalty, which its name tells."""
+    return replace(head, name=f"{head.name.partition('/')[0]}/{ridge}", ridge=ridge)
 
 
 def _weights(levels: _Array, wanted: _Array) -> _Array:

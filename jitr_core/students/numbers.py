@@ -25,7 +25,6 @@ __all__ = ["Format", "NumberStudent", "Scale", "figures", "restore_number"]
 
 _Array = NDArray[np.float64]
 _MOST_DECIMALS = 6
-_EPSILON = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +128,16 @@ class Scale:
         return np.maximum(width / self.spread, 1e-9)
 
 
-def figures(levels: _Array, level: _Array, off: _Array, width: _Array) -> _Array:
-    """What speaks for numbers, shape (n, 5).
+def figures(level: _Array, off: _Array, width: _Array) -> _Array:
+    """What speaks for numbers, shape (n, 4).
 
     Args:
-        levels: shape (v, n), what each head says.
-        level: shape (n,), what they say together.
+        level: shape (n,), what the heads say together.
         off: shape (n,), the logarithm of how far that is off, by the heads for it.
         width: shape (n,), how far it may be off.
     """
     margin = np.log(width) - off
-    apart = np.log(levels.std(axis=0) + _EPSILON)
-    return np.column_stack([margin, np.minimum(margin, 0.0), apart, level, np.abs(level)])
+    return np.column_stack([margin, np.minimum(margin, 0.0), level, np.abs(level)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +192,7 @@ class NumberStudent:
         level = self.weights @ levels
         off = centre + spread * scores[:, 1].mean(keepdims=True)
         value = self.format.write(self.scale.number(float(level[0]), self.low, self.high))
-        return value, float(self.trust.of(figures(levels, level, off, self.scale.width(level)))[0]), False
+        return value, float(self.trust.of(figures(level, off, self.scale.width(level)))[0]), False
 
     def predict(self, inputs: Sequence[Slots]) -> tuple[list[str], _Array]:
         """See `Student.predict`."""

@@ -238,10 +238,16 @@ class Bench:
         combination = fit_combination(self.scores(recipe), self.classes.labels, self.folds)
         return self._student(recipe, heads, self.classes.answers, combination)
 
-    def scorer(self, recipe: CandidateRecipe, other: Bench) -> LinearStudent:
-        """A student of two scores and no answer: what heads say of the numbers here, and of those of another bench."""
-        both = [[bench._head(head)[1] for head in self.heads(recipe)] for bench in (self, other)]
-        heads = tuple(one.beside(two) for one, two in zip(*both, strict=True))
+    def scorer(self, recipe: CandidateRecipe, other: Bench, others: CandidateRecipe) -> LinearStudent:
+        """A student of two scores and no answer: what heads say of the numbers here, and of those of another bench.
+
+        Args:
+            recipe: the heads.
+            other: the same inputs with other numbers.
+            others: as many heads of the same features, trained there.
+        """
+        pairs = zip(self.heads(recipe), other.heads(others), strict=True)
+        heads = tuple(self._head(one)[1].beside(other._head(two)[1]) for one, two in pairs)
         return self._student(recipe, heads, ("", ""), None)
 
     def _student(
