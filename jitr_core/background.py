@@ -16,6 +16,7 @@ from .audit import AuditMonitor
 from .drift import Drift
 from .equivalence import Equivalence
 from .errors import StoreError
+from .forms import get_ready
 from .freely import Freely
 from .identify import Decisions, task_name
 from .memory import Memory
@@ -368,6 +369,8 @@ class Background:
                 if release.family == "generator":
                     self.router.load(table)
                 loaded = self._load(release)
+                if any(t.contract for t in templates if t.task == release.task):
+                    get_ready()
             if loaded is not None:
                 self._drift.refresh(release.task, release.id)
                 table[release.task] = replace(

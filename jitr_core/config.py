@@ -58,7 +58,8 @@ class Policy:
         free_wording: also look for tasks that are asked in ever different words, see docs/meaning.md. Off by default:
             where chatter is worded alike it may take some of that for the task.
         equivalence: rule by which an answer counts as the teacher's where answers are free text, see
-            `jitr_core.equivalence`; labels and fields are always compared exactly.
+            `jitr_core.equivalence`; a tolerance (`number:5%`) counts for numbers in structured answers and for answers
+            that are amounts too. All other labels and fields are always compared exactly.
         generators: base models, as folders or hub ids on this machine, of which text generators are tuned where
             answers are free text; none are tried by default, as training them is expensive, see docs/text.md.
         generator_timeout_s: seconds, > 0, after which the teacher answers in place of a generator.

@@ -1,6 +1,7 @@
 """When two answers count as the same: exactly, or by a rule the user chooses for free text.
 
-A rule is written `exact`, `normalised`, `chrf:0.6`, `rouge-l:0.7`, `embedding:0.9`, or `own:module:function`.
+A rule is written `exact`, `normalised`, `chrf:0.6`, `rouge-l:0.7`, `embedding:0.9`, `number:0.5`, `number:5%`, or
+`own:module:function`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .amounts import Tolerance, close
 from .errors import ConfigError, MissingExtraError
 
 __all__ = [
@@ -29,17 +31,19 @@ __all__ = [
     "own_rule",
     "said",
     "storable",
+    "tolerance_of",
 ]
 
 _log = logging.getLogger("jitr")
 
 EXACT = "exact"
-"""The rule that counts unless another is chosen, and always for labels and fields."""
+"""The rule that counts unless another is chosen, and always for labels and fields that are no numbers."""
 
-RULES = "exact, normalised, chrf:0.6, rouge-l:0.7 or embedding:0.9"
+RULES = "exact, normalised, chrf:0.6, rouge-l:0.7, embedding:0.9, number:0.5 or number:5%"
 """Examples of all rules but the user's own."""
 
 _MEASURES = {"chrf": "chrF", "rouge-l": "ROUGE-L", "embedding": "embedding similarity"}
+_NUMBER = "number"
 _OWN = "own:"
 _OWN_FUNCTIONS: dict[str, Callable[[str, str], bool]] = {}
 # Numbers with their signs and points, words, and any other sign that is not just punctuation between words.
@@ -53,10 +57,12 @@ class Equivalence:
     Attributes:
         rule: as it is written in settings.
         same: whether an answer, the first argument, counts as the teacher's, the second.
+        tolerance: how far numbers may differ; None: the rule is not about numbers.
     """
 
     rule: str
     same: Callable[[str, str], bool]
+    tolerance: Tolerance | None = None
 
 
 def canonical(answer: str) -> str:
@@ -89,7 +95,7 @@ def equivalence(rule: str, embed: Callable[[str], Any] | None = None) -> Equival
     """The rule of this name.
 
     Args:
-        rule: see the module; a bound is in (0, 1].
+        rule: see the module; a bound is in (0, 1], of numbers > 0: a difference, or with a sign of per cent a share.
         embed: a text's embedding, a vector of length 1 or 0; None checks the wording of the rule only.
 
     Raises:
@@ -107,6 +113,8 @@ def equivalence(rule: str, embed: Callable[[str], Any] | None = None) -> Equival
     name, bound = _read(rule)
     if name == EXACT:
         return Equivalence(rule, equivalent)
+    if tolerance := tolerance_of(rule):
+        return Equivalence(rule, lambda one, other: equivalent(one, other) or close(one, other, tolerance), tolerance)
     if name == "normalised":
         return Equivalence(rule, lambda one, other: equivalent(one, other) or _tokens(one) == _tokens(other))
     likeness = {"chrf": _chrf, "rouge-l": _rouge_l}.get(name) or functools.partial(_cosine, embed)
@@ -115,14 +123,27 @@ def equivalence(rule: str, embed: Callable[[str], Any] | None = None) -> Equival
     return Equivalence(rule, lambda one, other: equivalent(one, other) or likeness(one, other) >= bound)
 
 
+def tolerance_of(rule: str) -> Tolerance | None:
+    """How far numbers may differ by a rule; None if it is not about numbers.
+
+    Example:
+        >>> tolerance_of("number:5%"), tolerance_of("exact")
+        (Tolerance(bound=0.05, relative=True), None)
+    """
+    name, _, text = rule.partition(":")
+    return Tolerance.of(text) if name == _NUMBER else None
+
+
 def said(rule: str) -> str:
     """A rule in words.
 
     Example:
-        >>> said("chrf:0.6"), said("own:shop.rules:alike"), said("exact")
-        ('chrF ≥ 0.6', 'own function shop.rules:alike', 'exact')
+        >>> said("chrf:0.6"), said("own:shop.rules:alike"), said("exact"), said("number:5%")
+        ('chrF ≥ 0.6', 'own function shop.rules:alike', 'exact', 'numbers within 5%')
     """
     name, _, bound = rule.partition(":")
+    if name == _NUMBER:
+        return f"numbers within {bound}"
     if rule.startswith(_OWN):
         return f"own function {bound}"
     return f"{_MEASURES[name]} ≥ {bound}" if name in _MEASURES else name
@@ -134,13 +155,15 @@ def honours(promised: str, wanted: str) -> bool:
     Example:
         >>> honours("exact", "chrf:0.5"), honours("chrf:0.7", "chrf:0.5"), honours("chrf:0.5", "exact")
         (True, True, False)
+        >>> honours("number:2%", "number:5%"), honours("number:2%", "number:0.5")
+        (True, False)
     """
     if promised in (EXACT, wanted):
         return True
     if promised.startswith(_OWN) or wanted.startswith(_OWN):
         return False
     (name, bound), (other, least) = _read(promised), _read(wanted)
-    return name == other and bound >= least
+    return name == other and (bound <= least if name.startswith(_NUMBER) else bound >= least)
 
 
 def storable(rule: str) -> str:
@@ -178,18 +201,21 @@ def own_rule(function: Callable[[str, str], bool], *, elsewhere: bool) -> str:
 
 
 def _read(rule: str) -> tuple[str, float]:
-    """Name and bound of a rule that is not the user's own."""
+    """Name and bound of a rule that is not the user's own; the name of a relative tolerance ends with a %."""
     name, _, text = rule.partition(":")
     if name in (EXACT, "normalised") and not text:
         return name, 1.0
     try:
+        if name == _NUMBER:
+            tolerance = Tolerance.of(text)
+            return name + "%" * tolerance.relative, tolerance.bound
         bound = float(text)
     except ValueError:
         bound = 0.0
     if name not in _MEASURES or not 0 < bound <= 1:
         raise ConfigError(
             f"{rule!r} is no equivalence.",
-            hint=f"Write {RULES} (bounds are in (0, 1]), or own:module:function.",
+            hint=f"Write {RULES} (bounds of likeness are in (0, 1]), or own:module:function.",
         )
     return name, bound
 

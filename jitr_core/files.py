@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], *, keep_existing: boo
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        fill(temporary)
+        _filled(temporary, fill)
         found = sorted(f for f in temporary.rglob("*") if f.is_file())
         files = {f.relative_to(temporary).as_posix(): _sha256(f) for f in found}
         text = json.dumps({"format": 1, "files": files}, indent=1, sort_keys=True)
@@ -49,6 +50,17 @@ def write_folder(path: Path, fill: Callable[[Path], None], *, keep_existing: boo
                 raise ArtifactError(f"{path} exists.", hint="Choose another folder.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _filled(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a folder; what safetensors says of the system is said as Python says it."""
+    try:
+        fill(folder)
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if isinstance(error, OSError) or number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def verify_folder(path: Path) -> str:

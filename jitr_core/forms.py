@@ -8,7 +8,7 @@ from typing import Any
 
 from .types import Form
 
-__all__ = ["FORMATS", "TOOLS", "fits", "form_of", "other_than_call"]
+__all__ = ["FORMATS", "TOOLS", "fits", "form_of", "get_ready", "other_than_call"]
 
 FORMATS = ("response_format", "format", "response_schema", "response_mime_type", "output_config")
 """Settings that demand JSON: providers spell `response_format` differently."""
@@ -17,6 +17,9 @@ TOOLS = ("tools", "functions")
 """Settings that offer tools."""
 
 _TEXT, _OTHER = Form("text"), Form("other")
+_OBJECT = {"type": "object"}
+_SCHEMAS = ("object", "array", "string", "number", "integer", "boolean", "null")
+_SCHEMA_KEYS = frozenset(("properties", "items", "$ref", "anyOf", "enum"))
 _FREE = ("auto", "none", None)
 _ANY = ("any", "required")
 _KEPT = 256
@@ -35,6 +38,8 @@ def form_of(settings: Mapping[str, Any]) -> Form | None:
 
     Example:
         >>> form_of({"response_format": {"type": "json_object"}})
+        Form(kind='json', tool='', schema={'type': 'object'})
+        >>> form_of({"response_mime_type": "application/json"})
         Form(kind='json', tool='', schema=None)
         >>> form_of({"tools": [{"name": "look_up"}, {"name": "buy"}]}).kind
         'other'
@@ -51,7 +56,8 @@ def form_of(settings: Mapping[str, Any]) -> Form | None:
     if any(form is _OTHER for form in found):
         return _OTHER
     # The schema and that there is one may stand in two settings.
-    return next((form for form in found if form.schema is not None), found[0] if found else _TEXT)
+    known = [form for form in found if form.schema is not None]
+    return next((form for form in known if form.schema is not _OBJECT), (known or found or [_TEXT])[0])
 
 
 def _tool(settings: Mapping[str, Any]) -> Form:
@@ -94,8 +100,8 @@ def _format(name: str, value: Any) -> Form:
         inner = value.get("json_schema", value)
         return Form("json", schema=inner.get("schema")) if isinstance(inner, Mapping) else _OTHER
     if kind in ("text", "json_object"):
-        return Form("json") if kind == "json_object" else _TEXT
-    return Form("json", schema=value) if "properties" in value or "$ref" in value else _OTHER
+        return Form("json", schema=_OBJECT) if kind == "json_object" else _TEXT
+    return Form("json", schema=value) if kind in _SCHEMAS or _SCHEMA_KEYS & value.keys() else _OTHER
 
 
 def other_than_call(tool: str, said: str) -> str:
@@ -126,12 +132,16 @@ def fits(form: Form, answer: str | None) -> bool:
             form.schema.model_validate_json(answer)
             return True
         value = json.loads(answer)
-        if form.schema is None or form.kind == "tool":
-            if not isinstance(value, dict):
-                return False
+        if form.kind == "tool" and not isinstance(value, dict):
+            return False
         return form.schema is None or bool(_validator(form.schema).is_valid(value))
     except Exception:  # Pydantic, jsonschema and schemas themselves have errors of their own
         return False
+
+
+def get_ready() -> None:
+    """Import now what checking answers against a schema takes, so that no call waits for it."""
+    import jsonschema  # noqa: F401
 
 
 def _validator(schema: Any) -> Any:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .amounts import mostly_amounts
 from .certify import Refusal, allowed_errors, better, certify, next_attempt, peak_calls
 from .collect import build_dataset, fair_sample, strata
-from .equivalence import EXACT, Equivalence, equivalence, honours, said
+from .equivalence import EXACT, Equivalence, equivalence, honours, said, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError
-from .identify import answer_space, supersedes
+from .identify import AnswerSpace, answer_space, supersedes
 from .outlook import look_ahead
 from .probation import path_of
 from .promote import package, remove_leftovers
@@ -94,13 +95,19 @@ class Pipeline:
         """True if an attempt should be made now."""
         return task.state != "paused" and not self.missing(task)
 
-    def rule(self, task_id: str, *, free_text: bool = True) -> str:
-        """Rule by which a task's answers are compared: the user's for this task, else the policy's for free text."""
+    def rule(self, task_id: str, kind: str = "text") -> str:
+        """Rule by which a task's answers are compared: the user's for this task, else the policy's.
+
+        Args:
+            task_id: the task.
+            kind: of its answers. The policy's rule is for free text; if it is a tolerance, for numbers too.
+        """
         own = self.store.last_entry("equivalence", task_id)
         # A function is named by code or settings only: no state may say which code is run.
         if own is not None and not str(own.details["rule"]).startswith("own:"):
             return str(own.details["rule"])
-        return self.policy.equivalence if free_text else EXACT
+        wanted = self.policy.equivalence
+        return wanted if kind == "text" or (kind == "fields" and tolerance_of(wanted)) else EXACT
 
     def promises_enough(self, task_id: str, release: Release) -> bool:
         """Whether a release was certified by the rule that counts now, or by a stricter one; logs once that not."""
@@ -167,7 +174,9 @@ class Pipeline:
                 )
             else:
                 dataset = build_dataset(examples, self.policy.max_examples, templates)
-                release = self._search(task, dataset, delta, report, active, space.kind)
+                if tolerance_of(self.rule(task.id)) and mostly_amounts(dataset.answers):
+                    space = replace(space, kind="fields")
+                release = self._search(task, dataset, delta, report, active, space)
         except JITRError as error:
             report.refusal = str(error)
         except Exception as error:
@@ -226,11 +235,17 @@ class Pipeline:
         return labels < (1 + _NEW_LABELS) * known
 
     def _search(
-        self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None, kind: str
+        self,
+        task: Task,
+        dataset: Dataset,
+        delta: float,
+        report: SearchReport,
+        active: Release | None,
+        space: AnswerSpace,
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
-        rule = rule_at_work(self.rule(task.id, free_text=kind == "text"), self.base_models, prepare=True)
-        result = self._found(task, dataset, delta, kind, rule)
+        rule = rule_at_work(self.rule(task.id, space.kind), self.base_models, prepare=True)
+        result = self._found(task, dataset, delta, space, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
         if report.refusal:
             return None
@@ -257,7 +272,7 @@ class Pipeline:
         made = package(student, task=task.id, candidate=candidate, certificate=certificate, folder=self.folder)
         return replace(made, templates=tuple(sorted(dataset.templates)))
 
-    def _found(self, task: Task, dataset: Dataset, delta: float, kind: str, rule: Equivalence) -> SearchResult:
+    def _found(self, task: Task, dataset: Dataset, delta: float, space: AnswerSpace, rule: Equivalence) -> SearchResult:
         """What a search for this kind of answers finds."""
         from .search import search, search_fields, search_text
 
@@ -268,9 +283,11 @@ class Pipeline:
             "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta),
             "progress": self._renewing(task),
         }
-        if kind == "text":
-            return search_text(dataset, rule=rule, **how)
-        return (search_fields if kind == "fields" else search)(dataset, **how)
+        if space.kind == "text":
+            return search_text(dataset, rule=rule, reason=space.reason, **how)
+        if space.kind == "fields":
+            return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
+        return search(dataset, **how)
 
     def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float) -> float:
         certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
@@ -395,6 +412,8 @@ def _said(error: Exception) -> str:
         return "out of memory. Fewer examples (`max_examples`) need less."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full."
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "a file would get larger than this process may write."
     return repr(error)
 
 

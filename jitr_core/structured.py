@@ -39,7 +39,7 @@ class Structured:
         values: encoded value (see `encoded`) of each path, in the answer's order. Lists are values, and so are empty
             objects.
         before, after: the text around the JSON: white space, or the marks of a code block.
-        body: the JSON as it was written.
+        body: the JSON as it was written; of a text that stands for itself (see `jitr_core.amounts.bare`), the text.
     """
 
     values: Mapping[Path, str]
@@ -152,6 +152,7 @@ class Style:
         compact: whether there is no blank after commas and colons.
         ascii_only: whether other characters are escaped.
         before, after: the text around it.
+        bare: whether answers are no JSON, but texts that stand for themselves.
     """
 
     indent: int | str | None = None
@@ -159,6 +160,7 @@ class Style:
     ascii_only: bool = False
     before: str = ""
     after: str = ""
+    bare: bool = False
 
     @classmethod
     def of(cls, answers: Sequence[Structured]) -> Style:
@@ -166,6 +168,8 @@ class Style:
         frames = Counter((each.before, each.after) for each in answers)
         before, after = max(frames, key=lambda frame: (frames[frame], frame))
         parsed = [(each.body, nested(each.values)) for each in answers[-_SAMPLE:]]
+        if all(body == value for body, value in parsed):
+            return cls(before=before, after=after, bare=True)
         hits = [
             sum(_dumped(value, indent, separators is not None, ascii_only) == body for body, value in parsed)
             for indent, separators, ascii_only in _STYLES
@@ -179,7 +183,9 @@ class Style:
         Raises:
             ValueError: two paths contradict each other.
         """
-        return f"{self.before}{_dumped(nested(values), self.indent, self.compact, self.ascii_only)}{self.after}"
+        value = nested(values)
+        text = value if self.bare else _dumped(value, self.indent, self.compact, self.ascii_only)
+        return f"{self.before}{text}{self.after}"
 
 
 def _dumped(value: Any, indent: int | str | None, compact: bool, ascii_only: bool) -> str:

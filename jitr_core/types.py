@@ -26,7 +26,7 @@ class Form:
         kind: `text`; `json`, its whole text is JSON; `tool`, a call of one tool, whose arguments are the answer;
             `other`, which no student can give.
         tool: name of that tool; "" otherwise.
-        schema: what the JSON must be like: a JSON schema, or a Pydantic class; None: any object.
+        schema: what the JSON must be like: a JSON schema, or a Pydantic class; None: any JSON, of a tool any object.
     """
 
     kind: Literal["text", "json", "tool", "other"]

@@ -117,7 +117,7 @@ def _tool_call(call: Any, index: int) -> Any:
 def _demanded(record: CallRecord, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The call of the demanded tool, where the log has only its arguments, as the answer."""
     form = form_of(settings_of(settings))
-    if form is None or form.kind != "tool" or not fits(Form("json"), record.answer):
+    if form is None or form.kind != "tool" or not fits(Form("tool"), record.answer):
         return []
     return [{"name": form.tool, "arguments": record.answer}]
 

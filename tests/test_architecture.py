@@ -25,6 +25,7 @@ SHARED = {
     "config",
     "settings",
     "_version",
+    "amounts",
     "equivalence",
     "calllog",
     "structured",

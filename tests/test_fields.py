@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
 from easy import write_log
 from typer.testing import CliRunner
 
-from jitr_core import Policy, cli
+from jitr_core import JITR, Policy, cli
 from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.collect import build_dataset
 from jitr_core.equivalence import equivalent
@@ -18,6 +20,7 @@ from jitr_core.errors import ArtifactError, TrainingError
 from jitr_core.forms import fits
 from jitr_core.identify import answer_space
 from jitr_core.search import search_fields
+from jitr_core.search.trials import Trials
 from jitr_core.structured import Style, nested, structured
 from jitr_core.students import load_student
 from jitr_core.students.copier import CopyBench
@@ -246,6 +249,22 @@ def test_what_cannot_be_learnt_is_refused_by_name(answer, reason):
         compose(pairs)
 
 
+def test_the_seconds_of_a_search_are_those_of_all_its_fields(tmp_path, monkeypatch):
+    clock, tried = itertools.count(), []
+    book = Trials.book
+
+    def booked(self, recipe, bench):
+        tried.append(recipe.name.partition("@")[0])
+        return book(self, recipe, bench)
+
+    monkeypatch.setattr("jitr_core.search.trials.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(Trials, "book", booked)
+    models = BaseModels(tmp_path, encoder=HashingModel("e"))
+    policy = Policy(families=("lexical", "encoder"), search_seconds=8)
+    search_fields(dataset(reviews(100)), policy=policy, base_models=models)
+    assert "encoder" in tried and "encoder" not in tried[-9:] and tried[-1] == "lexical/word"
+
+
 def test_a_handful_of_examples_is_refused():
     with pytest.raises(TrainingError, match="too few"):
         compose(reviews(6))
@@ -273,7 +292,7 @@ SCHEMA = {
 }
 
 
-def test_calls_of_a_demanded_tool_are_replaced_by_the_whole_loop(tmp_path):
+def test_calls_of_a_demanded_tool_are_replaced_by_the_whole_loop(tmp_path, monkeypatch):
     tool = {"type": "function", "function": {"name": "Review", "parameters": SCHEMA}}
     calls = [
         {
@@ -297,6 +316,11 @@ def test_calls_of_a_demanded_tool_are_replaced_by_the_whole_loop(tmp_path):
     assert "field item.brand: copied as it stands" in shown.output and "fields, " in shown.output, shown.output
     listed = json.loads(CliRunner().invoke(cli.app, ["tasks", "--url", url, "--json"]).output)
     assert {"field": "source", "agreement": 1.0, "how": "always the same"} in listed[0]["fields"]
+    monkeypatch.delitem(sys.modules, "jsonschema")
+    app = JITR(url, training="off")
+    app.refresh()
+    assert "jsonschema" in sys.modules  # not first in a call
+    app.close()
 
 
 def test_a_log_whose_answers_cannot_be_learnt_stays_with_the_teacher(tmp_path):

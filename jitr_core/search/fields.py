@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..amounts import bare, mostly_amounts, near
 from ..config import Policy
 from ..errors import TrainingError
-from ..structured import MISSING, Path, Structured, Style, items, named, structured
+from ..structured import MISSING, Path, Structured, Style, named, structured
+from ..students.combine import Trust
 from ..students.copier import Copied, CopyBench
-from ..students.fields import Certainty, Choice, Field, FieldsStudent, Trust, combined, whole_figures, written
+from ..students.fields import Certainty, Choice, Field, FieldsStudent, Part, combined, whole_figures, written
+from ..students.numbers import NumberStudent
 from ..students.plans import Plan, Table
 from ..students.spans import Tokens
 from ..students.student import LinearStudent
@@ -28,11 +31,15 @@ from ..students.training import Bench
 from ..types import CandidateReport
 from .judge import hindsight
 from .labels import search
+from .numbers import search_number
 from .result import FOLDS, Coverage, Progress, SearchResult
+from .trials import Budget, Trials
+from .ways import Tried, says, sure
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
     from ..collect import Dataset
+    from ..equivalence import Equivalence
 
 __all__ = ["search_fields"]
 
@@ -51,6 +58,7 @@ def search_fields(
     seed: int = 0,
     coverage: Coverage | None = None,
     progress: Progress | None = None,
+    rule: Equivalence | None = None,
 ) -> SearchResult:
     """Find for each field of structured answers what can be said of it, and for which inputs the whole can be given.
 
@@ -61,6 +69,7 @@ def search_fields(
         seed: drives the searches.
         coverage: as for `search`.
         progress: told what is going on and how far it is, in [0, 1].
+        rule: which answers count as the teacher's, where that is a tolerance of numbers; None: equal ones.
 
     Returns:
         One candidate, the composition, and after it a report of each field.
@@ -68,34 +77,7 @@ def search_fields(
     Raises:
         TrainingError: the examples are too few, or a field cannot be learnt at all; names it.
     """
-    return _Composition(dataset, policy, base_models, seed, coverage, progress).run()
-
-
-@dataclass(slots=True)
-class _Tried:
-    """One way to learn a field, tried on inputs it had not seen.
-
-    Attributes:
-        plan: the way.
-        gate: the search of its gate.
-        parts: the searches of its list's labels, by the label.
-        bench: of what is copied, None if nothing is.
-        values: n encoded values, None where none was found.
-        figures: shape (n, f), what speaks for each.
-        right: shape (n,).
-    """
-
-    plan: Plan
-    gate: SearchResult
-    parts: list[tuple[str, SearchResult]]
-    bench: CopyBench | None
-    values: list[str | None]
-    figures: NDArray[np.float64]
-    right: _Bools
-
-    def merit(self, rows: _Bools) -> float:
-        """Agreement on some inputs, in [0, 1]."""
-        return float(self.right[rows].mean()) if rows.any() else 0.0
+    return _Composition(dataset, policy, base_models, seed, coverage, progress, rule).run()
 
 
 class _Composition:
@@ -107,16 +89,23 @@ class _Composition:
         seed: int,
         coverage: Coverage | None,
         progress: Progress | None,
+        rule: Equivalence | None,
     ) -> None:
         self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
         self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
         self.progress = progress
         self.folds = dataset.folds(FOLDS)
-        known = {answer: structured(answer) for answer in {*dataset.labels, *dataset.answers}}
-        self.table = Table(dataset.inputs, [known[label] for label in dataset.labels])
+        self.tolerance = rule.tolerance if rule else None
+        self._everything = np.arange(len(dataset.inputs)).tobytes()
+        answers = {*dataset.labels, *dataset.answers}
+        # Amounts such as "$12.50" are no JSON; where all are JSON numbers, they can be copied as such.
+        self.read = bare if rule and mostly_amounts(answers) and not all(map(structured, answers)) else structured
+        known = {answer: self.read(answer) for answer in answers}
+        self.table = Table(dataset.inputs, [known[label] for label in dataset.labels], numbers=rule is not None)
         self.calls = [known[answer] for answer in dataset.answers]
         self.searches: dict[tuple[str, ...], SearchResult] = {}
         self.benches: dict[bytes, Bench] = {}
+        self.budget = Budget.of(policy)
         # Tuning an encoder for every field would cost more than whole answers can bring.
         self.families = tuple(family for family in policy.families if family != "lora") or policy.families
 
@@ -124,7 +113,7 @@ class _Composition:
         began = time.perf_counter()
         fields = self._fields()
         reports = [CandidateReport("fields", "fields", None)]
-        options: dict[Path, list[_Tried]] = {}
+        options: dict[Path, list[Tried]] = {}
         for i, (path, plans) in enumerate(fields.items()):
             self._tell(f"field {named(path)}", i / len(fields))
             started = time.perf_counter()
@@ -138,7 +127,7 @@ class _Composition:
         reports[0].agreement = float(right.mean())
         reports[0].score = float(self.coverage(confidence[self.dataset.group[rows]], agreed[rows]))
         reports[0].seconds = time.perf_counter() - began
-        bases = sorted({base for tried in chosen.values() if (base := _base(tried.gate))})
+        bases = sorted({base for tried in chosen.values() if (base := tried.base)})
         reports[0].base_model = ", ".join(bases) or None
         self._tell("search done", 1.0)
         return SearchResult(reports, "fields", confidence, predicted, lambda: self._fit(chosen))
@@ -163,7 +152,7 @@ class _Composition:
             self.families = ("lexical",)
         return fields
 
-    def _tried(self, path: Path, plans: Sequence[Plan]) -> list[_Tried]:
+    def _tried(self, path: Path, plans: Sequence[Plan]) -> list[Tried]:
         found, why = [], ""
         for plan in plans:
             try:
@@ -174,18 +163,39 @@ class _Composition:
             raise TrainingError(f"field {named(path)} cannot be learnt: {why}")
         return found
 
-    def _try(self, path: Path, plan: Plan) -> _Tried:
+    def _try(self, path: Path, plan: Plan) -> Tried:
         column = self.table.column(path)
         gate = self._search(path, lambda i, value, stray: plan.label(self._tokens(plan, i), value, stray))
-        parts = [(item, self._search(path, _says(item))) for item in plan.items]
+        parts = [(item, self._search(path, says(item))) for item in plan.items]
+        number = self._numbers(plan, column)
         bench, copied = self._copied(plan, column)
         found: list[Certainty] = []
         for i in range(len(column)):
             said = [(item, Choice(r.predicted[i], float(r.confidence[i]))) for item, r in parts]
-            found.append(combined(gate.predicted[i], float(gate.confidence[i]), copied[i] if copied else None, said))
+            amount = Choice(number.predicted[i], float(number.confidence[i])) if number else None
+            own = copied[i] if copied else None
+            found.append(combined(gate.predicted[i], float(gate.confidence[i]), own, said, amount))
         values = [each.value for each in found]
-        right = np.array([v is not None and v == w for v, w in zip(values, column, strict=True)], bool)
-        return _Tried(plan, gate, parts, bench, values, np.stack([each.figures for each in found]), right)
+        right = np.array([self._same(v, w) for v, w in zip(values, column, strict=True)], bool)
+        return Tried(plan, gate, number, parts, bench, values, np.stack([each.figures for each in found]), right)
+
+    def _same(self, value: str | None, teachers: str | None) -> bool:
+        """Whether an encoded value of a field counts as the teacher's."""
+        if value is None or teachers is None:
+            return False
+        return value == teachers or self.tolerance is not None and near(value, teachers, self.tolerance)
+
+    def _numbers(self, plan: Plan, column: list[str | None]) -> SearchResult | None:
+        if plan.number is None or self.tolerance is None:
+            return None
+        return search_number(
+            column,
+            format=plan.number,
+            tolerance=self.tolerance,
+            bench=self.benches[self._everything],
+            trials=Trials(self.models, self.policy, self._within if self.progress else None, self.budget),
+            families=self.families,
+        )
 
     def _tokens(self, plan: Plan, row: int) -> Tokens | None:
         return self.table.tokens[row] if plan.form else None
@@ -217,12 +227,13 @@ class _Composition:
                 families=self.families,
                 progress=self._within if self.progress else None,
                 benches=self.benches,
+                budget=self.budget,
             )
         return self.searches[key]
 
     # What can be said of whole answers.
 
-    def _crossed(self, options: dict[Path, list[_Tried]]) -> tuple[list[str], NDArray[np.float64], _Bools]:
+    def _crossed(self, options: dict[Path, list[Tried]]) -> tuple[list[str], NDArray[np.float64], _Bools]:
         """Answers, confidences and whether the answers are right, each fold decided by what the other folds show."""
         n = len(self.table.inputs)
         predicted, confidence, right = [""] * n, np.zeros(n), np.zeros(n, bool)
@@ -235,26 +246,26 @@ class _Composition:
             chosen = {path: max(tried, key=lambda t: t.merit(rest)) for path, tried in options.items()}
             known = _orders([order for order, other in zip(orders, rest, strict=True) if other])
             all_right = self._all_right(chosen)
-            figures = whole_figures(_sure(chosen, rest))
+            figures = whole_figures(sure(chosen, rest))
             trust = Trust.fit(figures[rest], all_right[rest]).of(figures)
             for i in np.flatnonzero(held):
                 values = self._values(chosen, int(i))
                 answer = None if values is None else written(values, known, style)
                 if answer is not None:
                     predicted[i], confidence[i], right[i] = answer, trust[i], all_right[i]
-        bench = self.benches.get(np.arange(n).tobytes())
+        bench = self.benches.get(self._everything)
         if bench is not None:  # what the gate of the parts leaves to the teacher is never answered
             confidence[bench.closed] = 0.0
         return predicted, confidence, right
 
-    def _all_right(self, chosen: dict[Path, _Tried]) -> _Bools:
+    def _all_right(self, chosen: dict[Path, Tried]) -> _Bools:
         """Whether every field of an answer is right, shape (n,)."""
         right = np.array([each is not None for each in self.table.answers], bool)
         for tried in chosen.values():
             right &= tried.right
         return right
 
-    def _values(self, chosen: dict[Path, _Tried], row: int) -> dict[Path, str] | None:
+    def _values(self, chosen: dict[Path, Tried], row: int) -> dict[Path, str] | None:
         """The fields that are given for an input; None if nothing was found for one of them."""
         values: dict[Path, str] = {}
         for path in self.table.paths:
@@ -270,18 +281,21 @@ class _Composition:
 
     def _agreed(self, predicted: list[str]) -> _Bools:
         """Whether calls were answered with what the teacher answered, value by value, shape (m,)."""
-        own = [each and dict(each.values) for each in map(structured, predicted)]
+        own = [each.values if (each := self.read(answer)) else {} for answer in predicted]
         pairs = zip(self.dataset.group.tolist(), self.calls, strict=True)
-        return np.array([c is not None and own[g] == dict(c.values) for g, c in pairs], bool)
+        return np.array([c is not None and self._all_same(own[g], c.values) for g, c in pairs], bool)
 
-    def _fit(self, chosen: dict[Path, _Tried]) -> FieldsStudent:
+    def _all_same(self, own: Mapping[Path, str], teachers: Mapping[Path, str]) -> bool:
+        return own.keys() == teachers.keys() and all(self._same(own[path], teachers[path]) for path in own)
+
+    def _fit(self, chosen: dict[Path, Tried]) -> FieldsStudent:
         everything = np.ones(len(self.table.inputs), bool)
-        parts: dict[int, tuple[int, LinearStudent]] = {}
+        parts: dict[int, tuple[int, Part]] = {}
 
         def part(result: SearchResult) -> int:
             if id(result) not in parts:
                 student = result.fit()
-                assert isinstance(student, LinearStudent)
+                assert isinstance(student, LinearStudent | NumberStudent)
                 parts[id(result)] = len(parts), student
             return parts[id(result)][0]
 
@@ -299,23 +313,24 @@ class _Composition:
                     copier=tried.bench.fit(np.arange(len(everything))) if tried.bench else None,
                     items=tuple((item, part(result)) for item, result in tried.parts),
                     trust=Trust.fit(tried.figures, tried.right),
+                    number=part(tried.number) if tried.number else -1,
                 )
             )
         answers: list[Structured] = [each for each in self.table.answers if each]
-        trust = Trust.fit(whole_figures(_sure(chosen, everything)), self._all_right(chosen))
+        trust = Trust.fit(whole_figures(sure(chosen, everything)), self._all_right(chosen))
         orders = list(_orders([tuple(each.values) for each in answers]).values())
         return FieldsStudent.of(Style.of(answers), fields, orders, [student for _, student in parts.values()], trust)
 
     # What is told.
 
-    def _report(self, path: Path, tried: list[_Tried] | None, seconds: float) -> CandidateReport:
+    def _report(self, path: Path, tried: list[Tried] | None, seconds: float) -> CandidateReport:
         name = f"fields/{named(path)}"
         if tried is None:
             return CandidateReport(name, "fields", None, agreement=1.0, seconds=seconds, note="always the same")
         best = max(tried, key=lambda each: each.right.mean())
         agreement = float(best.right.mean())
-        note = f"{_described(best)}; agreement {agreement:.3f}"
-        return CandidateReport(name, "fields", _base(best.gate), agreement=agreement, seconds=seconds, note=note)
+        note = f"{best.described}; agreement {agreement:.3f}"
+        return CandidateReport(name, "fields", best.base, agreement=agreement, seconds=seconds, note=note)
 
     def _tell(self, what: str, share: float) -> None:
         if self.progress:
@@ -329,36 +344,7 @@ class _Composition:
             self.progress(what, self._at)
 
 
-def _says(item: str) -> Callable[[int, str | None, str], str]:
-    """The label of one label of a list: whether it is in."""
-
-    def label(row: int, value: str | None, stray: str) -> str:
-        found = items(value) if value is not None else None
-        return "yes" if found is not None and item in found else "no"
-
-    return label
-
-
-def _sure(chosen: dict[Path, _Tried], rows: _Bools) -> NDArray[np.float64]:
-    """Confidence in every field, shape (n, k), judged from some inputs."""
-    columns = [Trust.fit(each.figures[rows], each.right[rows]).of(each.figures) for each in chosen.values()]
-    return np.column_stack(columns) if columns else np.zeros((len(rows), 0))
-
-
 def _orders(orders: Sequence[tuple[Path, ...] | None]) -> dict[frozenset[Path], tuple[Path, ...]]:
     """The combinations of fields that came, each in its most frequent order."""
     counts = Counter(order for order in orders if order is not None)
     return {frozenset(order): order for order, _ in sorted(counts.items(), key=lambda item: item[1])}
-
-
-def _base(result: SearchResult) -> str | None:
-    return next((c.base_model for c in result.candidates if c.name == result.chosen), None)
-
-
-def _described(tried: _Tried) -> str:
-    plan = tried.plan
-    if plan.kind == "copied":
-        return f"copied {plan.form}, or what {tried.gate.chosen} says"
-    if plan.kind == "list":
-        return f"list of {len(plan.items)} labels"
-    return f"labels by {tried.gate.chosen}"

@@ -26,7 +26,7 @@ from ..types import CURVE_SHARES, CandidateReport, CurvePoint
 from .bracket import HALVES, SIZES, Bracket, half_of
 from .judge import answer_s, half_errors, hindsight, lead, tokens_of
 from .result import FOLDS, Coverage, Progress, SearchResult, one_thread
-from .trials import Trials
+from .trials import Budget, Trials
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
@@ -58,6 +58,7 @@ def search(
     families: Sequence[str] | None = None,
     progress: Progress | None = None,
     benches: dict[bytes, Bench] | None = None,
+    budget: Budget | None = None,
 ) -> SearchResult:
     """Find the candidate that would answer the largest share of the task's calls at the promised agreement.
 
@@ -71,6 +72,7 @@ def search(
         families: overrules the policy's.
         progress: told what is going on and how far it is, in [0, 1].
         benches: given to searches over the same inputs with different labels, keeps what they can share.
+        budget: given to searches that are parts of one; by default the policy's, from now on.
 
     Returns:
         The candidates, the winner, and its cross-fitted answers and confidences.
@@ -80,7 +82,7 @@ def search(
     """
     with one_thread():
         chosen = families or policy.families
-        return _Search(dataset, policy, base_models, seed, coverage, chosen, progress, benches).run()
+        return _Search(dataset, policy, base_models, seed, coverage, chosen, progress, benches, budget).run()
 
 
 class _Search:
@@ -94,6 +96,7 @@ class _Search:
         families: Sequence[str],
         progress: Progress | None,
         benches: dict[bytes, Bench] | None,
+        budget: Budget | None,
     ) -> None:
         self.benches = {} if benches is None else benches
         self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
@@ -102,7 +105,7 @@ class _Search:
         self.classes = Classes.of(dataset.labels, policy.max_labels)
         self.folds = dataset.folds(FOLDS)
         self.order = np.random.default_rng(seed).permutation(len(dataset.inputs))
-        self.trials = Trials(base_models, policy, progress)
+        self.trials = Trials(base_models, policy, progress, budget or Budget.of(policy))
         self.reports = self.trials.reports
         self.bases: dict[str, list[str]] = {}  # of each recipe, in the race over all inputs
         # Candidates that the inputs of a half may be answered by: those on the base models that won without them.
@@ -207,7 +210,7 @@ class _Search:
     def _bench(self, rows: NDArray[np.intp]) -> Bench:
         key = rows.tobytes()
         if key in self.benches:
-            bench = self.benches[key].relabelled(self._classes(rows))
+            bench = self.benches[key].relabelled(self._classes(rows), self.trials.tell)
         else:
             inputs = [self.dataset.inputs[i] for i in rows]
             bench = Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.trials.tell)

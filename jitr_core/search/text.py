@@ -58,6 +58,7 @@ def search_text(
     coverage: Coverage,
     seed: int = 0,
     progress: Progress | None = None,
+    reason: str = "answers are free text",
 ) -> SearchResult:
     """Find what answers most like the teacher.
 
@@ -69,6 +70,7 @@ def search_text(
         coverage: estimates the coverage at the certificate, in [0, 1]; see `search`.
         seed: drives training.
         progress: told what is going on and how far it is, in [0, 1].
+        reason: why the answers count as free text, for the user.
 
     Returns:
         The candidates, the winner, and its answers and confidences on the inputs it has not seen; without a winner the
@@ -77,7 +79,7 @@ def search_text(
     Raises:
         TrainingError: the examples are too few.
     """
-    return _TextSearch(dataset, policy, base_models, rule, coverage, seed, progress).run()
+    return _TextSearch(dataset, policy, base_models, rule, coverage, seed, progress, reason).run()
 
 
 class _TextSearch:
@@ -90,7 +92,9 @@ class _TextSearch:
         coverage: Coverage,
         seed: int,
         progress: Progress | None,
+        reason: str,
     ) -> None:
+        self.reason = reason
         self.dataset, self.policy, self.rule, self.coverage = dataset, policy, rule, coverage
         self.seed, self.progress = seed, progress
         n = len(dataset.inputs)
@@ -207,7 +211,7 @@ class _TextSearch:
     def _refused(self, why: str) -> SearchResult:
         """No winner, and why; what a user may do about it is said where nothing was done yet."""
         n = len(self.dataset.inputs)
-        why = f"answers are free text: {why}"
+        why = f"{self.reason}; {why}"
         if not self.policy.generators:
             why += ". No generator is named that could be tuned, see docs/text.md"
         return SearchResult(self.reports, None, np.zeros(n), [""] * n, _nothing, refusal=why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from ..types import CURVE_SHARES, CandidateReport, CurvePoint
 from .bracket import Bracket
 from .judge import embedding_s, half_errors, hindsight, share_errors, tokens_of
 
-__all__ = ["Trials"]
+__all__ = ["Budget", "Trials"]
 
 _SUREST = 0.2  # share of the calls, the most confident, of which something must look certifiable
 _HOPELESS = 0.05  # chance of so many errors among them at exactly the target, below which they do not
@@ -32,6 +33,24 @@ class _OutOfTime(Exception):  # noqa: N818
     """The search's seconds are over."""
 
 
+@dataclass(slots=True)
+class Budget:
+    """What a search, or all searches that are parts of one, may still spend.
+
+    Attributes:
+        ends: reading of the monotonic clock when its seconds are over.
+        spent: estimated seconds of each base model's embeddings; parts of one search embed the same inputs once.
+    """
+
+    ends: float
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, policy: Policy) -> Budget:
+        """The budget of a search that begins now."""
+        return cls(time.monotonic() + (policy.search_seconds or float("inf")))
+
+
 class Trials:
     """Tries candidates, as long as the budget lasts: counted work always, seconds and memory where they are limited.
 
@@ -40,20 +59,21 @@ class Trials:
         curves: by the same name, what it did on how many inputs.
     """
 
-    def __init__(self, models: BaseModels, policy: Policy, progress: Callable[[str, float], None] | None) -> None:
-        """Trials of one search, which begins now."""
+    def __init__(
+        self, models: BaseModels, policy: Policy, progress: Callable[[str, float], None] | None, budget: Budget
+    ) -> None:
+        """Trials of one search."""
         self.models, self.policy, self.progress = models, policy, progress
         self.reports: dict[str, CandidateReport] = {}
         self.curves: dict[str, dict[int, CurvePoint]] = {}
-        self._spent: dict[str, float] = {}  # estimated seconds of each base model's embeddings
-        self._ends = time.monotonic() + (policy.search_seconds or float("inf"))
+        self.budget = budget
         self._may_stop = False
 
     def tell(self, what: str, share: float) -> None:
         """Tell the progress; that time is up is noticed here, once there is something to go on with."""
         if self.progress:
             self.progress(what, share)
-        if self._may_stop and time.monotonic() > self._ends:
+        if self._may_stop and time.monotonic() > self.budget.ends:
             raise _OutOfTime
 
     def attempt(self, bench: Bench, recipes: Sequence[CandidateRecipe]) -> dict[str, Crossed]:
@@ -68,7 +88,7 @@ class Trials:
             began = time.perf_counter()
             try:
                 self.tell(f"{recipe.name} on {bench.n} inputs", i / len(recipes))
-                if self._afford(recipe, bench):
+                if self.affords(recipe, bench):
                     tried[recipe.name] = self.book(recipe, bench)
                     self._may_stop = True
                 else:
@@ -174,13 +194,14 @@ class Trials:
             return 0.0
         return embedding_s(sum(map(tokens_of, bench.embedded_texts())), self.models.facts(recipe.base))
 
-    def _afford(self, recipe: CandidateRecipe, bench: Bench) -> bool:
+    def affords(self, recipe: CandidateRecipe, bench: Bench) -> bool:
         """Whether embedding a bench's inputs is within the work allowed; if so it is booked."""
         needed = self.embedding_s(recipe, bench)
         if not needed or recipe.base is None:
             return True
-        others = sum(spent for base, spent in self._spent.items() if base != recipe.base)
+        spent = self.budget.spent
+        others = sum(seconds for base, seconds in spent.items() if base != recipe.base)
         if others + needed > self.policy.search_work_s:
             return False
-        self._spent[recipe.base] = max(self._spent.get(recipe.base, 0.0), needed)
+        spent[recipe.base] = max(spent.get(recipe.base, 0.0), needed)
         return True

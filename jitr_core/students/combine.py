@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Combination", "cross_combine", "fit_combination", "logistic", "sigmoid"]
+__all__ = ["Combination", "Crossed", "Trust", "cross_combine", "fit_combination", "logistic", "sigmoid"]
 
 _Array = NDArray[np.float64]
 _TINY = 1e-6
@@ -56,6 +56,21 @@ class Combination:
         features = _features(scores, pooled, chosen, self.reliability[chosen])
         standard = (features - self.centre) / self.spread
         return sigmoid(standard @ self.coefficients[:-1] + self.coefficients[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """What a candidate did on inputs it had not seen, all of shape (n,).
+
+    Attributes:
+        chosen: class of the answer.
+        confidence: in [0, 1].
+        logp: log-probability it gave the right class.
+    """
+
+    chosen: NDArray[np.intp]
+    confidence: _Array
+    logp: _Array
 
 
 def fit_combination(scores: NDArray[np.float32], labels: NDArray[np.intp], folds: NDArray[np.intp]) -> Combination:
@@ -208,3 +223,32 @@ def sigmoid(x: _Array) -> _Array:
     """1 / (1 + e⁻ˣ), without overflow."""
     found: _Array = 1 / (1 + np.exp(-np.clip(x, -35, 35)))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Logistic regression of "this is right" on a few figures.
+
+    Attributes:
+        centre, spread: shape (f,), to standardise.
+        coefficients: shape (f + 1,), the constant last.
+    """
+
+    centre: _Array
+    spread: _Array
+    coefficients: _Array
+
+    @classmethod
+    def fit(cls, figures: _Array, right: NDArray[np.bool_]) -> Trust:
+        """A regression.
+
+        Args:
+            figures: shape (n, f).
+            right: shape (n,).
+        """
+        centre, spread = figures.mean(axis=0), figures.std(axis=0) + 1e-6
+        return cls(centre, spread, logistic((figures - centre) / spread, right))
+
+    def of(self, figures: _Array) -> _Array:
+        """Probabilities in [0, 1], shape (n,), of figures of shape (n, f)."""
+        return sigmoid((figures - self.centre) / self.spread @ self.coefficients[:-1] + self.coefficients[-1])

@@ -1,16 +1,17 @@
 """The student of structured answers: a student for each field, and an answer only if all of them are confident.
 
 Every field has a **gate**, a student of labels: the field's usual values, that there is none, that it is copied from
-the input, or that it is a list of labels. What is copied a copier finds; each label of a list has a student of its own.
+the input, or that it is a list of labels. What is copied a copier finds; each label of a list has a student of its own;
+a number that need not be the teacher's to the last digit comes from a regression.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path as Folder
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,26 @@ from ..base_models.models import BaseModel
 from ..files import write_folder
 from ..structured import MISSING, Path, Style
 from ..types import Slots
-from .combine import logistic, sigmoid
+from .combine import Trust
 from .copier import Copied, Copier
 from .spans import tokens
-from .student import FORMAT, LinearStudent
+from .student import FORMAT
 
-__all__ = ["COPIED", "LISTED", "Certainty", "Choice", "Field", "FieldsStudent", "Trust", "combined", "restore_fields"]
+__all__ = [
+    "COPIED",
+    "LISTED",
+    "NUMBER",
+    "Certainty",
+    "Choice",
+    "Field",
+    "FieldsStudent",
+    "Part",
+    "combined",
+    "restore_fields",
+]
 
-COPIED, LISTED = "<copied>", "<list>"
-"""What a gate says of a field that is copied from the input, or a list of labels. JSON never begins like this."""
+COPIED, LISTED, NUMBER = "<copied>", "<list>", "<number>"
+"""What a gate says of a field that is copied from the input, a list of labels, or a number. JSON never begins so."""
 
 _Array = NDArray[np.float64]
 
@@ -37,35 +49,6 @@ class Choice(NamedTuple):
 
     label: str
     confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """Logistic regression of "this is right" on a few figures.
-
-    Attributes:
-        centre, spread: shape (f,), to standardise.
-        coefficients: shape (f + 1,), the constant last.
-    """
-
-    centre: _Array
-    spread: _Array
-    coefficients: _Array
-
-    @classmethod
-    def fit(cls, figures: _Array, right: NDArray[np.bool_]) -> Trust:
-        """A regression.
-
-        Args:
-            figures: shape (n, f).
-            right: shape (n,).
-        """
-        centre, spread = figures.mean(axis=0), figures.std(axis=0) + 1e-6
-        return cls(centre, spread, logistic((figures - centre) / spread, right))
-
-    def of(self, figures: _Array) -> _Array:
-        """Probabilities in [0, 1], shape (n,), of figures of shape (n, f)."""
-        return sigmoid((figures - self.centre) / self.spread @ self.coefficients[:-1] + self.coefficients[-1])
 
 
 class Certainty(NamedTuple):
@@ -86,12 +69,13 @@ class Field:
 
     Attributes:
         path: where it stands.
-        kind: constant, labels, copied or list; for the reader.
+        kind: constant, labels, copied, list or number; for the reader.
         constant: the encoded value it always has, None if it varies.
         gate: which of the student's parts is its gate, −1 if it is constant.
         copier: finds what is copied, None if nothing is.
         items: encoded labels of a list, in the order in which lists have them, and the part that says "yes" or "no".
         trust: how far its value is to be trusted, None if it is constant.
+        number: which of the student's parts gives its number, −1 for none.
     """
 
     path: Path
@@ -101,16 +85,24 @@ class Field:
     copier: Copier | None = None
     items: tuple[tuple[str, int], ...] = ()
     trust: Trust | None = None
+    number: int = -1
 
     def certainty(self, said: Sequence[Choice], copied: Copied | None) -> Certainty:
         """The field's value, from what the parts said and the copier found."""
         if self.constant is not None:
             return Certainty(self.constant, np.zeros(0))
         label, confidence = said[self.gate]
-        return combined(label, confidence, copied, [(item, said[part]) for item, part in self.items])
+        number = said[self.number] if self.number >= 0 else None
+        return combined(label, confidence, copied, [(item, said[part]) for item, part in self.items], number)
 
 
-def combined(label: str, confidence: float, copied: Copied | None, items: Sequence[tuple[str, Choice]]) -> Certainty:
+def combined(
+    label: str,
+    confidence: float,
+    copied: Copied | None,
+    items: Sequence[tuple[str, Choice]],
+    number: Choice | None = None,
+) -> Certainty:
     """A field's value and the figures that speak for it.
 
     Args:
@@ -118,6 +110,7 @@ def combined(label: str, confidence: float, copied: Copied | None, items: Sequen
         confidence: how sure it was.
         copied: what the copier found, None if there is none.
         items: of each label of a list, what its part said.
+        number: what the part for its number said, None if it has none.
     """
     figures = [_logit(confidence)]
     value: str | None = label
@@ -126,6 +119,10 @@ def combined(label: str, confidence: float, copied: Copied | None, items: Sequen
         figures += [taken * _logit(copied.probability), taken * _logit(1 - copied.second)]
         figures += [float(taken), float(taken and copied.known)]
         value = copied.value if taken else value
+    if number is not None:
+        taken = label == NUMBER
+        figures += [taken * _logit(number.confidence), float(taken)]
+        value = number.label if taken else value
     if items:
         listed = label == LISTED
         sure = [_logit(choice.confidence) for _, choice in items]
@@ -172,13 +169,34 @@ class _Remembering:
         return last[1]
 
 
-def _sharing(parts: Sequence[LinearStudent]) -> tuple[LinearStudent, ...]:
+class Part(Protocol):
+    """A student of labels, or of a number."""
+
+    @property
+    def base_model(self) -> str | None:
+        """Name of the pretrained model, None for lexical."""
+
+    @property
+    def models(self) -> dict[str, BaseModel]:
+        """The base models of its views."""
+
+    def on(self, models: dict[str, BaseModel]) -> Part:
+        """The same student with other objects for its base models."""
+
+    def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
+        """See `Student.predict_one`."""
+
+    def save(self, path: Folder) -> None:
+        """See `Student.save`."""
+
+
+def _sharing(parts: Sequence[Part]) -> tuple[Part, ...]:
     """The parts, with base models that remember what another part had embedded."""
     models: dict[str, BaseModel] = {}
     for part in parts:
         for model in part.models.values():
             models.setdefault(model.hash, model if isinstance(model, _Remembering) else _Remembering(model))
-    return tuple(replace(part, models={view: models[m.hash] for view, m in part.models.items()}) for part in parts)
+    return tuple(part.on({view: models[m.hash] for view, m in part.models.items()}) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +209,7 @@ class FieldsStudent:
         style: how answers are written.
         fields: their fields.
         orders: the combinations of fields that the teacher gave, each in its order; no other is given.
-        parts: students of labels, shared among fields that vary alike.
+        parts: students of labels, shared among fields that vary alike, and of numbers.
         trust: how far a whole answer is to be trusted.
     """
 
@@ -200,7 +218,7 @@ class FieldsStudent:
     style: Style
     fields: tuple[Field, ...]
     orders: tuple[tuple[Path, ...], ...]
-    parts: tuple[LinearStudent, ...]
+    parts: tuple[Part, ...]
     trust: Trust
 
     @classmethod
@@ -209,7 +227,7 @@ class FieldsStudent:
         style: Style,
         fields: Sequence[Field],
         orders: Sequence[tuple[Path, ...]],
-        parts: Sequence[LinearStudent],
+        parts: Sequence[Part],
         trust: Trust,
     ) -> FieldsStudent:
         """A student of these parts."""
@@ -281,6 +299,7 @@ class FieldsStudent:
                 "kind": field.kind,
                 "constant": field.constant,
                 "gate": field.gate,
+                "number": field.number,
             }
             own["items"] = [list(item) for item in field.items]
             if field.trust is not None:
@@ -307,7 +326,7 @@ def written(values: Mapping[Path, str], orders: Mapping[frozenset[Path], tuple[P
 
 
 def restore_fields(
-    settings: dict[str, Any], arrays: dict[str, NDArray[Any]], load_part: Callable[[str], LinearStudent]
+    settings: dict[str, Any], arrays: dict[str, NDArray[Any]], load_part: Callable[[str], Part]
 ) -> FieldsStudent:
     """The student that `FieldsStudent.save` wrote.
 
@@ -329,6 +348,7 @@ def restore_fields(
             copier=Copier.restore(own["copier"], under(f"field.{i}.copier.")) if "copier" in own else None,
             items=tuple((item, int(part)) for item, part in own["items"]),
             trust=Trust(**trust) if (trust := under(f"field.{i}.trust.")) else None,
+            number=int(own.get("number", -1)),
         )
         for i, own in enumerate(settings["fields"])
     ]

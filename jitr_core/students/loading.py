@@ -8,7 +8,8 @@ from pathlib import Path
 from ..base_models.store import BaseModels
 from ..errors import ArtifactError
 from ..files import verify_folder
-from .fields import restore_fields
+from .fields import Part, restore_fields
+from .numbers import NumberStudent, restore_number
 from .student import FORMAT, LinearStudent, Student, restore_linear
 from .text_student import restore_text_student
 
@@ -36,11 +37,13 @@ def load_student(path: str | Path, base_models: BaseModels) -> Student:
         kind = settings.get("kind", "linear")
         if kind == "text":
             return restore_text_student(folder, settings)
-        if settings["format"] != FORMAT or kind not in ("linear", "fields"):
+        if settings["format"] != FORMAT or kind not in ("linear", "fields", "number"):
             raise ArtifactError(f"{folder} was written by another version of JITR.", hint="Train the task again.")
         arrays = load_file(folder / "arrays.safetensors")
         if kind == "fields":
             return restore_fields(settings, arrays, lambda name: _part(folder / name, base_models))
+        if kind == "number":
+            return restore_number(settings, arrays, _labels(folder / "heads", base_models))
         return restore_linear(settings, arrays, base_models)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(f"{folder} cannot be read: {error!r}.", hint="Train the task again.") from error
@@ -67,8 +70,15 @@ def own_bytes(path: str | Path) -> int:
     return total
 
 
-def _part(folder: Path, base_models: BaseModels) -> LinearStudent:
+def _part(folder: Path, base_models: BaseModels) -> Part:
     part = load_student(folder, base_models)
-    if not isinstance(part, LinearStudent):
-        raise TypeError(f"{folder.name} is no student of labels")
+    if not isinstance(part, LinearStudent | NumberStudent):
+        raise TypeError(f"{folder.name} is no student of labels or a number")
     return part
+
+
+def _labels(folder: Path, base_models: BaseModels) -> LinearStudent:
+    heads = load_student(folder, base_models)
+    if not isinstance(heads, LinearStudent):
+        raise TypeError(f"{folder.name} holds no heads")
+    return heads

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..structured import MISSING, Path, Structured, items, named
 from ..types import Slots
-from .fields import COPIED, LISTED
+from .fields import COPIED, LISTED, NUMBER
+from .numbers import Format
 from .spans import FORMS, Tokens, copies, tokens
 
 __all__ = ["Plan", "Table"]
@@ -33,6 +34,9 @@ MIN_USUAL, MIN_USUALLY = 0.05, 0.2
 """A field that is otherwise written freely is learnt where it has one of its usual values: each at least this share of
 all, in [0, 1], and together at least that."""
 
+MIN_NUMBERS = 0.5
+"""Smallest share of a field's values, in [0, 1], that must be numbers written alike, to be learnt as numbers."""
+
 MAX_ITEMS = 40
 """Most labels that lists may have."""
 
@@ -44,14 +48,16 @@ class Plan:
     """One way to learn a field.
 
     Attributes:
-        kind: labels, copied or list.
+        kind: labels, copied, list or number.
         form: how copies are written, "" if nothing is copied; see `jitr_core.students.spans.FORMS`.
         items: labels of a list, in the order in which lists have them.
+        number: how numbers are written, None if none is learnt as such.
     """
 
     kind: str
     form: str = ""
     items: tuple[str, ...] = ()
+    number: Format | None = None
 
     def label(self, each: Tokens | None, value: str | None, stray: str) -> str:
         """What a field's gate should say of an input.
@@ -67,6 +73,8 @@ class Plan:
             return COPIED
         if self.items and items(value) is not None:
             return LISTED
+        if self.number is not None and self.number.read(value) is not None:
+            return NUMBER
         return value
 
 
@@ -77,11 +85,13 @@ class Table:
     Attributes:
         inputs: n inputs.
         answers: n structured answers; None for those that are not, or have a field that hardly ever comes.
+        numbers: whether numbers need not be the teacher's to the last digit.
         paths: all fields, in the order in which they first came.
     """
 
     inputs: Sequence[Slots]
     answers: list[Structured | None]
+    numbers: bool = False
     paths: tuple[Path, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +125,18 @@ class Table:
         usual = sum(times for times in counts.values() if times >= MIN_USUAL * len(values))
         if closed and len(counts) <= MAX_CLOSED or not found and (closed or usual >= MIN_USUALLY * len(values)):
             found.append(Plan("labels"))
-        return found
+        # What can be copied is exact, and codes that are copied are no numbers one could be near to.
+        number = self._number([value for _, value in values]) if self.numbers and copied is None else None
+        return found if number is None else [*found, number]
+
+    @staticmethod
+    def _number(values: list[str]) -> Plan | None:
+        """The format of a field's numbers, if enough of its values are numbers."""
+        there = [value for value in values if value != MISSING]
+        form = Format.of(there)
+        if form is None or sum(form.read(value) is not None for value in there) < MIN_NUMBERS * len(values):
+            return None
+        return Plan("number", number=form)
 
     def _copied(self, values: list[tuple[int, str]]) -> Plan | None:
         """The form in which most values stand in their inputs, if enough do."""

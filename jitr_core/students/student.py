@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,15 @@ class Head:
         settled = _settled({"": bias})[""]
         return cls(name, _settled(linear), dict(sorted(blocks.items())), _settled(dual), settled, names, tuned)
 
+    def beside(self, other: Head) -> Head:
+        """A head of the same features that gives the scores of this one, and then those of another."""
+
+        def joined(one: dict[str, NDArray[np.float32]], two: dict[str, NDArray[np.float32]]) -> Any:
+            return {key: np.hstack([one[key], two[key]]) for key in one}
+
+        linear, dual = joined(self.linear, other.linear), joined(self.dual, other.dual)
+        return Head.of(self.name, linear, self.blocks, dual, np.concatenate([self.bias, other.bias]))
+
 
 @dataclass(frozen=True, slots=True)
 class LinearStudent:
@@ -125,26 +134,35 @@ class LinearStudent:
 
     def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
         """See `Student.predict_one`."""
-        length = sum(map(len, slots))
-        if length > self.gate.most_chars:  # no need to read it
-            return self.answers[0], 0.0, True
-        texts = arrange([normalise(slot) for slot in slots], self.slots)
-        chars = self.vocabularies["char"]
-        known = chars.known(chars.bag(texts))
-        if self.gate.closed(length, known.share):
+        seen = self.seen(slots)
+        if seen is None:
             return self.answers[0], 0.0, True
         if self.combination is None:
             return self.answers[0], self.constant, False
-        chosen, confidence = self.combination.decide(self._scores(texts, known))
+        chosen, confidence = self.combination.decide(self.scores(*seen))
         return self.answers[chosen[0]], float(confidence[0]), False
+
+    def seen(self, slots: Slots) -> tuple[tuple[str, ...], Known] | None:
+        """An input's texts and character n-grams; None if it is out of distribution."""
+        length = sum(map(len, slots))
+        if length > self.gate.most_chars:  # no need to read it
+            return None
+        texts = arrange([normalise(slot) for slot in slots], self.slots)
+        chars = self.vocabularies["char"]
+        known = chars.known(chars.bag(texts))
+        return None if self.gate.closed(length, known.share) else (texts, known)
+
+    def on(self, models: dict[str, BaseModel]) -> LinearStudent:
+        """The same student with other objects for its base models."""
+        return replace(self, models=models)
 
     def predict(self, inputs: Sequence[Slots]) -> tuple[list[str], NDArray[np.float64]]:
         """See `Student.predict`."""
         found = [self.predict_one(slots) for slots in inputs]
         return [answer for answer, _, _ in found], np.array([confidence for _, confidence, _ in found], np.float64)
 
-    def _scores(self, texts: tuple[str, ...], chars: Known) -> NDArray[np.float32]:
-        """Scores of each head, shape (v, 1, c)."""
+    def scores(self, texts: tuple[str, ...], chars: Known) -> NDArray[np.float32]:
+        """Scores of each head, shape (v, 1, c), for what `seen` gave."""
         kinds = {kind for head in self.heads for kind in head.linear}
         weights = {}
         for kind in kinds:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..base_models.store import BaseModels
 from ..errors import TrainingError
 from ..types import Slots
 from .classes import Classes
-from .combine import cross_combine, fit_combination
+from .combine import Combination, Crossed, cross_combine, fit_combination
 from .lexical import Vocabulary
 from .ood import Gate
 from .pairs import MAX_SLOTS, pair_features, pair_width
@@ -39,21 +38,6 @@ _DENSE_S, _SPARSE_S, _STEPS = 4e-11, 3e-9, 30
 _MOST_KEPT = 32_000_000  # products of lexical features that are kept, 128 MB, of each vocabulary
 _PATIENCE_S, _JOINT_S = 60.0, 10.0
 _MIRROR = np.array([1.0, -1.0], np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Crossed:
-    """What a candidate did on inputs it had not seen, all of shape (n,).
-
-    Attributes:
-        chosen: class of the answer.
-        confidence: in [0, 1].
-        logp: log-probability it gave the right class.
-    """
-
-    chosen: NDArray[np.intp]
-    confidence: NDArray[np.float64]
-    logp: NDArray[np.float64]
 
 
 class Bench:
@@ -87,11 +71,32 @@ class Bench:
         self._products: dict[tuple[str, int], _Array] = {}
         self.tuner: Tuner | None = None  # heads of tuned encoders need one
 
-    def relabelled(self, classes: Classes) -> Bench:
+    def relabelled(self, classes: Classes, progress: Callable[[str, float], None] | None = None) -> Bench:
         """The same inputs with other labels: what does not depend on those is not computed again."""
         other = copy(self)
         other.__dict__.pop("targets", None)
         other.classes, other._heads, other._crossed, other.tuner = classes, {}, {}, None
+        other._progress = progress
+        return other
+
+    def for_numbers(self) -> Bench:
+        """The same inputs without words that no other input has.
+
+        Such a word makes the weights of an input's other words smaller, but not in a new input, where it is unknown.
+        Labels hardly feel that; numbers would come out too large.
+        """
+        other = self.relabelled(Classes(("",), np.zeros(self.n, np.intp)), self._progress)
+        words = Vocabulary.fit(self._bags["word"], "word", min_inputs=2)
+        other.__dict__["vocabularies"] = {**self.vocabularies, "word": words}
+        other.__dict__["_matrices"] = {k: each.matrix(self._bags[k]) for k, each in other.vocabularies.items()}
+        other.__dict__.pop("_meetings", None)
+        other._products = {}
+        return other
+
+    def of(self, numbers: NDArray[np.float64]) -> Bench:
+        """The same inputs with a number each, shape (n,), instead of a label."""
+        other = self.relabelled(self.classes, self._progress)
+        other.__dict__["targets"] = numbers.astype(np.float32)[:, None]
         return other
 
     @property
@@ -217,16 +222,41 @@ class Bench:
     def crossed(self, recipe: CandidateRecipe) -> Crossed:
         """What a candidate does on inputs it has not seen."""
         if recipe.name not in self._crossed:
-            scores = np.stack([self._head(head)[0] for head in self.heads(recipe)])
+            scores = self.scores(recipe)
             chosen, confidence, logp = cross_combine(scores, self.classes.labels, self.folds)
             confidence = np.where(self.closed, 0.0, confidence)
             self._crossed[recipe.name] = Crossed(chosen, confidence, logp)
         return self._crossed[recipe.name]
 
+    def scores(self, recipe: CandidateRecipe) -> _Array:
+        """Cross-fitted scores of a candidate's heads, shape (v, n, c)."""
+        return np.stack([self._head(head)[0] for head in self.heads(recipe)])
+
     def fit(self, recipe: CandidateRecipe) -> LinearStudent:
         """The student of a candidate, trained on all inputs."""
-        scores = np.stack([self._head(head)[0] for head in self.heads(recipe)])
         heads = tuple(self._head(head)[1] for head in self.heads(recipe))
+        combination = fit_combination(self.scores(recipe), self.classes.labels, self.folds)
+        return self._student(recipe, heads, self.classes.answers, combination)
+
+    def scorer(self, recipe: CandidateRecipe, other: Bench, others: CandidateRecipe) -> LinearStudent:
+        """A student of two scores and no answer: what heads say of the numbers here, and of those of another bench.
+
+        Args:
+            recipe: the heads.
+            other: the same inputs with other numbers.
+            others: as many heads of the same features, trained there.
+        """
+        pairs = zip(self.heads(recipe), other.heads(others), strict=True)
+        heads = tuple(self._head(one)[1].beside(other._head(two)[1]) for one, two in pairs)
+        return self._student(recipe, heads, ("", ""), None)
+
+    def _student(
+        self,
+        recipe: CandidateRecipe,
+        heads: tuple[Head, ...],
+        answers: tuple[str, ...],
+        combination: Combination | None,
+    ) -> LinearStudent:
         views = {view for head in heads for view in head.blocks}
         named = {head.names for head in heads if head.names}
         models = {
@@ -236,14 +266,14 @@ class Bench:
         return LinearStudent(
             family=recipe.family,
             base_model=model.name if recipe.base and (model := self._models.get(recipe.base)) else None,
-            answers=self.classes.answers,
+            answers=answers,
             slots=self.slots,
             vocabularies={kind: self.vocabularies[kind] for kind in sorted(kinds)},
             landmarks={view: self._view(view)[1] for view in sorted(views)},
             names={view: self._names(view) for view in sorted(named)},
             models=models,
             heads=heads,
-            combination=fit_combination(scores, self.classes.labels, self.folds),
+            combination=combination,
             gate=self.gate,
             scales={"pairs": self.pair_scale} if "pairs" in views else {},
             tuned=self.tuner.fit() if self.tuner and recipe.tuned else None,

@@ -14,11 +14,12 @@ from langchain_fakes import FakeEngine, Teacher
 from openai_server import running
 from pydantic import BaseModel
 
-from jitr_core.forms import fits
+from jitr_core.forms import fits, form_of
 from jitr_core.types import Call, Form
 from jitr_langchain import JITRChatModel
 from jitr_langchain._translate import answer_of_chunks, answer_of_result
 
+LIST = {"type": "array", "items": {"type": "integer"}}
 ANSWER = '{"setup": "Why?", "punchline": "Därum."}'
 
 
@@ -51,6 +52,23 @@ def openai():
 
 def _said(value):
     return value.model_dump() if isinstance(value, BaseModel) else value
+
+
+@pytest.mark.parametrize(
+    ("settings", "fitting", "other"),
+    [
+        ({"response_mime_type": "application/json"}, ["[1, 2]", '{"a": 1}', "3"], ["[1", "yes"]),
+        ({"response_mime_type": "application/json", "response_schema": LIST}, ["[1, 2]"], ["[1.5]", '{"a": 1}']),
+        ({"format": LIST}, ["[]"], ["{}"]),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": LIST}}}, ["[1]"], ["{}"]),
+        ({"response_format": {"type": "json_object"}}, ["{}"], ["[1]", "3"]),
+        ({"tools": [{"name": "f"}], "tool_choice": "f"}, ["{}"], ["[1]", "3"]),
+    ],
+)
+def test_an_answer_fits_what_the_request_demands(settings, fitting, other):
+    form = form_of(settings)
+    assert form is not None and form.kind != "other"
+    assert all(fits(form, answer) for answer in fitting) and not any(fits(form, answer) for answer in other)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
