@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from .audit import AuditMonitor, audit_share
+from .audit import Watch, audit_share
 from .equivalence import Equivalence
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, supersedes, task_name
+from .promises import ANSWERED, promised
 from .questions import Questions
 from .route import LoadedRelease, Router
-from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
+from .types import Answer, Call, Certificate, Decision, Match, Observation, Release, Task, Template
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -86,6 +87,7 @@ class Background:
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
     _rules: dict[str, Equivalence] = field(default_factory=dict)
+    _certificates: dict[str, Certificate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.freely = Freely(self.store, self.pipeline)
@@ -275,15 +277,19 @@ class Background:
                     audited.add((decision.task, decision.release))
         for task, release in sorted(audited):
             # The store has the audits of all processes, in one order; the monitor is what they add up to.
+            policy, certificate = self.policy, self._certificates[release]
             same = self._rules[release].same
-            monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
-            for audit in self.store.audited(task, release):
-                monitor.update(same(audit.replacement, audit.teacher))
-            if monitor.verdict == "rollback":
-                self._rollback(task, release, monitor)
+            watch = Watch(certificate, same, target=policy.target, audit_delta=policy.audit_delta)
+            for audit in self.store.audited(task, release, deferred=watch.deferred):
+                watch.update(audit.replacement, audit.teacher)
+            if watch.verdict == "rollback":
+                self._rollback(task, release, watch, certificate.promise)
 
-    def _rollback(self, task: str, release: str, monitor: AuditMonitor) -> None:
-        reason = f"rolled back: {monitor.errors} of {monitor.audits} audited answers differed from the teacher's"
+    def _rollback(self, task: str, release: str, watch: Watch, promise: str) -> None:
+        audited = f"{watch.audits} {'calls of the sample' if watch.deferred else 'audited answers'}"
+        reason = f"rolled back: {watch.errors} of {audited} differed from the teacher's"
+        if promise != ANSWERED:
+            reason += f"; promised was {promised(promise, self.policy.target)}"
         self.router.drop(task)
         if self.store.withdraw(task, release, reason):
             self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
@@ -333,6 +339,7 @@ class Background:
 
         try:
             student = load_student(release.path, self.pipeline.base_models)
+            self._certificates[release.id] = release.certificate
             self._rules[release.id] = rule_at_work(release.certificate.equivalence, self.pipeline.base_models)
         except Exception as error:
             # Logged once: refresh looks again only when something changes. The other tasks are served.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .equivalence import EXACT, equivalence
 from .errors import ConfigError
+from .promises import ANSWERED, promise
 
 __all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_folder"]
 
@@ -26,6 +27,8 @@ class Policy:
 
     Attributes:
         target: promised agreement with the teacher on answered calls, in (0, 1).
+        promise: what `target` is about: `answered`, `overall`, `classes`, `classes:LABEL,…` or `cost:{…}`, see
+            `jitr_core.promises` and docs/certificate.md.
         delta: probability, in (0, 1), that any release in the life of a task breaks the promise; it is spent over
             all certification attempts of the task.
         min_calls: a prompt that recurred this often is a task, ≥ 2.
@@ -85,6 +88,7 @@ class Policy:
     ask_teacher: int = 0
     free_wording: bool = False
     equivalence: str = EXACT
+    promise: str = ANSWERED
     generators: tuple[str, ...] = ()
     generator_timeout_s: float = 10.0
     retention_days: float | None = None
@@ -115,6 +119,7 @@ class Policy:
         if not 0 <= self.ask_teacher <= 100:
             raise ConfigError(f"ask_teacher must be in [0, 100], got {self.ask_teacher}.")
         equivalence(self.equivalence)
+        promise(self.promise)
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)

@@ -18,7 +18,9 @@ from .equivalence import EXACT, Equivalence, equivalence, honours, said
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import answer_space
 from .outlook import look_ahead
+from .promises import ANSWERED, fulfils, least_confidence, promised
 from .promote import package, remove_leftovers
+from .terms import promise_of
 from .types import Certificate, Example, Release, SearchReport, Task
 
 if TYPE_CHECKING:
@@ -99,14 +101,22 @@ class Pipeline:
             return str(own.details["rule"])
         return self.policy.equivalence if free_text else EXACT
 
+    def promise(self, task_id: str) -> str:
+        """What is promised of a task's answers: what the user said for this task, else the policy's promise."""
+        return promise_of(self.store, task_id, self.policy)
+
     def promises_enough(self, task_id: str, release: Release) -> bool:
-        """Whether a release was certified by the rule that counts now, or by a stricter one; logs once that not."""
+        """Whether a release was certified for what counts now, or for more than that; logs once that not."""
         was, wanted = release.certificate.equivalence, self.rule(task_id)
-        if honours(was, wanted):
+        if not fulfils(release.certificate.promise, self.promise(task_id)):
+            was, wanted = f"{said(was)}, as {promised(release.certificate.promise)}", promised(self.promise(task_id))
+        elif honours(was, wanted):
             return True
+        else:
+            was, wanted = said(was), said(wanted)
         if release.id not in self._told:
             self._told.add(release.id)
-            _log.warning("release %s agrees by %s, not by %s: not served", release.id, said(was), said(wanted))
+            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, wanted)
         return False
 
     def _start(self, task_id: str) -> _Start:
@@ -210,6 +220,7 @@ class Pipeline:
         self, task: Task, dataset: Dataset, delta: float, report: SearchReport, active: Release | None, kind: str
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
+        promise = self.promise(task.id)
         rule = rule_at_work(self.rule(task.id, free_text=kind == "text"), self.base_models, prepare=True)
         result = self._found(task, dataset, delta, kind, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
@@ -217,11 +228,21 @@ class Pipeline:
             return None
         if result.curve:
             attempts = self.store.attempts(task.id) + 1
-            report.outlook = look_ahead(result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy)
+            report.outlook = look_ahead(
+                result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy, promise=promise
+            )
         use = dataset.sampled if result.held is None else dataset.sampled & result.held[dataset.group]
         confidence = result.confidence[dataset.group][use]
         correct = _agreement(result, dataset, use, rule)
-        certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
+        certificate = certify(
+            confidence,
+            correct,
+            target=self.policy.target,
+            delta=delta,
+            promise=promise,
+            given=[result.predicted[group] for group in dataset.group[use]],
+            teacher=[dataset.answers[i] for i in use.nonzero()[0]],
+        )
         if isinstance(certificate, Refusal):
             report.refusal = certificate.reason
             if result.held is not None:
@@ -246,15 +267,17 @@ class Pipeline:
             "policy": self.policy,
             "base_models": self.base_models,
             "seed": self.seed,
-            "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta),
+            "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta, self.promise(task.id)),
             "progress": self._renewing(task),
         }
         if kind == "text":
             return search_text(dataset, rule=rule, **how)
         return (search_fields if kind == "fields" else search)(dataset, **how)
 
-    def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float) -> float:
-        certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
+    def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float, promise: str) -> float:
+        """An estimate: a candidate's answers are not told, so `classes` and `cost` are taken for `answered`."""
+        kind = promise if promise == "overall" else ANSWERED
+        certificate = certify(confidence, correct, target=self.policy.target, delta=delta, promise=kind)
         return 0.0 if isinstance(certificate, Refusal) else certificate.coverage
 
     def _renewing(self, task: Task) -> Progress:
@@ -292,10 +315,13 @@ class Pipeline:
             asked = [each for each in asked if each.group not in learnt]
         if not asked:
             return ""
-        confidence = [float(result.confidence[place[a.group]]) if a.group in place else None for a in asked]
-        unseen = [a.slots for a, c in zip(asked, confidence, strict=True) if c is None]
-        fresh = iter(student.predict(unseen)[1] if unseen else ())
-        sure = [float(next(fresh) if c is None else c) >= certificate.threshold for c in confidence]
+        unseen = [a.slots for a in asked if a.group not in place]
+        fresh = iter(zip(*student.predict(unseen)[:2], strict=True) if unseen else ())
+        sure = []
+        for each in asked:
+            seen = place.get(each.group)
+            answer, sureness = next(fresh) if seen is None else (result.predicted[seen], result.confidence[seen])
+            sure.append(float(sureness) >= least_confidence(certificate, answer))
         new = [each and a.template in dataset.templates for each, a in zip(sure, asked, strict=True)]
         old = [a.answered for a in asked]
         if better(new, old):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .promises import least_confidence
 from .types import Decision, Match, Reason, Release, Slots
 
 __all__ = ["LoadedRelease", "Predictor", "Router"]
@@ -101,7 +102,8 @@ class Router:
             spent = self._clock() - start
             with self._lock:
                 self.seconds += spent
-        if ood or not confidence >= release.certificate.threshold:  # what is no number is no confidence
+        # what is no number is no confidence
+        if ood or not confidence >= least_confidence(release.certificate, answer):
             reason: Reason = "ood" if ood else "deferral"
             return Decision("teacher", reason, match, release.id, None, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)

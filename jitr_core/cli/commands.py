@@ -13,6 +13,7 @@ import typer
 
 from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
+from ..promises import ANSWERED, PROMISES
 from ..settings import load_settings
 from .models import models_app
 from .options import DEFAULT_URL, Calls, ComputePrice, PriceModel, Seed, TaskName, Url, open_state
@@ -46,6 +47,7 @@ def replay(
     calls_per_day: Annotated[float | None, typer.Option(help="Traffic, to date the break-even.")] = None,
     families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
     equivalence: Annotated[str, typer.Option(help=f"When a free text counts as the LLM's: {RULES}.")] = EXACT,
+    promise: Annotated[str, typer.Option(help=f"What is promised: {PROMISES}.")] = ANSWERED,
     generators: Annotated[str, typer.Option(help="Base models to tune text generators of, by commas.")] = "",
 ) -> None:
     """What would JITR have saved on these calls? Nothing is sent anywhere."""
@@ -55,7 +57,9 @@ def replay(
 
     names = tuple(families.split(",")) if families else FAMILIES
     bases = tuple(filter(None, generators.split(",")))
-    policy = Policy(target=target, delta=delta, families=names, equivalence=equivalence, generators=bases)
+    policy = Policy(
+        target=target, delta=delta, families=names, equivalence=equivalence, promise=promise, generators=bases
+    )
     run_replay(
         calls,
         policy=policy,

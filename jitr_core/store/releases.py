@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from ..errors import StoreError
+from ..promises import ANSWERED, promised
 from ..types import Release, SearchReport, TaskState
 from . import rows
 from .database import Database
@@ -116,6 +117,8 @@ class Releases:
                 reason = "certified"
                 if release.certificate:
                     reason = f"certified on {release.certificate.calls} calls, {release.certificate.errors} errors"
+                    if release.certificate.promise != ANSWERED:
+                        reason += f", for {promised(release.certificate.promise, release.certificate.target)}"
                 self._point(connection, report.task, release.id, "active", reason, before=expected)
             elif task is not None and task.active_release is None and task.state != "paused" and report.refusal:
                 self._point(connection, report.task, None, "refused", report.refusal, before=None)
