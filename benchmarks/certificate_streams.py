@@ -43,6 +43,7 @@ class Fit:
         crossfit, crossfit_correct: cross-fitted confidence and correctness of those.
         confidence, correct: the final student's for every call of the stream and what is held out.
         truth: (threshold, calls so far) → true agreement of a release, NaN if it would never answer.
+        crossfit_given, given: the answers themselves, as numbers; None where there are none.
     """
 
     labelled: np.ndarray
@@ -51,6 +52,8 @@ class Fit:
     confidence: np.ndarray
     correct: np.ndarray
     truth: Callable[[float, int], float]
+    crossfit_given: np.ndarray | None = None
+    given: np.ndarray | None = None
 
 
 def _steps(c: np.ndarray, *levels: tuple[float, float]) -> np.ndarray:
@@ -112,7 +115,8 @@ class Log:
     def __init__(self, data: Data, seed: Sequence[int]) -> None:
         order = np.random.default_rng(seed).permutation(len(data.answers))
         self._x = np.hstack([data.features[order], np.ones((len(order), 1), dtype=np.float32)])
-        self._y, self._group = data.answers[order], data.groups[order]
+        self.answers = self._y = data.answers[order]
+        self._group = data.groups[order]
         self._classes = int(data.answers.max()) + 1
         self.calls = int(len(order) * (1 - HELD_OUT))
 
@@ -130,13 +134,14 @@ class Log:
             scores[out] = x[out] @ weights
         temperature = min(np.geomspace(0.02, 0.5, 14), key=lambda t: _loss(scores, y, t))
         final = self._x @ np.linalg.solve(gram + penalty, cross)
-        confidence, correct = _softmax(final, temperature).max(1), final.argmax(1) == self._y
+        given = final.argmax(1)
+        confidence, correct = _softmax(final, temperature).max(1), given == self._y
 
         def truth(threshold: float, since: int) -> float:
             return _agreement_above(confidence[since:], correct[since:], threshold)
 
-        crossfit = _softmax(scores, temperature).max(1)
-        return Fit(labelled, crossfit, scores.argmax(1) == y, confidence, correct, truth)
+        crossfit, said = _softmax(scores, temperature).max(1), scores.argmax(1)
+        return Fit(labelled, crossfit, said == y, confidence, correct, truth, said, given)
 
 
 def _softmax(scores: np.ndarray, temperature: float) -> np.ndarray:
