@@ -82,9 +82,14 @@ class AuditMonitor:
         return 1 - self.errors / self.audits if self.audits else None
 
     @property
+    def evidence(self) -> float:
+        """What speaks for a rollback; it comes at 2 · HORIZON / audit_delta."""
+        return sum(self._evidence) / len(self._evidence)
+
+    @property
     def verdict(self) -> Literal["keep", "rollback"]:
         """What the audits so far say; a rollback stays one."""
-        return "rollback" if sum(self._evidence) / len(self._evidence) >= self._limit else "keep"
+        return "rollback" if self.evidence >= self._limit else "keep"
 
     def update(self, agreed: bool, cost: float = 1.0) -> Literal["keep", "rollback"]:
         """Takes in one audit.
