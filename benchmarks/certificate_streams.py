@@ -43,6 +43,7 @@ class Fit:
         crossfit, crossfit_correct: cross-fitted confidence and correctness of those.
         confidence, correct: the final student's for every call of the stream and what is held out.
         truth: (threshold, calls so far) → true agreement of a release, NaN if it would never answer.
+        crossfit_given, given: the answers themselves, as numbers; None where there are none.
     """
 
     labelled: np.ndarray
@@ -51,6 +52,8 @@ class Fit:
     confidence: np.ndarray
     correct: np.ndarray
     truth: Callable[[float, int], float]
+    crossfit_given: np.ndarray | None = None
+    given: np.ndarray | None = None
 
 
 def _steps(c: np.ndarray, *levels: tuple[float, float]) -> np.ndarray:
@@ -112,10 +115,10 @@ class Log:
     def __init__(self, data: Data, seed: Sequence[int]) -> None:
         order = np.random.default_rng(seed).permutation(len(data.answers))
         self._x = np.hstack([data.features[order], np.ones((len(order), 1), dtype=np.float32)])
-        self._y, self._group = data.answers[order], data.groups[order]
+        self.answers = self._y = data.answers[order]
+        self._group = data.groups[order]
         self._classes = int(data.answers.max()) + 1
         self.calls = int(len(order) * (1 - HELD_OUT))
-        self.given: np.ndarray = np.empty(0, np.intp)  # what the last student answers to each call
         self.answer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # its confidence and answers to any features
 
     def fit(self, labelled: np.ndarray) -> Fit:
@@ -133,14 +136,14 @@ class Log:
         temperature = min(np.geomspace(0.02, 0.5, 14), key=lambda t: _loss(scores, y, t))
         solved = np.linalg.solve(gram + penalty, cross)
         self.answer = lambda x: (_softmax(x @ solved, temperature).max(1), (x @ solved).argmax(1))
-        confidence, self.given = self.answer(self._x)
-        correct = self.given == self._y
+        confidence, given = self.answer(self._x)
+        correct = given == self._y
 
         def truth(threshold: float, since: int) -> float:
             return _agreement_above(confidence[since:], correct[since:], threshold)
 
-        crossfit = _softmax(scores, temperature).max(1)
-        return Fit(labelled, crossfit, scores.argmax(1) == y, confidence, correct, truth)
+        crossfit, said = _softmax(scores, temperature).max(1), scores.argmax(1)
+        return Fit(labelled, crossfit, said == y, confidence, correct, truth, said, given)
 
 
 def _softmax(scores: np.ndarray, temperature: float) -> np.ndarray:

@@ -74,7 +74,7 @@ class Ridge(Log):
         if isinstance(found, Refusal):
             return None
         rest = np.arange(len(half), len(self._y))
-        given = np.asarray(self.given)
+        given = np.asarray(fit.given)
         own = Release(fit.confidence[rest], given[rest], found.threshold)
         other = None
         if foreign is not None:

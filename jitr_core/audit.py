@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from .config import Policy
+from .promises import NEVER, promise
+from .types import Certificate
 
-__all__ = ["AuditMonitor", "audit_share"]
+__all__ = ["AuditMonitor", "Watch", "audit_share"]
 
 FULL_AUDITS = 500
 """Audits made at the starting share; from there on their number grows with the logarithm of the answered calls."""
@@ -41,15 +44,18 @@ class AuditMonitor:
 
     A Shiryaev–Roberts detector with a head start, mixed over error rates above 1 − target (Shin, Ramdas and Rinaldo,
     "E-detectors", 2023): per alternative q the statistic R ← (1 + R) · L, with L the likelihood ratio of the audit
-    under q against 1 − target. While the true error rate is at most 1 − target, whatever happened before, the mean of
-    R after n audits is at most R₀ + n, hence P(R ≥ A within HORIZON audits) ≤ (R₀ + HORIZON) / A; A is set so that
-    this is `audit_delta`. The head start R₀ = HORIZON makes it as quick against a release that was wrong from its
+    under q against 1 − target. That ratio is 1 + s · (cost / (1 − target) − 1), where an error costs 1 and s is q's
+    shift; its mean is at most 1 whatever errors cost, as long as the mean cost keeps to 1 − target. While that is so,
+    whatever happened before, the mean of R after n audits is at most R₀ + n, hence
+    P(R ≥ A within HORIZON audits) ≤ (R₀ + HORIZON) / A; A is set so that this is `audit_delta`. The head start
+    R₀ = HORIZON makes it as quick against a release that was wrong from its
     first answer as a test that watches for nothing else; the 1 + restarts it for ever, so that good times are no
     credit against bad ones.
 
     Args:
         target: promised agreement, in (0, 1).
         audit_delta: probability, in (0, 1), of a rollback within HORIZON audits while the promise is kept.
+        dearest: what an error can cost at most, ≥ 1; dear errors are watched for at lower rates, too.
 
     Raises:
         ValueError: an argument is out of range.
@@ -60,18 +66,15 @@ class AuditMonitor:
         ['keep', 'rollback', 'rollback']
     """
 
-    __slots__ = ("_alternatives", "_evidence", "_limit", "audit_delta", "audits", "errors", "target")
+    __slots__ = ("_evidence", "_limit", "_shifts", "audit_delta", "audits", "errors", "target")
 
-    def __init__(self, *, target: float, audit_delta: float) -> None:
+    def __init__(self, *, target: float, audit_delta: float, dearest: float = 1.0) -> None:
         if not (0 < target < 1 and 0 < audit_delta < 1):
             raise ValueError("target and audit_delta must be in (0, 1)")
         self.target, self.audit_delta = target, audit_delta
         self.audits = self.errors = 0
-        base = 1 - target
-        rates = [base + target * shift for shift in SHIFTS]
-        # likelihood ratios of an agreeing and of a differing answer
-        self._alternatives = [((1 - rate) / target, rate / base) for rate in rates]
-        self._evidence = [float(HORIZON)] * len(rates)
+        self._shifts = sorted({shift / scale for shift in SHIFTS for scale in (1.0, dearest)})
+        self._evidence = [float(HORIZON)] * len(self._shifts)
         self._limit = 2 * HORIZON / audit_delta
 
     @property
@@ -80,15 +83,21 @@ class AuditMonitor:
         return 1 - self.errors / self.audits if self.audits else None
 
     @property
+    def evidence(self) -> float:
+        """What speaks for a rollback; it comes at 2 · HORIZON / audit_delta."""
+        return sum(self._evidence) / len(self._evidence)
+
+    @property
     def verdict(self) -> Literal["keep", "rollback"]:
         """What the audits so far say; a rollback stays one."""
-        return "rollback" if sum(self._evidence) / len(self._evidence) >= self._limit else "keep"
+        return "rollback" if self.evidence >= self._limit else "keep"
 
-    def update(self, agreed: bool) -> Literal["keep", "rollback"]:
+    def update(self, agreed: bool, cost: float = 1.0) -> Literal["keep", "rollback"]:
         """Takes in one audit.
 
         Args:
             agreed: whether the replacement's answer was equivalent to the teacher's.
+            cost: what a differing answer costs, ≥ 0.
 
         Returns:
             The verdict; once "rollback", further audits change nothing.
@@ -96,8 +105,65 @@ class AuditMonitor:
         if self.verdict == "keep":
             self.audits += 1
             self.errors += not agreed
+            gain = (0.0 if agreed else cost / (1 - self.target)) - 1
             self._evidence = [
-                (1 + evidence) * ratios[not agreed]
-                for evidence, ratios in zip(self._evidence, self._alternatives, strict=True)
+                (1 + evidence) * (1 + shift * gain)
+                for evidence, shift in zip(self._evidence, self._shifts, strict=True)
             ]
+        return self.verdict
+
+
+class Watch:
+    """What the audits of one release say of the very promise it was certified for.
+
+    `answered` and `cost` watch the audited answers, `classes` watches each group of answers by itself, with its part of
+    `audit_delta`. `overall` needs the deferred calls as well that the coin chose: they count as right.
+
+    Args:
+        certificate: the release's.
+        same: whether an answer, the first argument, counts as the teacher's.
+        target: promised agreement, in (0, 1).
+        audit_delta: see `AuditMonitor`.
+
+    Attributes:
+        deferred: whether deferred calls are to be told of, too.
+        audits, errors: calls that were told of, and those that were answered otherwise than by the teacher.
+    """
+
+    def __init__(
+        self, certificate: Certificate, same: Callable[[str, str], bool], *, target: float, audit_delta: float
+    ) -> None:
+        self._promise, self._same, self._target = promise(certificate.promise), same, target
+        self.deferred = self._promise.kind == "overall"
+        self.audits = self.errors = 0
+        limits = [*certificate.thresholds.values(), certificate.threshold]
+        # Of the groups' bounds the sum counts: k monitors at delta / k see HORIZON audits together.
+        self._delta = audit_delta / max(sum(limit < NEVER for limit in limits), 1)
+        self._monitors: dict[str, AuditMonitor] = {}
+
+    @property
+    def verdict(self) -> Literal["keep", "rollback"]:
+        """What the audits so far say; a rollback stays one."""
+        return "rollback" if any(each.verdict == "rollback" for each in self._monitors.values()) else "keep"
+
+    def update(self, given: str | None, teacher: str) -> Literal["keep", "rollback"]:
+        """Takes in one audit.
+
+        Args:
+            given: the replacement's answer; None where it deferred.
+            teacher: the teacher's.
+
+        Returns:
+            The verdict; once "rollback", further audits change nothing.
+        """
+        if self.verdict == "keep":
+            agreed = given is None or self._same(given, teacher)
+            self.audits, self.errors = self.audits + 1, self.errors + (not agreed)
+            name = self._promise.group(given or "") if self._promise.kind == "classes" else ""
+            cost = 1.0 if agreed else self._promise.cost(given or "", teacher)
+            if name not in self._monitors:
+                self._monitors[name] = AuditMonitor(
+                    target=self._target, audit_delta=self._delta, dearest=self._promise.dearest
+                )
+            self._monitors[name].update(agreed, cost)
         return self.verdict

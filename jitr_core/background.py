@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .audit import AuditMonitor
+from .audit import Watch
 from .drift import Drift
 from .equivalence import Equivalence
 from .errors import StoreError
@@ -21,10 +21,11 @@ from .freely import Freely
 from .identify import Decisions, task_name
 from .memory import Memory
 from .pipeline import answerable, rule_at_work
-from .probation import Watch
+from .probation import Probations
+from .promises import ANSWERED, promised
 from .questions import Questions
 from .route import LoadedRelease, Router
-from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
+from .types import Answer, Call, Certificate, Decision, Match, Observation, Release, Task, Template
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -93,10 +94,11 @@ class Background:
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
     _rules: dict[str, Equivalence] = field(default_factory=dict)
-    _watch: Watch = field(init=False)
+    _probations: Probations = field(init=False)
+    _certificates: dict[str, Certificate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._watch = Watch(self.store, self.policy, self._withdraw)
+        self._probations = Probations(self.store, self.policy, self._withdraw)
         self._drift = Drift(self.store, self.policy, self.emit)
         self.freely = Freely(self.store, self.pipeline)
         bound = self.policy.serving_memory_mb
@@ -116,7 +118,7 @@ class Background:
         self._store()
         self.freely.renew()
         self._audit(batch)
-        self._watch.look(dict(self.router.loaded()), self._rules, touched)
+        self._probations.look(dict(self.router.loaded()), self._rules, touched)
         self._drift.look(self.router.loaded(), self._rules, touched)
         if self.policy.ask_teacher:
             self._wonder(batch)
@@ -307,23 +309,27 @@ class Background:
     def _contradicted(self, task: str, release: str) -> bool:
         """Withdraw a release whose audits contradict its certificate, unless the user has pinned it all the same."""
         # The store has the audits of all processes, in one order; the monitor is what they add up to.
+        policy, certificate = self.policy, self._certificates[release]
         same = self._rules[release].same
-        monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
-        for audit in self.store.audited(task, release):
-            monitor.update(same(audit.replacement, audit.teacher))
-        if monitor.verdict == "keep":
+        watch = Watch(certificate, same, target=policy.target, audit_delta=policy.audit_delta)
+        for audit in self.store.audited(task, release, deferred=watch.deferred):
+            watch.update(audit.replacement, audit.teacher)
+        if watch.verdict == "keep":
             return False
         pin = self.store.pinned(task)
         if pin is not None and pin.release == release and pin.despite_audits:
             return False
-        self._withdraw(task, release, "audited", monitor)
+        self._withdraw(task, release, "calls of the sample" if watch.deferred else "audited answers", watch)
         return True
 
-    def _withdraw(self, task: str, release: str, kind: str, monitor: AuditMonitor) -> None:
-        """Take a release out of use whose answers of a kind differ too often from the teacher's."""
-        reason = f"rolled back: {monitor.errors} of {monitor.audits} {kind} answers differed from the teacher's"
+    def _withdraw(self, task: str, release: str, compared: str, watch: Watch) -> None:
+        """Take a release out of use whose answers differ too often from the teacher's."""
+        reason = f"rolled back: {watch.errors} of {watch.audits} {compared} differed from the teacher's"
+        promise = self._certificates[release].promise
+        if promise != ANSWERED:
+            reason += f"; promised was {promised(promise, self.policy.target)}"
         self.router.drop(task)
-        if self.store.withdraw(task, release, reason, {"compared": monitor.audits, "differed": monitor.errors}):
+        if self.store.withdraw(task, release, reason, {"compared": watch.audits, "differed": watch.errors}):
             self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
 
     def _wonder(self, batch: list[Observed]) -> None:
@@ -390,6 +396,7 @@ class Background:
         try:
             # What a generator takes is another process's, which has bounds of its own.
             student = load() if release.family == "generator" else self._memory.keep(load, own_bytes(release.path))
+            self._certificates[release.id] = release.certificate
             self._rules[release.id] = rule_at_work(release.certificate.equivalence, self.pipeline.base_models)
         except Exception as error:
             # Logged once: refresh looks again only when something changes. The other tasks are served.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .equivalence import EXACT, equivalence
 from .errors import ConfigError
+from .promises import ANSWERED, promise
 
 __all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_folder"]
 
@@ -35,6 +36,8 @@ class Policy:
 
     Attributes:
         target: promised agreement with the teacher on answered calls, in (0, 1).
+        promise: what `target` is about: `answered`, `overall`, `classes`, `classes:LABEL,…` or `cost:{…}`, see
+            `jitr_core.promises` and docs/certificate.md.
         delta: probability, in (0, 1), that any release in the life of a task breaks the promise; it is spent over
             all certification attempts of the task.
         min_calls: a prompt that recurred this often is a task, ≥ 2.
@@ -113,6 +116,7 @@ class Policy:
     ask_teacher: int = 0
     free_wording: bool = False
     equivalence: str = EXACT
+    promise: str = ANSWERED
     generators: tuple[str, ...] = ()
     generator_timeout_s: float = 10.0
     horizon_days: float | None = 90.0
@@ -160,6 +164,7 @@ class Policy:
         equivalence(self.equivalence)
         if self.approval not in ("auto", "manual"):
             raise ConfigError(f"approval must be auto or manual, got {self.approval!r}.")
+        promise(self.promise)
         if self.attempt_growth <= 1:
             raise ConfigError(f"attempt_growth must be > 1, got {self.attempt_growth}.")
         unknown = set(self.families) - set(FAMILIES)

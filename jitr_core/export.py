@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
+from .promises import promised, where
 
 if TYPE_CHECKING:
     from .base_models import BaseModels
@@ -66,19 +67,22 @@ def _card(store: Store, task: Task, release: Release, base_models: BaseModels) -
         ("base model's source", base.source if base and base.source else "–"),
         ("size", f"{release.size_bytes:,} bytes, the base model not counted"),
         ("labels of the task so far", f"{counts.labels:,}, all from the teacher; {counts.audits:,} audits"),
-        ("promise", f"agreement with the teacher ≥ {certificate.target:g} on answered calls"),
+        ("promise", f"{promised(certificate.promise, certificate.target)}; agreement is with the teacher"),
         ("probability of breaking it", f"≤ {certificate.delta:.4g} spent by this release's attempt"),
-        ("threshold", f"confidence ≥ {certificate.threshold:.6g}"),
-        ("calibration", f"{certificate.calls:,} calls at or above it, {certificate.errors:,} answered otherwise"),
+        ("threshold", where(certificate)),
+        ("calibration", f"{certificate.calls:,} calls it would answer, {certificate.errors:,} answered otherwise"),
         (
             "agreement there",
-            f"{1 - certificate.errors / certificate.calls:.4f}, at least {certificate.agreement_low:.4f}",
+            f"{1 - certificate.errors / certificate.calls:.4f}; shown of the promise: {certificate.agreement_low:.4f}",
         ),
         ("coverage", f"{certificate.coverage:.3f} of the calibration calls"),
     ]
     lines = "\n".join(f"| {name} | {' '.join(str(value).split()).replace('|', '/')} |" for name, value in rows)
+    threshold = repr(certificate.threshold)
+    if certificate.thresholds:
+        threshold = f"{certificate.thresholds!r}.get(answer, {threshold})"
     return _CARD.format(
-        title=" ".join(task.name.split()), base=_yaml(release, licence), rows=lines, threshold=certificate.threshold
+        title=" ".join(task.name.split()), base=_yaml(release, licence), rows=lines, threshold=threshold
     )
 
 
@@ -109,7 +113,7 @@ from jitr_core.students import load_student
 
 student = load_student("PATH/OF/THIS/FOLDER", BaseModels())
 answer, confidence, out_of_distribution = student.predict_one(("the input",))
-if confidence >= {threshold!r}:
+if confidence >= {threshold}:
     print(answer)  # else ask the LLM
 ```
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .certify import Refusal, certify, next_attempt
+from .promises import ANSWERED
 from .types import CURVE_SHARES, CurvePoint, Outlook
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ _FURTHER = 20.0  # times the present calls that are looked ahead …
 _FURTHEST = 50_000  # … and most calls
 
 
-def look_ahead(curve: Sequence[CurvePoint], *, calls: int, attempts: int, policy: Policy) -> Outlook:
+def look_ahead(
+    curve: Sequence[CurvePoint], *, calls: int, attempts: int, policy: Policy, promise: str = ANSWERED
+) -> Outlook:
     """At how many calls a search will likely release a replacement, if the student goes on learning as it did.
 
     Args:
@@ -38,10 +41,12 @@ def look_ahead(curve: Sequence[CurvePoint], *, calls: int, attempts: int, policy
         calls: labelled calls those inputs are from, ≥ 1.
         attempts: attempts made so far, this one included.
         policy: the task's.
+        promise: what is promised. Made-up calls have no answers: `classes` and `cost` are estimated as `answered`.
     """
     import numpy as np
 
     slope, shape, rate = _slope(curve), _shape(curve[-1]), curve[-1].errors[-1]
+    kind = promise if promise == "overall" else ANSWERED
     horizon = int(min(calls * _FURTHER, _FURTHEST))
     for index in range(attempts, attempts + 100):
         due, delta = next_attempt(index, policy)
@@ -52,7 +57,8 @@ def look_ahead(curve: Sequence[CurvePoint], *, calls: int, attempts: int, policy
         confidence = np.linspace(1, 0, labels)
         rng = np.random.default_rng(index)
         found = [
-            certify(confidence, rng.random(labels) >= wrong, target=policy.target, delta=delta) for _ in range(_DRAWS)
+            certify(confidence, rng.random(labels) >= wrong, target=policy.target, delta=delta, promise=kind)
+            for _ in range(_DRAWS)
         ]
         coverages = sorted(0.0 if isinstance(each, Refusal) else each.coverage for each in found)
         if coverages[_DRAWS // 2]:

@@ -20,7 +20,9 @@ from .errors import ArtifactError, JITRError, TrainingError
 from .identify import AnswerSpace, answer_space, supersedes
 from .outlook import look_ahead
 from .probation import path_of
+from .promises import ANSWERED, fulfils, least_confidence, promised
 from .promote import package, remove_leftovers
+from .terms import promise_of
 from .types import Certificate, Example, Release, SearchReport, Task, Template
 from .worth import worth
 
@@ -109,14 +111,22 @@ class Pipeline:
         wanted = self.policy.equivalence
         return wanted if kind == "text" or (kind == "fields" and tolerance_of(wanted)) else EXACT
 
+    def promise(self, task_id: str) -> str:
+        """What is promised of a task's answers: what the user said for this task, else the policy's promise."""
+        return promise_of(self.store, task_id, self.policy)
+
     def promises_enough(self, task_id: str, release: Release) -> bool:
-        """Whether a release was certified by the rule that counts now, or by a stricter one; logs once that not."""
+        """Whether a release was certified for what counts now, or for more than that; logs once that not."""
         was, wanted = release.certificate.equivalence, self.rule(task_id)
-        if honours(was, wanted):
+        if not fulfils(release.certificate.promise, self.promise(task_id)):
+            was, wanted = f"{said(was)}, as {promised(release.certificate.promise)}", promised(self.promise(task_id))
+        elif honours(was, wanted):
             return True
+        else:
+            was, wanted = said(was), said(wanted)
         if release.id not in self._told:
             self._told.add(release.id)
-            _log.warning("release %s agrees by %s, not by %s: not served", release.id, said(was), said(wanted))
+            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, wanted)
         return False
 
     def _start(self, task_id: str) -> _Start:
@@ -244,6 +254,7 @@ class Pipeline:
         space: AnswerSpace,
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
+        promise = self.promise(task.id)
         rule = rule_at_work(self.rule(task.id, space.kind), self.base_models, prepare=True)
         result = self._found(task, dataset, delta, space, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
@@ -251,11 +262,21 @@ class Pipeline:
             return None
         if result.curve:
             attempts = self.store.attempts(task.id) + 1
-            report.outlook = look_ahead(result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy)
+            report.outlook = look_ahead(
+                result.curve, calls=len(dataset.answers), attempts=attempts, policy=self.policy, promise=promise
+            )
         use = dataset.sampled if result.held is None else dataset.sampled & result.held[dataset.group]
         confidence = result.confidence[dataset.group][use]
         correct = _agreement(result, dataset, use, rule)
-        certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
+        certificate = certify(
+            confidence,
+            correct,
+            target=self.policy.target,
+            delta=delta,
+            promise=promise,
+            given=[result.predicted[group] for group in dataset.group[use]],
+            teacher=[dataset.answers[i] for i in use.nonzero()[0]],
+        )
         if isinstance(certificate, Refusal):
             report.refusal = certificate.reason
             if result.held is not None:
@@ -280,7 +301,7 @@ class Pipeline:
             "policy": self.policy,
             "base_models": self.base_models,
             "seed": self.seed,
-            "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta),
+            "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta, self.promise(task.id)),
             "progress": self._renewing(task),
         }
         if space.kind == "text":
@@ -289,8 +310,10 @@ class Pipeline:
             return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
         return search(dataset, **how)
 
-    def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float) -> float:
-        certificate = certify(confidence, correct, target=self.policy.target, delta=delta)
+    def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float, promise: str) -> float:
+        """An estimate: a candidate's answers are not told, so `classes` and `cost` are taken for `answered`."""
+        kind = promise if promise == "overall" else ANSWERED
+        certificate = certify(confidence, correct, target=self.policy.target, delta=delta, promise=kind)
         return 0.0 if isinstance(certificate, Refusal) else certificate.coverage
 
     def _renewing(self, task: Task) -> Progress:
@@ -334,17 +357,17 @@ class Pipeline:
             asked = [each for each in asked if each.group not in learnt]
         if not asked:
             return ""
-        confidence = []
+        new = []
         for i, each in enumerate(asked):
             if i % _RENEWED == 0 or student.family == "generator":
                 self._renew(task)
             known = place.get(each.group)
-            found = student.predict([each.slots])[1][0] if known is None else result.confidence[known]
-            confidence.append(float(found))
-        new = [
-            c >= certificate.threshold and a.template in dataset.templates
-            for c, a in zip(confidence, asked, strict=True)
-        ]
+            if known is None:
+                answer, sure = (found[0] for found in student.predict([each.slots])[:2])
+            else:
+                answer, sure = result.predicted[known], result.confidence[known]
+            answers = float(sure) >= least_confidence(certificate, answer)
+            new.append(answers and each.template in dataset.templates)
         old = [a.answered for a in asked]
         if better(new, old):
             return ""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .audit import AuditMonitor
+from .audit import Watch
+from .promises import least_confidence
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .route import LoadedRelease
     from .store import Probation, ReleaseState, Store
 
-__all__ = ["Watch", "path_of"]
+__all__ = ["Probations", "path_of"]
 
 _TURN, _SLOW_TURN = 256, 4  # calls a shadow is asked about at a time; if it takes long to answer
 
@@ -35,11 +36,11 @@ class _Evidence:
     """What a shadow has shown, call by call, up to a row of the store."""
 
     row: int
-    monitor: AuditMonitor
+    monitor: Watch
 
 
 @dataclass(slots=True)
-class Watch:
+class Probations:
     """Moves releases on probation on, or refuses them; one process's view of what the store has.
 
     Attributes:
@@ -50,7 +51,7 @@ class Watch:
 
     store: Store
     policy: Policy
-    withdraw: Callable[[str, str, str, AuditMonitor], None]
+    withdraw: Callable[[str, str, str, Watch], None]
     _seen: dict[str, _Evidence] = field(default_factory=dict)
 
     def look(self, table: dict[str, LoadedRelease], rules: dict[str, Equivalence], touched: Iterable[str]) -> None:
@@ -76,7 +77,8 @@ class Watch:
 
     def _shadow(self, task: str, probation: Probation, loaded: LoadedRelease, rule: Equivalence) -> None:
         release = probation.release
-        monitor = AuditMonitor(target=self.policy.target, audit_delta=self.policy.audit_delta)
+        certificate, policy = release.certificate, self.policy
+        monitor = Watch(certificate, rule.same, target=policy.target, audit_delta=policy.audit_delta)
         evidence = self._seen.setdefault(release.id, _Evidence(probation.row, monitor))
         monitor, before = evidence.monitor, evidence.monitor.audits
         turn = _SLOW_TURN if getattr(loaded.student, "blocking", False) else _TURN
@@ -85,10 +87,12 @@ class Watch:
             if not example.sampled:  # there because another release deferred: no fair sample of the calls
                 continue
             answer, confidence, ood = loaded.student.predict_one(example.slots)
-            if not ood and confidence >= release.certificate.threshold:
-                monitor.update(rule.same(answer, example.answer))
+            if not ood and confidence >= least_confidence(certificate, answer):
+                monitor.update(answer, example.answer)
+            elif monitor.deferred:
+                monitor.update(None, example.answer)
         if monitor.verdict == "rollback":
-            self.withdraw(task, release.id, "shadow", monitor)
+            self.withdraw(task, release.id, "shadow answers", monitor)
         elif monitor.audits >= self.policy.shadow_calls and self.policy.approval == "auto":
             self.store.advance(task, release.id, f"as a shadow, {_compared(monitor)}", _figures(monitor))
         elif before < max(self.policy.shadow_calls, 1) <= monitor.audits:
@@ -102,9 +106,9 @@ class Watch:
             self.store.advance(task, release, f"as a canary, answered {answered:,} calls", {"answered": answered})
 
 
-def _compared(monitor: AuditMonitor) -> str:
+def _compared(monitor: Watch) -> str:
     return f"{monitor.errors} of {monitor.audits} answers compared differed from the teacher's"
 
 
-def _figures(monitor: AuditMonitor) -> dict[str, Any]:
+def _figures(monitor: Watch) -> dict[str, Any]:
     return {"compared": monitor.audits, "differed": monitor.errors}

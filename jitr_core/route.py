@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from .promises import least_confidence
 from .types import Decision, Match, Reason, Release, Slots
 
 __all__ = ["LoadedRelease", "Predictor", "Router"]
@@ -118,7 +119,7 @@ class Router:
             with self._lock:
                 self.seconds += spent
         # What is no number is no confidence, and a confidence of 0 is no answer.
-        if ood or not confidence >= release.certificate.threshold or not confidence > 0:
+        if ood or not confidence >= least_confidence(release.certificate, answer) or not confidence > 0:
             # What it would have said shows, beside the teacher's answer, whether the teacher changes.
             reason = "ood" if ood else "deferral"
             said = answer if not ood and confidence > 0 else None

@@ -295,17 +295,21 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The proof a release rests on: with probability ≥ 1 − delta, agreement on answered calls ≥ target.
+    """The proof a release rests on: with probability ≥ 1 − delta, it keeps its promise.
 
     Attributes:
-        target: promised agreement with the teacher on answered calls, in (0, 1).
+        target: promised agreement with the teacher, in (0, 1); of answered calls unless `promise` says otherwise.
         delta: error probability this attempt spent, in (0, 1).
         threshold: the student answers where its confidence is ≥ this.
-        coverage: share of the calibration calls at or above the threshold, in [0, 1].
-        calls: number of calibration calls at or above the threshold.
+        coverage: share of the calibration calls that it would answer, in [0, 1].
+        calls: number of calibration calls that it would answer.
         errors: how many of those the student answered otherwise than the teacher.
-        agreement_low: lower confidence bound of the agreement at level 1 − delta, in [0, 1].
+        agreement_low: lower confidence bound, at level 1 − delta, of the agreement that is promised, ≤ 1: under
+            `overall` that on all calls, under `classes` the least of any class, under `cost` 1 − expected cost.
         equivalence: rule by which answers counted as the teacher's, see `jitr_core.equivalence`.
+        promise: what is promised, see `jitr_core.promises`.
+        thresholds: answers (canonical) with a threshold of their own in place of `threshold`; one above 1 is never
+            reached.
     """
 
     target: float
@@ -316,6 +320,8 @@ class Certificate:
     errors: int
     agreement_low: float
     equivalence: str = "exact"
+    promise: str = "answered"
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jitr_core.files import written
+from jitr_core.promises import where
 from jitr_core.report.tally import Tally
 from jitr_core.savings import Rates, Savings, Traffic, bill, checked_prices, estimate_tokens, rates_text, settle
 
@@ -127,6 +128,8 @@ class _Run:
                         "threshold": release.certificate.threshold,
                         "size_bytes": release.size_bytes,
                         "equivalence": release.certificate.equivalence,
+                        "promise": release.certificate.promise,
+                        "where": where(release.certificate),
                     },
                     "deferred_examples": deferred[task.id][:_DEFERRED_SHOWN],
                 }
@@ -142,6 +145,7 @@ class _Run:
         return {
             "target": policy.target,
             "delta": policy.delta,
+            "promise": policy.promise,
             **self.tally.total(),
             "teacher_calls": self.teacher_calls,
             "audits": self.tally.audits,

@@ -161,7 +161,7 @@ def test_the_view_tells_what_happens_at_which_call(terminal):
     text = replay_into(a_console(terminal=terminal))
     assert "call 7: task found: “You sort”" in text
     assert "call 19: “You sort” searched 2 candidates in 2.5 s: lexical 0.61 and 1 other; chosen lexical" in text
-    assert "certified: it answers where its confidence is ≥ 0.810, 67% of the calls" in text
+    assert "certified: it answers where its confidence ≥ 0.810, 67% of the calls" in text
     assert "9 of 450 differed" in text
     assert "call 39: “You sort” rolled back: 3 of 9 differed" in text
     assert "1,000 calls in 61 s" in text

@@ -73,6 +73,7 @@ def test_every_setting_of_the_policy_has_its_variable(name: str, tmp_path: Path)
         "ask_teacher": "7",
         "free_wording": "true",
         "equivalence": "normalised",
+        "promise": "overall",
         "generators": "google/flan-t5-small",
         "download": "true",
         "search_memory_mb": "750",

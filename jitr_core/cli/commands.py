@@ -13,6 +13,7 @@ import typer
 
 from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
+from ..promises import ANSWERED, PROMISES
 from ..settings import load_settings
 from .doctor import doctor
 from .models import models_app
@@ -52,6 +53,7 @@ def replay(
     ] = None,
     families: Annotated[str | None, typer.Option(help="Candidate families, separated by commas.")] = None,
     equivalence: Annotated[str, typer.Option(help=f"When a free text counts as the LLM's: {RULES}.")] = EXACT,
+    promise: Annotated[str, typer.Option(help=f"What is promised: {PROMISES}.")] = ANSWERED,
     generators: Annotated[str, typer.Option(help="Base models to tune text generators of, by commas.")] = "",
 ) -> None:
     """What would JITR have saved on these calls? Nothing is sent anywhere."""
@@ -66,6 +68,7 @@ def replay(
         delta=delta,
         families=names,
         equivalence=equivalence,
+        promise=promise,
         generators=bases,
         # The clock of a replay says nothing of how often the app calls.
         horizon_days=Policy().horizon_days if calls_per_day else None,

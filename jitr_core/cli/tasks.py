@@ -9,6 +9,7 @@ import typer
 
 from ..equivalence import RULES
 from ..errors import ConfigError
+from ..promises import PROMISES, promised
 from .options import DEFAULT_URL, AsJson, TaskName, Url, open_state
 
 if TYPE_CHECKING:
@@ -125,6 +126,18 @@ def compare(task: TaskName, rule: Annotated[str, typer.Argument(help=RULES)], ur
         found = manage.find_task(store, task)
         manage.compare_by(store, found, rule)
     typer.echo(f"{found.name}: its answers are compared by {rule}.")
+
+
+@tasks_app.command("promise")
+def promise(task: TaskName, text: Annotated[str, typer.Argument(help=PROMISES)], url: Url = DEFAULT_URL) -> None:
+    """Say what is promised of a task's answers."""
+    from .. import manage
+    from ..terms import promise_by
+
+    with open_state(url) as store:
+        found = manage.find_task(store, task)
+        promise_by(store, found, text)
+    typer.echo(f"{found.name}: promised is {promised(text)}.")
 
 
 @tasks_app.command("declare")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Policy
 from ..identify import answer_space
 from ..manage import pipeline, task_templates
+from ..promises import ANSWERED, promised, where
 from ..types import GIVEN
 from .wording import by_rule, share, warning_text
 
@@ -36,12 +37,12 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         For each task: `task` (its id), `name`, `app`, `tenant`, `state`, `reason`, `why` (it is or is not replaced),
         `decided` (by the user), `ignored`, `input_type` and `task_type` (as the teacher said), `templates` [{`id`,
         `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
-        `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `answers` {`kind`, `labels`, `reason`},
-        `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them, `replacement`
-        or null, `pinned` (id of the release, or null); and if it is one task `examples` [{`input`, `answer`}],
-        `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`, `reason`, `figures`}]: every
-        change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every candidate, how it fared,
-        and what more calls would bring.
+        `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `promise`, `answers` {`kind`, `labels`,
+        `reason`}, `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them,
+        `replacement` or null, `pinned` (id of the release, or null); and if it is one task `examples` [{`input`,
+        `answer`}], `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`, `reason`,
+        `figures`}]: every change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every
+        candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
     last = max((store.counts(each.id).last_time or 0.0 for each in tasks), default=0.0)
@@ -86,6 +87,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         "coverage": counts.answered / counts.calls if counts.calls else None,
         "audits": counts.audits,
         "attempts": store.attempts(task.id),
+        "promise": cold_path.promise(task.id),
         "answers": {"kind": space.kind, "labels": list(space.labels), "reason": space.reason},
         "fields": _fields(store, task),
         "replacement": None,
@@ -99,6 +101,8 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
             "size_bytes": release.size_bytes,
             "agreement_low": release.certificate.agreement_low,
             "equivalence": release.certificate.equivalence,
+            "promise": release.certificate.promise,
+            "where": where(release.certificate),
         }
     facts["why"] = _why(task, facts, cold_path)
     if with_examples:
@@ -153,8 +157,10 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     if task.state == "paused":
         return f"not replaced: {task.reason or 'paused'}"
     if release is not None:
-        low = f"{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
-        return f"replaced where confidence ≥ {release['threshold']:.3f}: {task.reason}, agreement{low}"
+        low = f"agreement{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
+        if release["promise"] != ANSWERED:
+            low = f"shown: {promised(release['promise'], release['agreement_low'])}{by_rule(release['equivalence'])}"
+        return f"replaced where {release['where']}: {task.reason}, {low}"
     if task.state in ("shadow", "canary"):
         does = "compared silently" if task.state == "shadow" else "answers a share of the calls"
         return f"on probation, {does}: {task.reason}"

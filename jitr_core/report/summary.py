@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..equivalence import EXACT
+from ..promises import ANSWERED, promised
 from .wording import agreement, by_rule, candidates, kwh, quoted, share, size, usd
 
 __all__ = ["STATE_STYLES", "final_table"]
@@ -55,7 +56,10 @@ def _headline(summary: dict[str, Any]) -> Text:
         text.append(f", agreement with the teacher {summary['agreement']:.3f}")
         text.append(f" (at least {summary['agreement_low']:.3f} with 95% confidence)")
     text.append(_other_rule(summary))
-    text.append(f". Promised: at least {summary['target']:g} on answered calls, wrong with probability ≤ ")
+    promise = summary.get("promise", ANSWERED)
+    if promise == "overall" and replaced:
+        text.append(f"; {1 - replaced * (1 - summary['agreement']) / calls:.3f} on all calls, deferred ones as right")
+    text.append(f". Promised: {promised(promise, summary['target'])}, wrong with probability ≤ ")
     text.append(f"{summary['delta']:g} per task.")
     return text
 
@@ -103,11 +107,9 @@ def _tasks(summary: dict[str, Any]) -> Table:
 
 def _replacement(replacement: dict[str, Any]) -> str:
     base = f" on {replacement['base_model']}" if replacement["base_model"] else ""
+    where = replacement.get("where", f"confidence ≥ {replacement['threshold']:.3f}")
     by = by_rule(replacement.get("equivalence", EXACT))
-    return (
-        f"{replacement['family']}{base}, {size(replacement['size_bytes'])}, confidence ≥ {replacement['threshold']:.3f}"
-        f"{', agreement' if by else ''}{by}"
-    )
+    return f"{replacement['family']}{base}, {size(replacement['size_bytes'])}, {where}{', agreement' if by else ''}{by}"
 
 
 def _reasons(summary: dict[str, Any]) -> list[RenderableType]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ArtifactError
+from ..promises import promised
 from .facts import task_facts
 from .summary import STATE_STYLES
 from .wording import outlook_line, quoted, search_outcome, share, size
@@ -81,6 +82,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("replaced", f"{facts['replaced']:,} ({share(facts['coverage'])}), {facts['audits']:,} audits"),
         ("answers", _answers(facts, 20)),
         ("replacement", _serves(facts)),
+        ("promised", promised(facts["promise"])),
         ("searches", f"{facts['attempts']:,} counted as made"),
         ("outlook", _outlook(store, task)),
         ("the teacher says", "; ".join(said)),
@@ -129,7 +131,7 @@ def _serves(facts: dict[str, Any]) -> str:
     release = facts["replacement"]
     if release is None:
         return "–"
-    return f"{release['family']}, {size(release['size_bytes'])}, confidence ≥ {release['threshold']:.3f}"
+    return f"{release['family']}, {size(release['size_bytes'])}, {release['where']}"
 
 
 def _answers(facts: dict[str, Any], limit: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..equivalence import EXACT, said
+from ..promises import ANSWERED, promised, where
 from ..types import CURVE_SHARES, CandidateReport, Certificate, Outlook, SearchReport
 
 __all__ = [
@@ -109,10 +110,16 @@ def search_outcome(report: SearchReport) -> str:
 
 def _certified(certificate: Certificate) -> str:
     return (
-        f"certified: it answers where its confidence is ≥ {certificate.threshold:.3f}, "
-        f"{share(certificate.coverage)} of the calls; agreement there ≥ {certificate.agreement_low:.3f} "
+        f"certified: it answers where its {where(certificate)}, "
+        f"{share(certificate.coverage)} of the calls; {_low(certificate)} "
         f"({certificate.errors} of {certificate.calls} differed{by_rule(certificate.equivalence)})"
     )
+
+
+def _low(certificate: Certificate) -> str:
+    if certificate.promise == ANSWERED:
+        return f"agreement there ≥ {certificate.agreement_low:.3f}"
+    return f"promised and shown: {promised(certificate.promise, certificate.agreement_low)}"
 
 
 def by_rule(rule: str) -> str:

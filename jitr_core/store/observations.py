@@ -205,16 +205,20 @@ class Observations:
         with self._database.read() as connection:
             return [Usage(*row) for row in connection.execute(query)]
 
-    def audited(self, task: str, release: str | None = None) -> list[Audited]:
+    def audited(self, task: str, release: str | None = None, *, deferred: bool = False) -> list[Audited]:
         """The audited answers of a task that have not expired, in the order of the stream.
 
         Args:
             task: id of the task.
             release: if given, only answers of this release.
+            deferred: also the calls that a student was unsure of and the coin chose: a fair sample of all calls.
         """
+        # what a student was not asked, as of a template that the release does not answer, has no confidence
+        chosen = _REPLACED | (o.c.audit & o.c.confidence.is_not(None)) if deferred else _REPLACED
+        given = case((_REPLACED, o.c.replacement_answer))
         query = (
-            select(o.c.id, o.c.release, o.c.replacement_answer, o.c.answer, o.c.confidence, o.c.audit_share)
-            .where(o.c.task == task, o.c.labelled, _REPLACED)
+            select(o.c.id, o.c.release, given, o.c.answer, o.c.confidence, o.c.audit_share)
+            .where(o.c.task == task, o.c.labelled, chosen)
             .order_by(o.c.n)
         )
         if release is not None:

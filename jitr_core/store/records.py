@@ -139,12 +139,12 @@ class TemplateUse:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """An answered call that the teacher was asked about afterwards.
+    """An answered call that the teacher was asked about afterwards, or a deferred one that the same coin chose.
 
     Attributes:
         call: id of the call.
-        release: the release that answered.
-        replacement: its answer.
+        release: the release that was asked.
+        replacement: its answer; None where it deferred.
         teacher: the teacher's answer.
         confidence: the student's confidence in [0, 1].
         audit_share: the probability, in (0, 1], with which the call was picked.
@@ -152,7 +152,7 @@ class Audited:
 
     call: str
     release: str
-    replacement: str
+    replacement: str | None
     teacher: str
     confidence: float | None
     audit_share: float

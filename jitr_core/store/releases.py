@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from ..errors import StoreError
+from ..promises import ANSWERED, promised
 from ..types import Release, SearchReport, TaskState
 from . import rows
 from .database import Database
@@ -123,6 +124,8 @@ class Releases:
                 connection.execute(releases.insert(), {**rows.release_row(release, self._database), "state": "new"})
                 certificate = release.certificate
                 reason = f"certified on {certificate.calls} calls, {certificate.errors} errors"
+                if certificate.promise != ANSWERED:
+                    reason += f", for {promised(certificate.promise, certificate.target)}"
                 self._enter(connection, task, release.id, path, reason, asdict(certificate))
                 return True
             if task is not None and task.state in ("observing", "refused") and report.refusal:

@@ -1,4 +1,4 @@
-"""Which threshold keeps the promise: exact tests on the calls the teacher labelled, and how often they may be tried.
+"""Agreement on answered calls: exact tests on the calls the teacher labelled, and how often they may be tried.
 
 The promise: in the whole life of a task, the probability that any release agrees with the teacher on fewer than
 `target` of the calls it answers is at most `delta`. See `docs/certificate.md` for the argument and the measurements.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .config import Policy
-from .types import Certificate
+from ..config import Policy
+from ..types import Certificate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,10 +24,11 @@ __all__ = [
     "Refusal",
     "agreement_low",
     "allowed_errors",
+    "answered",
     "better",
-    "certify",
     "next_attempt",
     "peak_calls",
+    "walks",
 ]
 
 STEPS = 15
@@ -109,13 +110,7 @@ def allowed_errors(calls: int, *, target: float, delta: float) -> int:
     return bisect_right(range(calls + 1), delta, key=lambda k: float(bdtr(float(k), calls, 1 - target))) - 1
 
 
-def certify(
-    confidence: Sequence[float] | NDArray[Any],
-    correct: Sequence[bool] | NDArray[Any],
-    *,
-    target: float,
-    delta: float,
-) -> Certificate | Refusal:
+def answered(confidence: NDArray[Any], correct: NDArray[Any], *, target: float, delta: float) -> Certificate | Refusal:
     """The loosest threshold shown to keep the promise, by exact binomial tests in a fixed order.
 
     Thresholds are quantiles of the confidences, so no label has a say in them. Two walks test them from strict to
@@ -126,34 +121,25 @@ def certify(
     draws of what the release will answer.
 
     Args:
-        confidence: shape (k,), cross-fitted confidence in [0, 1] of each calibration call, in the stream's
-            frequencies (repeated inputs repeated).
+        confidence: shape (k,), cross-fitted confidence in [0, 1] of each calibration call.
         correct: shape (k,), whether the student's cross-fitted answer was equivalent to the teacher's.
         target: promised agreement on answered calls, in (0, 1).
         delta: error probability spent, in (0, 1).
 
     Returns:
         The certificate, or the refusal with its reason.
-
-    Raises:
-        ValueError: the shapes differ, a confidence is not a number, or target or delta is out of range.
     """
     import numpy as np
 
-    score = np.asarray(confidence, dtype=float)
-    right = np.asarray(correct, dtype=bool)
-    if score.ndim != 1 or score.shape != right.shape or np.isnan(score).any():
-        raise ValueError("confidence and correct must be two sequences of one length, without NaN")
-    if not (0 < target < 1 and 0 < delta < 1):
-        raise ValueError(f"target and delta must be in (0, 1), got {target} and {delta}")
-    order = np.argsort(-score, kind="stable")
-    score, wrong = score[order], np.concatenate([[0], np.cumsum(~right[order])])
-    late = LATE_SHARE * delta
-    first, tested = _walk(score, wrong, _start(len(score), target, delta - late), target=target, delta=delta - late)
-    second, _ = _walk(score, wrong, math.ceil(LATE_START * len(score)), target=target, delta=late)
-    passed = max((found for found in (first, second) if found), key=lambda found: found[0], default=None)
+    order = np.argsort(-confidence, kind="stable")
+    score, wrong = confidence[order], np.concatenate([[0], np.cumsum(~correct[order])])
+
+    def passes(calls: int, level: float) -> bool:
+        return int(wrong[calls]) <= allowed_errors(calls, target=target, delta=level)
+
+    passed, tested = walks(score, lambda level: _start(len(score), target, level), passes, delta=delta)
     if passed is None:
-        return _refusal(tested, len(score), target=target, delta=delta - late)
+        return _refusal(tested, wrong, len(score), target=target, delta=delta - LATE_SHARE * delta)
     calls, threshold, level = passed
     errors = int(wrong[calls])
     return Certificate(target, delta, threshold, calls / len(score), calls, errors, agreement_low(calls, errors, level))
@@ -186,32 +172,34 @@ def _start(total: int, target: float, delta: float) -> int:
     )
 
 
-def _walk(
-    score: NDArray[Any], wrong: NDArray[Any], start: int, *, target: float, delta: float
-) -> tuple[tuple[int, float, float] | None, tuple[int, int, int]]:
-    """Test thresholds from strict to loose until one fails.
+def walks(
+    score: NDArray[Any], start: Callable[[float], int], passes: Callable[[int, float], bool], *, delta: float
+) -> tuple[tuple[int, float, float] | None, int]:
+    """Test thresholds in two walks, each from strict to loose until one fails.
 
     Args:
-        score: confidences, falling.
-        wrong: shape (k + 1,), errors among the first calls.
-        start: calls the first threshold lets through.
-        target: promised agreement.
-        delta: level of every test.
+        score: shape (k,), confidences, falling.
+        start: level → calls that the first walk's first threshold should let through; may look at no label.
+        passes: calls let through and a level → whether the test shows at that level that they keep the promise.
+        delta: level of both walks together.
 
     Returns:
-        (calls, threshold, delta) of the last that passed, None if the first failed; and calls, errors and allowed
-        errors of the first.
+        (calls, threshold, level) of the loosest that passed, None if none did; and the calls that the first walk's
+        first threshold let through, 0 if there was none.
     """
-    passed: tuple[int, float, float] | None = None
-    first = (0, 0, -1)
-    for calls, threshold in _thresholds(score, start):
-        errors, allowed = int(wrong[calls]), allowed_errors(calls, target=target, delta=delta)
-        if passed is None:
-            first = (calls, errors, allowed)
-        if errors > allowed:
-            break
-        passed = (calls, threshold, delta)
-    return passed, first
+    late = LATE_SHARE * delta
+    found: list[tuple[int, float, float]] = []
+    tested: list[int] = []
+    for begin, level in (
+        (start(delta - late), delta - late),
+        (math.ceil(LATE_START * len(score)), late),
+    ):
+        for calls, threshold in _thresholds(score, begin):
+            tested.append(calls)
+            if not passes(calls, level):
+                break
+            found.append((calls, threshold, level))
+    return max(found, key=lambda each: each[0], default=None), tested[0] if tested else 0
 
 
 def _thresholds(score: NDArray[Any], start: int) -> Iterator[tuple[int, float]]:
@@ -232,9 +220,9 @@ def _thresholds(score: NDArray[Any], start: int) -> Iterator[tuple[int, float]]:
             yield calls, threshold
 
 
-def _refusal(tested: tuple[int, int, int], total: int, *, target: float, delta: float) -> Refusal:
+def _refusal(calls: int, wrong: NDArray[Any], total: int, *, target: float, delta: float) -> Refusal:
     """Words and figures for the first threshold, the one that failed."""
-    calls, errors, allowed = tested
+    errors, allowed = int(wrong[calls]), allowed_errors(calls, target=target, delta=delta) if calls else -1
     least = math.ceil(math.log(delta) / math.log(target))
     if total < least:
         reason = f"{total} labelled calls are too few: even without an error {least} are needed to show {target:.3g}"

@@ -1,0 +1,160 @@
+"""Rules for the threshold on the same scores, 300 labels in total for each: coverage, and how often each is wrong.
+
+    python benchmarks/rules.py [--quick] [--draws 500] [--orders 60] [--logs NAME…] [--seed 0]
+
+JITR's certificate, one attempt at the whole of delta, beside TRACER's rule (of all thresholds the one of most coverage
+whose Clopper-Pearson bound at 0.10 on 70% of the labels meets the target, then a point check on the other 30%),
+Hoeffding's bound over 20 quantiles at delta / 20 each, and the loosest threshold that truly meets the target, which
+nobody knows. Streams as in `certificate.py`: synthetic ones, where the truth is known, and real call logs, judged on
+the calls after the 300 (skipped without `JITR_SHARED`). Coverage counts a refusal as 0. Where TRACER's rule is wrong
+more often than delta it is also run at the largest of some levels at which it is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from certificate import Rule, hoeffding, jitr, lower_bound
+from certificate_streams import LOGS, SYNTHETIC, Log, load_log
+from scipy.special import betaincinv
+
+TARGET, DELTA, LABELS = 0.95, 0.05, 300
+LEVELS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+
+Draw = tuple[np.ndarray, np.ndarray, Callable[[float], tuple[float, float]], float]
+"""Confidences, whether each was right, threshold → (coverage, agreement) in truth, and the best coverage there is."""
+
+
+def tracer(level: float) -> Rule:
+    """TRACER's rule at a level; its own is 0.1. The order of the labels is random, so a split by position is too."""
+
+    def rule(confidence: np.ndarray, correct: np.ndarray, target: float, _: float) -> float | None:
+        cut = round(0.7 * len(correct))
+        order = np.argsort(-confidence[:cut], kind="stable")
+        score, n = confidence[:cut][order], np.arange(1, cut + 1)
+        wrong = np.cumsum(~correct[:cut][order])
+        low = betaincinv(np.maximum(n - wrong, 1e-9), wrong + 1, level)
+        passing = np.flatnonzero((low >= target) & (n > wrong))
+        if not len(passing):
+            return None
+        threshold = float(score[passing[-1]])
+        checked = confidence[cut:] >= threshold
+        return threshold if checked.any() and correct[cut:][checked].mean() >= target else None
+
+    return rule
+
+
+def jitr_at(level: float) -> Rule:
+    """JITR's rule at another level than delta."""
+    return lambda confidence, correct, target, _: jitr(confidence, correct, target, level)
+
+
+def synthetic(kind: str, draws: int, seed: int) -> Iterator[Draw]:
+    """Labels of a student whose agreement at each confidence is known."""
+    agreement, skill = SYNTHETIC[kind], LABELS / (LABELS + 500)
+    grid = np.linspace(0, 1, 20_001)
+    above = np.cumsum(agreement(grid, skill)[::-1])[::-1] / np.arange(len(grid), 0, -1)
+    good = np.flatnonzero(above >= TARGET)
+    best = 1 - float(grid[good[0]]) if len(good) else 0.0
+
+    def truth(threshold: float) -> tuple[float, float]:
+        place = min(int(np.ceil(threshold * 20_000)), 20_000)
+        return 1 - float(grid[place]), float(above[place])
+
+    for i in range(draws):
+        rng = np.random.default_rng([seed, i])
+        confidence = rng.random(LABELS)
+        yield confidence, rng.random(LABELS) < agreement(confidence, skill), truth, best
+
+
+def real(name: str, orders: int, seed: int) -> Iterator[Draw]:
+    """The first 300 calls of a log in random orders, cross-fitted; the others say what is true."""
+    shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
+    data = load_log(shared, name)
+    for i in range(orders if data is not None else 0):
+        fit = Log(data, [seed, i]).fit(np.arange(LABELS))
+        confidence, correct = fit.confidence[LABELS:], fit.correct[LABELS:]
+
+        def truth(
+            threshold: float, confidence: np.ndarray = confidence, correct: np.ndarray = correct
+        ) -> tuple[float, float]:
+            says = confidence >= threshold
+            return float(says.mean()), float(correct[says].mean()) if says.any() else 1.0
+
+        falling = np.argsort(-confidence)
+        good = np.flatnonzero(np.cumsum(correct[falling]) >= TARGET * np.arange(1, len(correct) + 1))
+        best = float(good[-1] + 1) / len(correct) if len(good) else 0.0
+        yield fit.crossfit, fit.crossfit_correct, truth, best
+
+
+def judged(rule: Rule, draws: Sequence[Draw]) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage of each draw, 0 for a refusal, and whether the threshold breaks the promise."""
+    coverage, broken = np.zeros(len(draws)), np.zeros(len(draws), dtype=bool)
+    for i, (confidence, correct, truth, _) in enumerate(draws):
+        threshold = rule(confidence, correct, TARGET, DELTA)
+        if threshold is not None:
+            coverage[i], agreement = truth(threshold)
+            broken[i] = agreement < TARGET
+    return coverage, broken
+
+
+def compare(name: str, draws: Sequence[Draw], seed: int) -> None:
+    """Print one row."""
+    ours, wrong = judged(jitr, draws)
+    same, same_wrong = judged(jitr_at(LEVELS[0]), draws)
+    theirs, their_wrong = judged(tracer(LEVELS[0]), draws)
+    bound, bound_wrong = judged(hoeffding, draws)
+    results = ((ours, wrong), (same, same_wrong), (theirs, their_wrong), (bound, bound_wrong))
+    cells = [f"{c.mean():.3f}, {w.sum()}" for c, w in results]
+    level, matched = LEVELS[0], theirs
+    for each in LEVELS:
+        level, (matched, hits) = each, judged(tracer(each), draws)
+        if hits.mean() <= DELTA:
+            break
+    best = np.mean([draw[3] for draw in draws])
+    low = lower_bound(int(wrong.sum()), len(draws))
+    print(
+        f"| {name} | {len(draws)} | {cells[0]} ({low:.3f}) | {cells[1]} | {cells[2]} | {level}: {matched.mean():.3f} | "
+        f"{_ratio(ours, matched, seed)} | {cells[3]} | {best:.3f} |",
+        flush=True,
+    )
+
+
+def _ratio(one: np.ndarray, other: np.ndarray, seed: int) -> str:
+    """Ratio of the means, with its bootstrap interval over draws."""
+    if not other.any():
+        return "–"
+    draws = np.random.default_rng(seed).integers(0, len(one), (1000, len(one)))
+    low, high = np.quantile(one[draws].mean(1) / np.maximum(other[draws].mean(1), 1e-9), (0.025, 0.975))
+    return f"{one.mean() / other.mean():.2f} ({low:.2f} to {high:.2f})" if high < 1e3 else "–"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the draws, no logs")
+    parser.add_argument("--draws", type=int, default=500, help="of each synthetic stream; 0 for none")
+    parser.add_argument("--orders", type=int, default=60, help="random orders of each log")
+    parser.add_argument("--logs", nargs="*", choices=LOGS, default=list(LOGS))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    print(
+        "| stream | draws | JITR: coverage, broken (95% low) | at level 0.1 | TRACER | TRACER where it holds | "
+        f"JITR / that (95% interval) | Hoeffding | best there is |\n|{'---|' * 9}"
+    )
+    for kind in SYNTHETIC if options.draws else ():
+        compare(kind, list(synthetic(kind, options.draws // (10 if options.quick else 1), options.seed)), options.seed)
+    for name in () if options.quick else options.logs:
+        draws = list(real(name, options.orders, options.seed))
+        if draws:
+            compare(name, draws, options.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
