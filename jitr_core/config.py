@@ -17,14 +17,8 @@ DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 FAMILIES = ("lexical", "static", "encoder", "stacked", "lora")
 """Candidate families, cheapest first; `stacked` joins the features of the others, `lora` tunes an encoder."""
 
-_LEAST = {
-    "min_calls": 2,
-    "first_attempt": 50,
-    "max_labels": 2,
-    "max_examples": 100,
-    "search_memory_mb": 500,
-    "serving_memory_mb": 1,
-}
+_LEAST = {"min_calls": 2, "first_attempt": 50, "max_labels": 2, "max_examples": 100}
+_LEAST_MB = {"search_memory_mb": 500, "serving_memory_mb": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +109,7 @@ class Policy:
                     f"{name} must be in (0, 1{']' if closed else ')'}, got {value}.",
                     hint="Shares are fractions: write 0.95 for 95%.",
                 )
-        for name, low in _LEAST.items():
+        for name, low in {**_LEAST, **_LEAST_MB}.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be ≥ {low}, got {value}.")
