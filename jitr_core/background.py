@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import math
-import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from .audit import Watch
-from .drift import Drift
-from .equivalence import Equivalence
 from .errors import StoreError
-from .forms import get_ready
 from .freely import Freely
 from .identify import Decisions, task_name
-from .memory import Memory
-from .pipeline import answerable, rule_at_work
-from .probation import Probations
-from .promises import ANSWERED, promised
 from .questions import Questions
-from .route import LoadedRelease, Router
-from .types import Answer, Call, Certificate, Decision, Match, Observation, Release, Task, Template
+from .serving import Serving
+from .types import Answer, Call, Decision, Match, Observation, Task, Template
 
 if TYPE_CHECKING:
     from .config import Policy
     from .identify import Identifier, Learned
     from .pipeline import Pipeline
+    from .route import Router
     from .store import Store
 
 __all__ = ["Background", "Event", "Observed"]
@@ -70,6 +60,7 @@ class Background:
         seed: seeds the audit coins; None draws them from the system's entropy.
         aside: runs a job that asks the teacher where it holds nobody up, or gives it up.
         freely: what finding freely worded tasks needs of this process.
+        serving: the releases in service, and what is watched of them.
     """
 
     store: Store
@@ -84,25 +75,18 @@ class Background:
     seed: int | None = None
     aside: Callable[[Callable[[], None], Callable[[], None]], None] | None = None
     freely: Freely = field(init=False)
+    serving: Serving = field(init=False)
     _version: int = -1
-    _drift: Drift = field(init=False)
     _missing: dict[str, int] = field(default_factory=dict)
     _questions: Questions = field(init=False)
-    _memory: Memory = field(init=False)
     _unstored: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
-    _rules: dict[str, Equivalence] = field(default_factory=dict)
-    _probations: Probations = field(init=False)
-    _certificates: dict[str, Certificate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._probations = Probations(self.store, self.policy, self._withdraw)
-        self._drift = Drift(self.store, self.policy, self.emit)
         self.freely = Freely(self.store, self.pipeline)
-        bound = self.policy.serving_memory_mb
-        self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
+        self.serving = Serving(self.store, self.policy, self.router, self.pipeline, self.emit, self.fault, self.seed)
         self._questions = Questions(self.store, self.policy.ask_teacher, self.aside, self.fault)
 
     def process(self, batch: list[Observed]) -> None:
@@ -117,15 +101,14 @@ class Background:
         touched = self._learn(batch)
         self._store()
         self.freely.renew()
-        self._audit(batch)
-        self._probations.look(dict(self.router.loaded()), self._rules, touched)
-        self._drift.look(self.router.loaded(), self._rules, touched)
+        self.serving.audit((observed.decision, observed.answer is not None) for observed in batch)
+        self.serving.watch(touched)
         if self.policy.ask_teacher:
             self._wonder(batch)
         for task, calls in sorted(touched.items()):
             self._attempt_if_due(task, calls)
         self._expire()
-        self._memory.tend()
+        self.serving.tend()
         self.refresh()
 
     def recall(self, limit: int = 5_000) -> None:
@@ -294,44 +277,6 @@ class Background:
             self.store.save_pattern(found.template.id, found.pattern.to_json())
         return True
 
-    def _audit(self, batch: list[Observed]) -> None:
-        """Count answered calls, and roll back what audited answers contradict."""
-        audited: set[tuple[str, str]] = set()
-        for observed in batch:
-            decision = observed.decision
-            if decision.kind == "replacement" and decision.task and decision.release:
-                self._drift.count(decision.release)
-                if observed.answer is not None:
-                    audited.add((decision.task, decision.release))
-        for task, release in sorted(audited):
-            self._contradicted(task, release)
-
-    def _contradicted(self, task: str, release: str) -> bool:
-        """Withdraw a release whose audits contradict its certificate, unless the user has pinned it all the same."""
-        # The store has the audits of all processes, in one order; the monitor is what they add up to.
-        policy, certificate = self.policy, self._certificates[release]
-        same = self._rules[release].same
-        watch = Watch(certificate, same, target=policy.target, audit_delta=policy.audit_delta)
-        for audit in self.store.audited(task, release, deferred=watch.deferred):
-            watch.update(audit.replacement, audit.teacher)
-        if watch.verdict == "keep":
-            return False
-        pin = self.store.pinned(task)
-        if pin is not None and pin.release == release and pin.despite_audits:
-            return False
-        self._withdraw(task, release, "calls of the sample" if watch.deferred else "audited answers", watch)
-        return True
-
-    def _withdraw(self, task: str, release: str, compared: str, watch: Watch) -> None:
-        """Take a release out of use whose answers differ too often from the teacher's."""
-        reason = f"rolled back: {watch.errors} of {watch.audits} {compared} differed from the teacher's"
-        promise = self._certificates[release].promise
-        if promise != ANSWERED:
-            reason += f"; promised was {promised(promise, self.policy.target)}"
-        self.router.drop(task)
-        if self.store.withdraw(task, release, reason, {"compared": watch.audits, "differed": watch.errors}):
-            self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
-
     def _wonder(self, batch: list[Observed]) -> None:
         """Have the teacher say what kind of tasks these calls are."""
         for observed in batch:
@@ -351,64 +296,5 @@ class Background:
         for task in {template.task for template in self.identifier.templates()} - kept:
             self.identifier.forget(task)
         self.freely.refresh(templates)
-        self._load_all(tasks, templates, joined)
+        self.serving.refresh(tasks, templates, joined)
         self._version = version
-
-    def _load_all(self, tasks: list[Task], templates: list[Template], joined: frozenset[str]) -> None:
-        """Serve the active releases and those on probation."""
-        table: dict[str, LoadedRelease] = {}
-        probations = self.store.probations()
-        found: list[tuple[Release, Literal["shadow", "canary", "active"]]] = []
-        for task in tasks:
-            active = self.store.active_release(task.id) if task.state == "active" else None
-            if active is not None:
-                found.append((active, "active"))
-            if task.id in probations and task.state in ("active", "shadow", "canary"):
-                found.append((probations[task.id].release, probations[task.id].state))
-        found = [each for each in found if self.pipeline.promises_enough(each[0].task, each[0])]
-        before = {each.release.id: each for loaded in self.router.loaded().values() for each in loaded.chain()}
-        # A generator takes seconds to load: its task comes last, and the others do not wait for it.
-        slow = {release.task for release, _ in found if release.family == "generator"}
-        for release, state in sorted(found, key=lambda pair: pair[0].task in slow):
-            loaded = before.get(release.id)
-            if loaded is None:
-                if release.family == "generator":
-                    self.router.load(table)
-                loaded = self._load(release)
-                if any(t.contract for t in templates if t.task == release.task):
-                    get_ready()
-            if loaded is not None:
-                self._drift.refresh(release.task, release.id)
-                table[release.task] = replace(
-                    loaded,
-                    templates=answerable(release, templates, joined),
-                    audit_share=_always if state == "canary" else functools.partial(self._drift.share, release.id),
-                    state=state,
-                    share={"shadow": 0.0, "canary": self.policy.canary_share, "active": 1.0}[state],
-                    instead=table.get(release.task),
-                )
-        self.router.load(table)
-
-    def _load(self, release: Release) -> LoadedRelease | None:
-        from .students import load_student, own_bytes
-
-        load = functools.partial(load_student, release.path, self.pipeline.base_models)
-        try:
-            # What a generator takes is another process's, which has bounds of its own.
-            student = load() if release.family == "generator" else self._memory.keep(load, own_bytes(release.path))
-            self._certificates[release.id] = release.certificate
-            self._rules[release.id] = rule_at_work(release.certificate.equivalence, self.pipeline.base_models)
-        except Exception as error:
-            # Logged once: refresh looks again only when something changes. The other tasks are served.
-            _log.error("release %s of task %s cannot be served: %s", release.id, release.task, error)
-            self.emit({"kind": "fault", "task": release.task, "where": "load", "error": str(error)})
-            return None
-        if self._contradicted(release.task, release.id):  # a process was killed before it could
-            return None
-        nth = len(self.store.releases(release.task))
-        coin = random.Random(None if self.seed is None else f"{self.seed}:{release.task}:{nth}")
-        return LoadedRelease(release, student, _always, frozenset(), coin)
-
-
-def _always() -> float:
-    return 1.0

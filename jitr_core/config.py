@@ -25,9 +25,8 @@ _LEAST = {
     "canary_calls": 0,
     "max_labels": 2,
     "max_examples": 100,
-    "search_memory_mb": 500,
-    "serving_memory_mb": 1,
 }
+_LEAST_MB = {"search_memory_mb": 500, "serving_memory_mb": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class Policy:
                     f"{name} must be in (0, 1{']' if closed else ')'}, got {value}.",
                     hint="Shares are fractions: write 0.95 for 95%.",
                 )
-        for name, low in _LEAST.items():
+        for name, low in {**_LEAST, **_LEAST_MB}.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be ≥ {low}, got {value}.")

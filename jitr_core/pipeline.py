@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from .amounts import mostly_amounts
 from .certify import Refusal, allowed_errors, better, certify, next_attempt, peak_calls
 from .collect import build_dataset, fair_sample, strata
-from .equivalence import EXACT, Equivalence, equivalence, honours, said, tolerance_of
+from .equivalence import Equivalence, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError
-from .identify import AnswerSpace, answer_space, supersedes
+from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
 from .probation import path_of
-from .promises import ANSWERED, fulfils, least_confidence, promised
+from .promises import ANSWERED, least_confidence
 from .promote import package, remove_leftovers
-from .terms import promise_of
-from .types import Certificate, Example, Release, SearchReport, Task, Template
+from .terms import Terms, rule_at_work
+from .types import Certificate, Example, Release, SearchReport, Task
 from .worth import worth
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .students import Student
 
-__all__ = ["Pipeline", "answerable", "rule_at_work"]
+__all__ = ["Pipeline"]
 
 _log = logging.getLogger("jitr")
 Progress = Callable[[str, float], None]
@@ -76,6 +76,7 @@ class Pipeline:
         seed: drives splits and training.
         owner: who holds the lease on a task while it is searched.
         progress: told what is going on and how far it is, in [0, 1].
+        terms: what counts for each task.
     """
 
     store: Store
@@ -85,7 +86,10 @@ class Pipeline:
     seed: int = 0
     owner: str = "jitr"
     progress: Progress | None = None
-    _told: set[str] = field(default_factory=set)
+    terms: Terms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.terms = Terms(self.store, self.policy)
 
     def missing(self, task: Task) -> int:
         """Calls a student might answer that the task still has to see before its next attempt; 0 if it is due."""
@@ -96,38 +100,6 @@ class Pipeline:
     def due(self, task: Task) -> bool:
         """True if an attempt should be made now."""
         return task.state != "paused" and not self.missing(task)
-
-    def rule(self, task_id: str, kind: str = "text") -> str:
-        """Rule by which a task's answers are compared: the user's for this task, else the policy's.
-
-        Args:
-            task_id: the task.
-            kind: of its answers. The policy's rule is for free text; if it is a tolerance, for numbers too.
-        """
-        own = self.store.last_entry("equivalence", task_id)
-        # A function is named by code or settings only: no state may say which code is run.
-        if own is not None and not str(own.details["rule"]).startswith("own:"):
-            return str(own.details["rule"])
-        wanted = self.policy.equivalence
-        return wanted if kind == "text" or (kind == "fields" and tolerance_of(wanted)) else EXACT
-
-    def promise(self, task_id: str) -> str:
-        """What is promised of a task's answers: what the user said for this task, else the policy's promise."""
-        return promise_of(self.store, task_id, self.policy)
-
-    def promises_enough(self, task_id: str, release: Release) -> bool:
-        """Whether a release was certified for what counts now, or for more than that; logs once that not."""
-        was, wanted = release.certificate.equivalence, self.rule(task_id)
-        if not fulfils(release.certificate.promise, self.promise(task_id)):
-            was, wanted = f"{said(was)}, as {promised(release.certificate.promise)}", promised(self.promise(task_id))
-        elif honours(was, wanted):
-            return True
-        else:
-            was, wanted = said(was), said(wanted)
-        if release.id not in self._told:
-            self._told.add(release.id)
-            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, wanted)
-        return False
 
     def _start(self, task_id: str) -> _Start:
         """Where the task's present begins: after what last made its labels void, a rollback by audits or a merge.
@@ -166,7 +138,7 @@ class Pipeline:
         began = time.perf_counter()
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
         active = in_place = self.store.active_release(task.id)
-        if active is not None and not self.promises_enough(task.id, active):
+        if active is not None and not self.terms.are_met(task.id, active):
             active = None  # it promised something else and serves nobody
         start = self._start(task.id)
         examples, templates = self._examples(task.id, start)
@@ -184,7 +156,7 @@ class Pipeline:
                 )
             else:
                 dataset = build_dataset(examples, self.policy.max_examples, templates)
-                if tolerance_of(self.rule(task.id)) and mostly_amounts(dataset.answers):
+                if tolerance_of(self.terms.rule(task.id)) and mostly_amounts(dataset.answers):
                     space = replace(space, kind="fields")
                 release = self._search(task, dataset, delta, report, active, space)
         except JITRError as error:
@@ -254,8 +226,8 @@ class Pipeline:
         space: AnswerSpace,
     ) -> Release | None:
         """Search and certify; the packaged release, or None with the reason in the report."""
-        promise = self.promise(task.id)
-        rule = rule_at_work(self.rule(task.id, space.kind), self.base_models, prepare=True)
+        promise = self.terms.promise(task.id)
+        rule = rule_at_work(self.terms.rule(task.id, space.kind), self.base_models, prepare=True)
         result = self._found(task, dataset, delta, space, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
         if report.refusal:
@@ -297,11 +269,12 @@ class Pipeline:
         """What a search for this kind of answers finds."""
         from .search import search, search_fields, search_text
 
+        promise = self.terms.promise(task.id)
         how: dict[str, Any] = {
             "policy": self.policy,
             "base_models": self.base_models,
             "seed": self.seed,
-            "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta, self.promise(task.id)),
+            "coverage": lambda confidence, correct: self._coverage(confidence, correct, delta, promise),
             "progress": self._renewing(task),
         }
         if space.kind == "text":
@@ -373,48 +346,6 @@ class Pipeline:
             return ""
         share = sum(new) / len(new), sum(old) / len(old)
         return f"no better than the active release: {share[0]:.0%} against {share[1]:.0%} of the last {len(old)} calls"
-
-
-def rule_at_work(rule: str, base_models: BaseModels, *, prepare: bool = False) -> Equivalence:
-    """A rule by which answers are compared, with the base model it may need.
-
-    Args:
-        rule: see `jitr_core.equivalence`.
-        base_models: pretrained models at hand.
-        prepare: prepare that base model if it is not at hand.
-
-    Raises:
-        JITRError: it cannot be evaluated here.
-    """
-    if not rule.startswith("embedding"):
-        return equivalence(rule)
-    from .students.text import normalise
-
-    why = base_models.prepare() if prepare and base_models.get("static") is None else ""
-    static = base_models.get("static")
-    if static is None:
-        raise TrainingError(f"the equivalence {rule} needs a static base model.", hint=why)
-    return equivalence(rule, lambda text: static.embed(normalise(text)))
-
-
-def answerable(release: Release, templates: list[Template], joined: frozenset[str]) -> frozenset[str]:
-    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits.
-
-    Args:
-        release: the release.
-        templates: all templates, oldest first: a wider version is younger than what it widens.
-        joined: ids of templates that came to their task by a merge. Unless it was certified on them, neither they
-            nor wider versions of them are the release's.
-    """
-    foreign = joined - set(release.templates)
-    of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
-    barred = [t for t in templates if t.id in foreign]
-    wider = [
-        t
-        for place, t in enumerate(of_task)
-        if any(narrow.id in release.templates and supersedes(t, narrow) for narrow in of_task[:place])
-    ]
-    return frozenset(release.templates) | {t.id for t in wider if not any(supersedes(t, other) for other in barred)}
 
 
 def _agreement(result: SearchResult, dataset: Dataset, use: np.ndarray, rule: Equivalence) -> np.ndarray:

@@ -1,23 +1,72 @@
-"""What counts for one task: the promise that the user chose for it, and whether a release is good enough for that."""
+"""What counts for one task: by which rule its answers are compared, what is promised of them, and who may answer."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .equivalence import EXACT, Equivalence, equivalence, honours, said, tolerance_of
+from .errors import TrainingError
+from .identify import supersedes
 from .promises import fulfils, promise, promised
 
 if TYPE_CHECKING:
+    from .base_models import BaseModels
     from .config import Policy
     from .store import Store
-    from .types import Task
+    from .types import Release, Task, Template
 
-__all__ = ["promise_by", "promise_of"]
+__all__ = ["Terms", "answerable", "promise_by", "rule_at_work"]
+
+_log = logging.getLogger("jitr")
 
 
-def promise_of(store: Store, task_id: str, policy: Policy) -> str:
-    """The promise that counts for a task: the user's for this task, else the policy's."""
-    own = store.last_entry("promise", task_id)
-    return policy.promise if own is None else str(own.details["promise"])
+@dataclass(slots=True)
+class Terms:
+    """What counts for the tasks of a state: the user's word for a task, else the policy's.
+
+    Attributes:
+        store: the state.
+        policy: what counts where nothing is said.
+    """
+
+    store: Store
+    policy: Policy
+    _told: set[str] = field(default_factory=set)
+
+    def rule(self, task_id: str, kind: str = "text") -> str:
+        """Rule by which a task's answers are compared: the user's for this task, else the policy's.
+
+        Args:
+            task_id: the task.
+            kind: of its answers. The policy's rule is for free text; if it is a tolerance, for numbers too.
+        """
+        own = self.store.last_entry("equivalence", task_id)
+        # A function is named by code or settings only: no state may say which code is run.
+        if own is not None and not str(own.details["rule"]).startswith("own:"):
+            return str(own.details["rule"])
+        wanted = self.policy.equivalence
+        return wanted if kind == "text" or (kind == "fields" and tolerance_of(wanted)) else EXACT
+
+    def promise(self, task_id: str) -> str:
+        """What is promised of a task's answers: what the user said for this task, else the policy's promise."""
+        own = self.store.last_entry("promise", task_id)
+        return self.policy.promise if own is None else str(own.details["promise"])
+
+    def are_met(self, task_id: str, release: Release) -> bool:
+        """Whether a release was certified for what counts now, or for more than that; logs once that not."""
+        was, wanted = release.certificate.equivalence, self.rule(task_id)
+        if not fulfils(release.certificate.promise, self.promise(task_id)):
+            was, wanted = f"{said(was)}, as {promised(release.certificate.promise)}", promised(self.promise(task_id))
+        elif honours(was, wanted):
+            return True
+        else:
+            was, wanted = said(was), said(wanted)
+        if release.id not in self._told:
+            self._told.add(release.id)
+            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, wanted)
+        return False
 
 
 def promise_by(store: Store, task: Task, text: str) -> None:
@@ -31,3 +80,45 @@ def promise_by(store: Store, task: Task, text: str) -> None:
     active = store.active_release(task.id)
     if active is not None and not fulfils(active.certificate.promise, text):
         store.activate(task.id, None, f"what is promised now is {promised(text)}: to be certified anew")
+
+
+def rule_at_work(rule: str, base_models: BaseModels, *, prepare: bool = False) -> Equivalence:
+    """A rule by which answers are compared, with the base model it may need.
+
+    Args:
+        rule: see `jitr_core.equivalence`.
+        base_models: pretrained models at hand.
+        prepare: prepare that base model if it is not at hand.
+
+    Raises:
+        JITRError: it cannot be evaluated here.
+    """
+    if not rule.startswith("embedding"):
+        return equivalence(rule)
+    from .students.text import normalise
+
+    why = base_models.prepare() if prepare and base_models.get("static") is None else ""
+    static = base_models.get("static")
+    if static is None:
+        raise TrainingError(f"the equivalence {rule} needs a static base model.", hint=why)
+    return equivalence(rule, lambda text: static.embed(normalise(text)))
+
+
+def answerable(release: Release, templates: list[Template], joined: frozenset[str]) -> frozenset[str]:
+    """The templates a release was certified on, and those that are wider versions of one: they fit all it fits.
+
+    Args:
+        release: the release.
+        templates: all templates, oldest first: a wider version is younger than what it widens.
+        joined: ids of templates that came to their task by a merge. Unless it was certified on them, neither they
+            nor wider versions of them are the release's.
+    """
+    foreign = joined - set(release.templates)
+    of_task = [t for t in templates if t.task == release.task and t.id not in foreign]
+    barred = [t for t in templates if t.id in foreign]
+    wider = [
+        t
+        for place, t in enumerate(of_task)
+        if any(narrow.id in release.templates and supersedes(t, narrow) for narrow in of_task[:place])
+    ]
+    return frozenset(release.templates) | {t.id for t in wider if not any(supersedes(t, other) for other in barred)}

@@ -222,8 +222,8 @@ def run_replay(
         ConfigError: no price list knows `price_model`.
     """
     from jitr_core.base_models import BaseModels
-    from jitr_core.pipeline import rule_at_work
     from jitr_core.report import ReplayView
+    from jitr_core.terms import rule_at_work
 
     rule = rule_at_work(policy.equivalence, BaseModels(policy.cache_dir), prepare=True)
     prices = checked_prices(price_model)

@@ -58,6 +58,8 @@ HUBS = {
     "pipeline",
     "outlook",
     "background",
+    "serving",
+    "drift",
     "probation",
     "memory",
     "questions",

@@ -87,7 +87,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         "coverage": counts.answered / counts.calls if counts.calls else None,
         "audits": counts.audits,
         "attempts": store.attempts(task.id),
-        "promise": cold_path.promise(task.id),
+        "promise": cold_path.terms.promise(task.id),
         "answers": {"kind": space.kind, "labels": list(space.labels), "reason": space.reason},
         "fields": _fields(store, task),
         "replacement": None,
