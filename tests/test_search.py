@@ -1,5 +1,7 @@
 """Search: the better student is found, honestly, and nothing odd makes it fall over."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -162,3 +164,21 @@ def test_hindsight_is_the_largest_share_above_a_threshold_that_keeps_the_target(
     assert hindsight(confidence, np.array([True, True, False, False]), 0.75) == 0.5
     assert hindsight(confidence, np.zeros(4, bool), 0.75) == 0.0
     assert hindsight(np.zeros(0), np.zeros(0, bool), 0.75) == 0.0
+
+
+def test_what_serves_is_no_surer_of_new_inputs_than_what_was_certified(base_models):
+    """Every input has words of its own, such as ids and names."""
+    rng = random.Random(1)
+    worth = {f"s{i}": rng.gauss(0, 1) for i in range(40)}
+
+    def made(count):
+        for _ in range(count):
+            words = rng.choices(sorted(worth), k=4)
+            side = "yes" if sum(worth[word] for word in words) + rng.gauss(0, 0.7) > 0 else "no"
+            yield (" ".join([*words, *(f"u{rng.randrange(10**9)}" for _ in range(3))]),), side
+
+    found = search(dataset(list(made(500))), policy=Policy(families=("lexical",)), base_models=base_models)
+    _, served = found.fit().predict([slots for slots, _ in made(1_000)])
+    threshold = np.quantile(found.confidence, 0.6)
+    assert served.mean() == pytest.approx(found.confidence.mean(), abs=0.04)
+    assert (served >= threshold).mean() < 0.52  # 0.4 where it was measured

@@ -74,7 +74,7 @@ def search_number(
     Raises:
         TrainingError: there are too few numbers, or nothing could be tried.
     """
-    return _NumberSearch(values, format, tolerance, bench.for_numbers(), trials, families).run()
+    return _NumberSearch(values, format, tolerance, bench, trials, families).run()
 
 
 class _NumberSearch:

@@ -79,23 +79,9 @@ class Bench:
         other._progress = progress
         return other
 
-    def for_numbers(self) -> Bench:
-        """The same inputs without words that no other input has.
-
-        Such a word makes the weights of an input's other words smaller, but not in a new input, where it is unknown.
-        Labels hardly feel that; numbers would come out too large.
-        """
-        other = self.relabelled(Classes(("",), np.zeros(self.n, np.intp)), self._progress)
-        words = Vocabulary.fit(self._bags["word"], "word", min_inputs=2)
-        other.__dict__["vocabularies"] = {**self.vocabularies, "word": words}
-        other.__dict__["_matrices"] = {k: each.matrix(self._bags[k]) for k, each in other.vocabularies.items()}
-        other.__dict__.pop("_meetings", None)
-        other._products = {}
-        return other
-
     def of(self, numbers: NDArray[np.float64]) -> Bench:
         """The same inputs with a number each, shape (n,), instead of a label."""
-        other = self.relabelled(self.classes, self._progress)
+        other = self.relabelled(Classes(("",), np.zeros(self.n, np.intp)), self._progress)
         other.__dict__["targets"] = numbers.astype(np.float32)[:, None]
         return other
 
@@ -114,9 +100,13 @@ class Bench:
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
-        """Words and character n-grams of the inputs."""
+        """Words and character n-grams that two inputs have.
+
+        One that an input alone has would make the weights of its other features smaller, as in no new input, where it
+        is unknown and left out: what is cross-fitted would be less sure than what serves.
+        """
         return {
-            "word": Vocabulary.fit(self._bags["word"], "word", min_inputs=1 if self.n < 5_000 else 2),
+            "word": Vocabulary.fit(self._bags["word"], "word", min_inputs=2),
             "char": Vocabulary.fit(self._bags["char"], "char", min_inputs=2, max_chars=_CHARS),
         }
 
