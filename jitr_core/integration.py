@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -171,6 +171,11 @@ def tell_of_settings(teacher: str, *own: Mapping[str, Any]) -> None:
         teacher: name of its class.
         own: its settings.
     """
+    with suppress(Exception):  # a teacher may hold anything there
+        _tell_of_settings(teacher, own)
+
+
+def _tell_of_settings(teacher: str, own: Sequence[Mapping[str, Any]]) -> None:
     held = {
         name: value for name, value in settings_of(*own).items() if name in _LOGPROBS or (name == "n" and value != 1)
     }
