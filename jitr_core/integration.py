@@ -128,7 +128,10 @@ def report_fault(engine: Engine, where: str, error: Exception) -> None:
 
 async def off_loop(engine: Engine | None, decide: Callable[..., T], *args: Any) -> T:
     """`decide(*args)`, in a thread where a replacement may take so long that the event loop must not wait for it."""
-    if getattr(engine, "blocking", False):
+    blocking = False
+    with suppress(Exception):  # an engine may fail at that too
+        blocking = bool(getattr(engine, "blocking", False))
+    if blocking:
         import asyncio
 
         with suppress(RuntimeError):  # the loop or the process is about to end: no thread is to be had
