@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -128,7 +128,10 @@ def report_fault(engine: Engine, where: str, error: Exception) -> None:
 
 async def off_loop(engine: Engine | None, decide: Callable[..., T], *args: Any) -> T:
     """`decide(*args)`, in a thread where a replacement may take so long that the event loop must not wait for it."""
-    if getattr(engine, "blocking", False):
+    blocking = False
+    with suppress(Exception):  # an engine may fail at that too
+        blocking = bool(getattr(engine, "blocking", False))
+    if blocking:
         import asyncio
 
         with suppress(RuntimeError):  # the loop or the process is about to end: no thread is to be had
@@ -171,6 +174,11 @@ def tell_of_settings(teacher: str, *own: Mapping[str, Any]) -> None:
         teacher: name of its class.
         own: its settings.
     """
+    with suppress(Exception):  # a teacher may hold anything there
+        _tell_of_settings(teacher, own)
+
+
+def _tell_of_settings(teacher: str, own: Sequence[Mapping[str, Any]]) -> None:
     held = {
         name: value for name, value in settings_of(*own).items() if name in _LOGPROBS or (name == "n" and value != 1)
     }

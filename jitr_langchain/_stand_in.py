@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
@@ -169,7 +170,7 @@ class StandIn:
 
         Args:
             name: the method.
-            context: what the hook that streams is to know of the request.
+            context: what the hooks are to know of the request; the override does not see it.
         """
         teacher: Any = type(self.llm)
         found = _override(teacher, name, self._kind)
@@ -179,10 +180,13 @@ class StandIn:
         if not calls_super:
             return functools.partial(method, self)
         # `super()` takes nothing but the teacher, or a copy of it whose hooks lead back here.
+        with suppress(Exception):  # LangChain keeps it once it is made: not for each copy anew
+            self.llm._serialized  # noqa: B018
         double = copy.copy(self.llm)
         hooks = {hook: getattr(self, hook) for hook in self._hooks if hook != name}
         if context is not None:
-            hooks.update({h: functools.partial(hooks[h], **{CONTEXT: context}) for h in ("_stream", "_astream")})
+            inner = [hook for hook in hooks if hook.startswith("_")]
+            hooks.update({hook: functools.partial(hooks[hook], **{CONTEXT: context}) for hook in inner})
         double.__dict__.update(hooks, rate_limiter=None)
         return functools.partial(method, double)
 
@@ -265,13 +269,19 @@ class ChatStandIn(StandIn, BaseChatModel):
 
     def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """As the teacher's."""
-        own = self._own("generate")
-        return own(messages, *args, **kwargs) if own else super().generate(messages, *args, **kwargs)
+        if own := self._own("generate", kwargs.get(CONTEXT)):
+            kwargs.pop(CONTEXT, None)
+            result: LLMResult = own(messages, *args, **kwargs)
+            return result
+        return super().generate(messages, *args, **kwargs)
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """As the teacher's."""
-        own = self._own("agenerate")
-        return await (own(messages, *args, **kwargs) if own else super().agenerate(messages, *args, **kwargs))
+        if own := self._own("agenerate", kwargs.get(CONTEXT)):
+            kwargs.pop(CONTEXT, None)
+            result: LLMResult = await own(messages, *args, **kwargs)
+            return result
+        return await super().agenerate(messages, *args, **kwargs)
 
     def stream(self, input: LanguageModelInput, config: Any = None, **kwargs: Any) -> Iterator[AIMessageChunk]:
         """As the teacher's."""

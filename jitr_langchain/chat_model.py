@@ -141,33 +141,17 @@ class JITRChatModel(Routing, ChatStandIn):
         """As the teacher's; the request's wishes become metadata."""
         return await super().ainvoke(input, self._wishing(config), **kwargs)
 
-    def generate(
-        self,
-        messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
-        callbacks: Any = None,
-        *,
-        run_name: str | None = None,
-        **kwargs: Any,
-    ) -> LLMResult:
+    def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """As the teacher's; remembers the run's name, which LangChain tells nobody further down."""
-        if run_name:
-            kwargs[CONTEXT] = {"run_name": run_name}
-        return super().generate(messages, stop, callbacks, run_name=run_name, **kwargs)
+        if name := kwargs.get("run_name"):
+            kwargs[CONTEXT] = {"run_name": name}
+        return super().generate(messages, *args, **kwargs)
 
-    async def agenerate(
-        self,
-        messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
-        callbacks: Any = None,
-        *,
-        run_name: str | None = None,
-        **kwargs: Any,
-    ) -> LLMResult:
+    async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """As the teacher's; remembers the run's name."""
-        if run_name:
-            kwargs[CONTEXT] = {"run_name": run_name}
-        return await super().agenerate(messages, stop, callbacks, run_name=run_name, **kwargs)
+        if name := kwargs.get("run_name"):
+            kwargs[CONTEXT] = {"run_name": name}
+        return await super().agenerate(messages, *args, **kwargs)
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from easy import QUEUES, easy_calls
 from llama_index.core import Document, MockEmbedding, PromptTemplate, Settings, SummaryIndex, VectorStoreIndex
-from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.chat_engine import CondenseQuestionChatEngine
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.postprocessor import LLMRerank
 from llama_index.core.query_engine import RouterQueryEngine, TransformQueryEngine
@@ -198,6 +199,56 @@ async def test_an_agent_whose_tool_asks_the_llm_to_sort(jitr, monkeypatch):
     assert [str(await agent.run(f"message {i}")) for i in range(20)] == before
     assert len(teacher.asked) == 40 and not any("You sort" in prompt for prompt, _ in teacher.asked)
     assert all("tools" in kwargs for _, kwargs in teacher.asked)
+
+
+def test_a_chat_engine_whose_condensing_of_questions_is_replaced(jitr, monkeypatch):
+    monkeypatch.setattr(Settings, "_embed_model", MockEmbedding(8))
+    says = {"Follow Up Message": "Where is the parcel?", "Context information": "In two days."}
+    index = VectorStoreIndex.from_documents([Document(text="Parcels take two days.")])
+
+    def chat(llm, name):
+        engine = CondenseQuestionChatEngine.from_defaults(index.as_query_engine(llm=llm), llm=llm)
+        engine.chat(f"I am {name}.")  # with no history there is nothing to condense
+        return str(engine.chat("And where is mine?"))
+
+    names = [f"Ada {i}" for i in range(10)]
+    bare, teacher = Teacher(says=says), Teacher(says=says)
+    expected = [chat(bare, name) for name in names]
+    llm = JITRLLM(llm=teacher, jitr=jitr)
+    assert [chat(llm, name) for name in names] == expected and len(teacher.asked) == len(bare.asked) == 30
+    jitr.flush()
+    steps = {template.step for template in jitr.open_store().templates()}
+    (condensing,) = steps - {"@text_qa"}
+    serve(jitr, condensing, "Where is the parcel?", monkeypatch)
+    teacher.asked.clear()
+    assert [chat(llm, name) for name in names] == expected
+    assert len(teacher.asked) == 20 and not any("Follow Up" in prompt for prompt, _ in teacher.asked)
+
+
+# LlamaIndex's own, with or without the wrapper
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:is_running called:DeprecationWarning")
+async def test_a_reasoning_agent_whose_tool_asks_the_llm_to_sort(jitr, monkeypatch):
+    says = {
+        "You sort": "delivery",
+        "Observation: delivery": "Thought: I can answer without using any more tools.\nAnswer: delivery it is",
+        "You have access": 'Thought: I need a tool.\nAction: sort_message\nAction Input: {"text": "my parcel"}',
+    }
+    teacher, seen = Teacher(says=says), iter(texts(60))
+    llm = JITRLLM(llm=teacher, jitr=jitr)
+
+    def sort_message(text: str) -> str:
+        """Sorts a message of a customer."""
+        with jitr_step("sort"):
+            return llm.predict(SORT, message=next(seen))
+
+    agent = ReActAgent(llm=llm, tools=[FunctionTool.from_defaults(sort_message)], streaming=False)
+    before = [str(await agent.run(f"message {i}")) for i in range(10)]
+    assert set(before) == {"delivery it is"} and len(teacher.asked) == 30
+    serve(jitr, "sort", "delivery", monkeypatch)
+    teacher.asked.clear()
+    assert [str(await agent.run(f"message {i}")) for i in range(10)] == before
+    assert len(teacher.asked) == 20 and not any("You sort" in prompt for prompt, _ in teacher.asked)
 
 
 def test_two_integrations_share_one_engine():

@@ -76,6 +76,37 @@ def test_failed_calls_are_not_observed_and_a_dead_engine_disturbs_nobody(way, ha
     assert {where for where, _ in engine.faults} == {"observe"}
 
 
+INTERNALS = [
+    "jitr_llamaindex.instrumentation.call_of",
+    "jitr_llamaindex.instrumentation.answer_of_stream",
+    "jitr_llamaindex.instrumentation.decided",
+    "jitr_llamaindex.instrumentation.step_of",
+    "jitr_llamaindex.instrumentation.kind_of",
+    "jitr_llamaindex.instrumentation.switched_off",
+    "jitr_llamaindex.instrumentation.disabled",
+    "jitr_llamaindex.instrumentation._answers",
+    "jitr_llamaindex.instrumentation._Spans.chain",
+    "llamaindex_fakes.FakeEngine.decide",
+    "llamaindex_fakes.FakeEngine.observe",
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("internal", INTERNALS)
+def test_whatever_fails_in_the_handler_the_app_does_not_notice(internal, way, handler, engine, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("a fault of ours")
+
+    bare = normal(WAYS[way](teacher_for(way)))
+    del engine.observed[:], engine.faults[:]
+    with monkeypatch.context() as patch:
+        patch.setattr(internal, fails)
+        assert normal(WAYS[way](teacher_for(way))) == bare
+    assert all(where == "observe" and "a fault of ours" in str(error) for where, error in engine.faults)
+    assert engine.faults or internal.endswith(("kind_of", "answer_of_stream", "observe")) or engine.observed
+    handler._open.clear()
+
+
 def test_streams_that_are_abandoned_and_calls_that_are_switched_off_are_not_observed(handler, engine, monkeypatch):
     stream = Teacher().stream_chat(messages())
     next(stream)

@@ -103,22 +103,58 @@ def _are_served(served: list[dict[str, str]], messages: list[str]) -> bool:
     return [each["reply"] for each in served] == replies and sum(right) >= 0.95 * len(right)
 
 
+def _web(llm):
+    """A FastAPI service around `_service`: one way in waits on the event loop, the other runs in a thread."""
+    fastapi = pytest.importorskip("fastapi")
+    chain, web = _service(llm), fastapi.FastAPI()
+
+    def said(tenant: str):
+        return {"configurable": {"jitr_tenant": tenant}}
+
+    @web.post("/waiting")
+    async def waiting(message: str, tenant: str = ""):
+        return await chain.ainvoke({"message": message}, said(tenant))
+
+    @web.post("/threaded")
+    def threaded(message: str, tenant: str = ""):
+        return chain.invoke({"message": message}, said(tenant))
+
+    @web.post("/streamed")
+    async def streamed(message: str):
+        async def pieces():
+            async for piece in (REPLY | llm | StrOutputParser()).astream({"message": message, "queue": "none"}):
+                yield piece
+
+        return fastapi.responses.StreamingResponse(pieces())
+
+    return web
+
+
 async def test_an_async_service_under_200_concurrent_requests(app):
+    httpx = pytest.importorskip("httpx")
     provider, llm = app
-    chain, messages = _service(llm), _messages(200, 9)
+    messages, web = _messages(200, 9), _web(llm)
     known = sum(1 for _ in llm.jitr.open_store().observations())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://app", timeout=60) as client:
 
-    async def request(message: str, tenant: str) -> dict[str, str]:
-        return await chain.ainvoke({"message": message}, {"configurable": {"jitr_tenant": tenant}})
+        async def request(message: str, tenant: str, way: str) -> dict[str, str]:
+            got = await client.post(way, params={"message": message, "tenant": tenant})
+            assert got.status_code == 200
+            return got.json()
 
-    served = await asyncio.gather(*(request(m, "" if i % 4 else "new") for i, m in enumerate(messages)))
-    assert _are_served(served, messages)
-    assert provider.asked_to("Write") == 200
-    assert 50 <= provider.asked_to("sort") < 120  # all 50 of the tenant that is new, a few of the others
-    llm.jitr.flush()
-    stored = Counter((o.call.tenant, o.decision.kind) for o in llm.jitr.open_store().observations())
-    assert stored["new", "teacher"] == 100 and not stored["new", "replacement"]
-    assert sum(stored.values()) == known + 400
+        ways = ("/waiting", "/threaded")
+        asked = (request(m, "" if i % 4 else "new", ways[i // 4 % 2]) for i, m in enumerate(messages))
+        served = await asyncio.gather(*asked)
+        assert _are_served(served, messages)
+        assert provider.asked_to("Write") == 200
+        assert 50 <= provider.asked_to("sort") < 120  # all 50 of the tenant that is new, a few of the others
+        llm.jitr.flush()
+        stored = Counter((o.call.tenant, o.decision.kind) for o in llm.jitr.open_store().observations())
+        assert stored["new", "teacher"] == 100 and not stored["new", "replacement"]
+        assert sum(stored.values()) == known + 400
+        provider.asked.clear()
+        told = await client.post("/streamed", params={"message": "x y"})
+        assert told.text == _sorry("x y (none)") and len(provider.asked) == 1
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -44,6 +44,19 @@ def test_whatever_fails_in_a_wrapped_model_the_app_gets_an_answer(place, entry_p
         assert all("a fault of JITR's own" in str(error) for _, error in engine.faults)
 
 
+class Broken(FakeEngine):
+    """Fails even at what it is like."""
+
+    blocking = property(_fails)
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_an_engine_that_cannot_say_whether_it_blocks_disturbs_nobody(entry_point):
+    engine = Broken()
+    assert "re:" in str(normal(ENTRY_POINTS[entry_point](JITRChatModel(llm=Teacher(), jitr=engine), {})))
+    assert engine.observed
+
+
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 @pytest.mark.parametrize("kind", [JITRCallbackHandler, AsyncJITRCallbackHandler])
 @pytest.mark.parametrize("place", HANDLER)

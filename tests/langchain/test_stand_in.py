@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
+from typing import Any
 
 import pytest
+from entry_points import ENTRY_POINTS
 from langchain_core.load import dumpd
-from langchain_core.runnables import ConfigurableField
-from langchain_fakes import FakeEngine, Teacher, normal, process_engine
-from pydantic import BaseModel
+from langchain_core.rate_limiters import InMemoryRateLimiter
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_fakes import FakeEngine, Recorder, Teacher, normal, process_engine
+from pydantic import BaseModel, Field
 
 from jitr_core.errors import ConfigError
 from jitr_langchain import JITRChatModel
@@ -106,3 +110,99 @@ def test_settings_of_the_teacher_that_keep_its_calls_from_being_replaced_are_tol
         "Several asks for n=2",
         "Several asks for logprobs=True",
     ]
+
+
+class Opinionated(Teacher):
+    """Has ways of its own to be asked, as some providers' models do, and offers less than LangChain's base class."""
+
+    heard: list = Field(default_factory=list, repr=False)
+    rate_limiter: Any = Field(default=None, exclude=True, repr=False)
+
+    def invoke(self, input, config=None, **kwargs):
+        self.heard.append(("invoke", (config or {}).get("tags")))
+        return super().invoke(input, config, **kwargs)
+
+    def _reply(self, messages, stop, kwargs):
+        reply = super()._reply(messages, stop, kwargs)
+        self.heard.append(sorted(kwargs))
+        return reply
+
+    async def ainvoke(self, input, config=None, **kwargs):
+        self.heard.append(("ainvoke", (config or {}).get("tags")))
+        return await super().ainvoke(input, config, **kwargs)
+
+    def stream(self, input, config=None, **kwargs):
+        self.heard.append(("stream", sorted(kwargs)))
+        yield from super().stream(input, config, **kwargs)
+
+    async def astream(self, input, config=None, **kwargs):
+        self.heard.append(("astream", sorted(kwargs)))
+        async for chunk in super().astream(input, config, **kwargs):
+            yield chunk
+
+    def generate(self, messages, *args, **kwargs):
+        self.heard.append(("generate", len(messages), sorted(kwargs)))
+        return super().generate(messages, *args, **kwargs)
+
+    def with_structured_output(self, schema):
+        return RunnableLambda(lambda text: schema)
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+@pytest.mark.parametrize("replacement", [None, "Positive."])
+def test_what_a_model_overrides_stays_in_force_and_its_calls_are_decided_once(entry_point, replacement):
+    bare, teacher, engine = Opinionated(), Opinionated(), FakeEngine(replacement)
+    limiter = teacher.rate_limiter = InMemoryRateLimiter(requests_per_second=0.001, max_bucket_size=5)
+    limiter.available_tokens = 5
+    before, after = Recorder(), Recorder()
+    got = ENTRY_POINTS[entry_point](JITRChatModel(llm=teacher, jitr=engine), {"callbacks": [after], "tags": ["t"]})
+    expected = ENTRY_POINTS[entry_point](bare, {"callbacks": [before], "tags": ["t"]})
+    assert replacement or teacher.heard == bare.heard
+    prompts = 2 if entry_point in ("batch", "abatch", "generate", "chain, batch") else 1
+    assert len(engine.decided) == len(engine.observed) == prompts and not engine.faults
+    if replacement is None:
+        assert normal(got) == normal(expected) and after.events == before.events
+        assert limiter.available_tokens == pytest.approx(5 - prompts, abs=0.1)
+    else:
+        assert not teacher.asked and limiter.available_tokens == pytest.approx(5, abs=0.1)
+
+
+def test_what_a_model_does_not_offer_is_not_asked_of_it(engine):
+    llm = JITRChatModel(llm=Opinionated(), jitr=engine)
+    assert llm.with_structured_output(dict).invoke("x") is dict
+    with pytest.raises(TypeError):
+        llm.with_structured_output(dict, include_raw=True)
+
+
+def test_dumps_graphs_and_traces_name_the_teacher(engine, teacher):
+    llm = JITRChatModel(llm=teacher, jitr=engine)
+    assert llm.model_dump() == teacher.model_dump() and llm.lc_id() == teacher.lc_id()
+    graphs = [(each | RunnableLambda(str)).get_graph().to_json()["nodes"][1] for each in (llm, teacher)]
+    assert {**graphs[0], "id": 0} == {**graphs[1], "id": 0}
+    field = ConfigurableField(id="t")
+    fields = [each.configurable_fields(temperature=field).get_name() for each in (llm, teacher)]
+    assert fields[0] == fields[1]
+
+
+def test_what_the_teacher_holds_is_not_checked_again(engine):
+    class Odd(Teacher):
+        def model_post_init(self, context):
+            super().model_post_init(context)
+            self.__dict__["profile"] = "not a profile"
+
+    assert JITRChatModel(llm=Odd(), jitr=engine).profile == "not a profile"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        teacher = Teacher(profile={"unheard_of": 1})
+        before = len(told)
+        JITRChatModel(llm=teacher, jitr=engine)
+        assert len(told) == before
+
+
+def test_pieces_that_are_none_of_langchains_reach_the_app_and_teach_nothing(engine):
+    class Odd(Teacher):
+        def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+            yield from ("a", "b")
+
+    assert list(JITRChatModel(llm=Odd(), jitr=engine)._stream([])) == ["a", "b"]
+    assert len(engine.decided) == 1 and not engine.observed and not engine.faults
