@@ -24,7 +24,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "at once": {},
     "shadow of 50": {"shadow_calls": 50},
     "shadow of 200": {"shadow_calls": 200},
-    "canary of 100 at 0.1": {"canary_calls": 100},
+    "canary of 100 at 0.1": {"canary_calls": 100, "canary_share": 0.1},
     "canary of 100 at 0.5": {"canary_calls": 100, "canary_share": 0.5},
     "shadow of 50, canary of 50 at 0.5": {"shadow_calls": 50, "canary_calls": 50, "canary_share": 0.5},
 }
