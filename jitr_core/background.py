@@ -17,7 +17,7 @@ from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, task_name
 from .pipeline import answerable, rule_at_work
-from .probation import Watch
+from .probation import Probations
 from .questions import Questions
 from .route import LoadedRelease, Router
 from .types import Answer, Call, Decision, Match, Observation, Release, Task, Template
@@ -88,10 +88,10 @@ class Background:
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
     _rules: dict[str, Equivalence] = field(default_factory=dict)
-    _watch: Watch = field(init=False)
+    _probations: Probations = field(init=False)
 
     def __post_init__(self) -> None:
-        self._watch = Watch(self.store, self.policy, self._withdraw)
+        self._probations = Probations(self.store, self.policy, self._withdraw)
         self.freely = Freely(self.store, self.pipeline)
         self._questions = Questions(self.store, self.policy.ask_teacher, self.aside, self.fault)
 
@@ -108,7 +108,7 @@ class Background:
         self._store()
         self.freely.renew()
         self._audit(batch)
-        self._watch.look(dict(self.router.loaded()), self._rules, touched)
+        self._probations.look(dict(self.router.loaded()), self._rules, touched)
         if self.policy.ask_teacher:
             self._wonder(batch)
         for task, calls in sorted(touched.items()):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .audit import AuditMonitor
+from .route import gives
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .route import LoadedRelease
     from .store import Probation, ReleaseState, Store
 
-__all__ = ["Watch", "path_of"]
+__all__ = ["Probations", "path_of"]
 
 _TURN, _SLOW_TURN = 256, 4  # calls a shadow is asked about at a time; if it takes long to answer
 
@@ -39,7 +40,7 @@ class _Evidence:
 
 
 @dataclass(slots=True)
-class Watch:
+class Probations:
     """Moves releases on probation on, or refuses them; one process's view of what the store has.
 
     Attributes:
@@ -85,7 +86,7 @@ class Watch:
             if not example.sampled:  # there because another release deferred: no fair sample of the calls
                 continue
             answer, confidence, ood = loaded.student.predict_one(example.slots)
-            if not ood and confidence >= release.certificate.threshold:
+            if gives(release, answer, confidence, ood):
                 monitor.update(rule.same(answer, example.answer))
         if monitor.verdict == "rollback":
             self.withdraw(task, release.id, "shadow", monitor)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from .types import Decision, Match, Reason, Release, Slots
 
-__all__ = ["LoadedRelease", "Predictor", "Router"]
+__all__ = ["LoadedRelease", "Predictor", "Router", "gives"]
 
 
 class Predictor(Protocol):
@@ -117,10 +117,15 @@ class Router:
             spent = self._clock() - start
             with self._lock:
                 self.seconds += spent
-        if ood or not confidence >= release.certificate.threshold:  # what is no number is no confidence
+        if not gives(release, answer, confidence, ood):
             reason = "ood" if ood else "deferral"
             return Decision("teacher", reason, match, release.id, None, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
+
+
+def gives(release: Release, answer: str, confidence: float, ood: bool) -> bool:
+    """Whether a release gives what its student says, or defers."""
+    return not ood and confidence >= release.certificate.threshold  # what is no number is no confidence
 
 
 def _blocks(loaded: LoadedRelease) -> bool:
