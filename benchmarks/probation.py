@@ -4,8 +4,7 @@
     python benchmarks/probation.py --logs a.jsonl b.jsonl   # replays: what each way costs in coverage
 
 A bad release errs on a share of its answers that the certificate did not see coming, from its first answer on: what it
-was certified on was no sample of the calls that came. It answers every call it is asked about. Replays use the families
-lexical and static.
+was certified on was no sample of the calls that came. It answers every call it is asked about.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "at once": {},
     "shadow of 50": {"shadow_calls": 50},
     "shadow of 200": {"shadow_calls": 200},
-    "canary of 100 at 0.1": {"canary_calls": 100},
+    "canary of 100 at 0.1": {"canary_calls": 100, "canary_share": 0.1},
     "canary of 100 at 0.5": {"canary_calls": 100, "canary_share": 0.5},
     "shadow of 50, canary of 50 at 0.5": {"shadow_calls": 50, "canary_calls": 50, "canary_share": 0.5},
 }
@@ -65,12 +64,12 @@ def simulate(seed: int) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def replays(logs: list[Path], seeds: int) -> None:
+def replays(logs: list[Path], seeds: int, families: tuple[str, ...]) -> None:
     """Print a table of what each way costs in coverage."""
     print("| log | way | coverage | agreement | releases | refused or withdrawn |\n|---|---|---|---|---|---|")
     for log in logs:
         for name, settings in WAYS.items():
-            policy = Policy(families=("lexical", "static"), **settings)
+            policy = Policy(families=families, **settings)
             total = replaced = agreed = released = refused = 0
             for seed in range(seeds):
                 events: list[dict[str, Any]] = []
@@ -92,10 +91,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, nargs="*", default=[])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--families", default="lexical,static")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.logs:
-        replays(options.logs, options.seeds)
+        replays(options.logs, options.seeds, tuple(options.families.split(",")))
         return
     print(f"Wrong answers given by the withdrawal (median), and share withdrawn within {CALLS:,} calls, by error rate:")
     simulate(options.seed)

@@ -107,7 +107,7 @@ class Policy:
     audit_delta: float = 0.05
     approval: str = "auto"
     shadow_calls: int = 0
-    canary_share: float = 0.1
+    canary_share: float = 0.5
     canary_calls: int = 0
     families: tuple[str, ...] = FAMILIES
     max_labels: int = 300

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .audit import Watch
-from .promises import least_confidence
+from .route import gives
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -87,7 +87,7 @@ class Probations:
             if not example.sampled:  # there because another release deferred: no fair sample of the calls
                 continue
             answer, confidence, ood = loaded.student.predict_one(example.slots)
-            if not ood and confidence >= least_confidence(certificate, answer):
+            if gives(release, answer, confidence, ood):
                 monitor.update(answer, example.answer)
             elif monitor.deferred:
                 monitor.update(None, example.answer)

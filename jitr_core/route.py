@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from .promises import least_confidence
 from .types import Decision, Match, Reason, Release, Slots
 
-__all__ = ["LoadedRelease", "Predictor", "Router"]
+__all__ = ["LoadedRelease", "Predictor", "Router", "gives"]
 
 
 class Predictor(Protocol):
@@ -118,13 +118,18 @@ class Router:
             spent = self._clock() - start
             with self._lock:
                 self.seconds += spent
-        # What is no number is no confidence, and a confidence of 0 is no answer.
-        if ood or not confidence >= least_confidence(release.certificate, answer) or not confidence > 0:
+        if not gives(release, answer, confidence, ood):
             # What it would have said shows, beside the teacher's answer, whether the teacher changes.
             reason = "ood" if ood else "deferral"
             said = answer if not ood and confidence > 0 else None
             return Decision("teacher", reason, match, release.id, said, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
+
+
+def gives(release: Release, answer: str, confidence: float, ood: bool) -> bool:
+    """Whether a release gives what its student says, or defers."""
+    # What is no number is no confidence, and a confidence of 0 is no answer.
+    return not ood and confidence >= least_confidence(release.certificate, answer) and confidence > 0
 
 
 def _blocks(loaded: LoadedRelease) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from easy import easy_calls
 from test_engine import POLICY, serve, url
+from typer.testing import CliRunner
 
 from jitr_core import JITR, ConfigError, Policy, manage
+from jitr_core.cli import app
 from jitr_core.store import Store
 
 TURNED = {"billing": "delivery", "delivery": "billing"}
@@ -207,6 +210,32 @@ def test_a_split_ends_the_probation_of_what_was_compared_on_both_parts(tmp_path:
     manage.split(store, task, [template.id])
     assert {t.state for t in store.tasks()} == {"observing"} and not store.verify()
     jitr.close()
+
+
+def test_the_command_line_takes_the_decisions_and_shows_every_change(tmp_path: Path) -> None:
+    engine(tmp_path, approval="manual").close()
+
+    def run(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, [*words, "--url", url(tmp_path)])
+        assert done.exit_code == code, (words, done.output, done.exception)
+        return done.output
+
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        (release,) = store.releases(task.id)
+    assert "on probation, compared silently" in run("tasks")
+    assert f"release {release.id} is approved, and active" in run("approve", task.id)
+    run("veto", task.id, code=1)
+    assert release.id in run("pin", task.id, release.id[:6])
+    shown = run("tasks", "show", task.id)
+    assert f"release {release.id}: active, pinned" in shown
+    for told in ("is shadow: certified on", "is active: approved by hand", "is pinned"):
+        assert told in shown
+    facts = json.loads(run("tasks", "show", task.id, "--json"))
+    first, *_, last = facts["history"]
+    assert first["figures"]["errors"] == 0 and last["what"].endswith("is pinned") and facts["pinned"] == release.id
+    assert "no longer pinned" in run("unpin", task.id)
+    assert "served by the teacher" in run("rollback", task.id)
 
 
 @pytest.mark.parametrize("wrong", [{"approval": "maybe"}, {"shadow_calls": -1}, {"canary_share": 0.0}])
