@@ -212,7 +212,7 @@ def _ratio(one: np.ndarray, other: np.ndarray, seed: int) -> str:
     draws = rng.integers(0, len(one), (2000, len(one)))
     ratios = one[draws].sum(1) / np.maximum(other[draws].sum(1), 1e-9)
     low, high = np.quantile(ratios, (0.025, 0.975))
-    return f"{one.sum() / other.sum():.2f} ({low:.2f} to {high:.2f})"
+    return f"{one.sum() / other.sum():.2f} ({low:.2f} to {f'{high:.2f}' if high < 1e3 else '∞'})"
 
 
 def audits(runs: int, seed: int, policy: Policy) -> bool:
