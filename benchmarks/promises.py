@@ -5,7 +5,7 @@ release. The truth is known, so a life is broken where any certificate breaks it
 orders (read from `JITR_SHARED`, skipped without it): what each promise would answer of the calls that were held out,
 and what it kept there. Last, how rarely audits roll back a release at the very edge of its promise.
 
-    python benchmarks/promises.py [--quick] [--logs NAME…] [--lives 100] [--orders 10] [--seed 0]
+    python benchmarks/promises.py [--quick] [--logs NAME…] [--lives 100] [--audits 100] [--orders 10] [--seed 0]
 
 Exit code 1 where the one-sided 95% lower bound of a rate of broken promises, or of false rollbacks, exceeds delta.
 """
@@ -212,7 +212,7 @@ def _ratio(one: np.ndarray, other: np.ndarray, seed: int) -> str:
     draws = rng.integers(0, len(one), (2000, len(one)))
     ratios = one[draws].sum(1) / np.maximum(other[draws].sum(1), 1e-9)
     low, high = np.quantile(ratios, (0.025, 0.975))
-    return f"{one.sum() / other.sum():.2f} ({low:.2f} to {high:.2f})"
+    return f"{one.sum() / other.sum():.2f} ({low:.2f} to {f'{high:.2f}' if high < 1e3 else '∞'})"
 
 
 def audits(runs: int, seed: int, policy: Policy) -> bool:
@@ -259,7 +259,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the lives, one log")
     parser.add_argument("--logs", nargs="*", choices=LOGS, default=list(LOGS), help="call logs; all unless told")
-    parser.add_argument("--lives", type=int, default=100, help="of each stream and promise; 0: only logs")
+    parser.add_argument("--lives", type=int, default=100, help="of each stream and promise; 0 for none")
+    parser.add_argument("--audits", type=int, default=100, help="audited releases of each promise; 0 for none")
     parser.add_argument("--orders", type=int, default=10, help="random orders of each log")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
@@ -268,7 +269,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     if options.lives:
         failed = synthetic(max(options.lives // part, 1), options.seed, policy)
-        failed |= audits(20 if options.quick else 100, options.seed, policy)
+    if options.audits:
+        failed |= audits(max(options.audits // part, 1), options.seed, policy)
     logs(options.logs[: 1 if options.quick else None], max(options.orders // part, 2), options.seed, policy)
     print(f"{'FAILED' if failed else 'holds'}; {time.perf_counter() - began:.0f} s")
     return int(failed)

@@ -60,6 +60,12 @@ def test_a_rollback_stays_one():
     assert (monitor.audits, monitor.errors) == before
 
 
+def test_a_strict_promise_is_watched_for_small_shifts_too():
+    rng = random.Random(0)
+    monitor = AuditMonitor(target=0.99, audit_delta=0.05)
+    assert any(monitor.update(rng.random() >= 0.016) == "rollback" for _ in range(8000))
+
+
 def test_arguments_out_of_range_are_refused():
     with pytest.raises(ValueError, match="target"):
         AuditMonitor(target=95, audit_delta=0.05)
