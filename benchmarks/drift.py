@@ -37,7 +37,7 @@ from jitr_core.drift import Signals
 from jitr_core.store import Handled
 
 LOGS = ("smsspam", "clinc150", "trec", "banking77-gpt4", "phrasebank-gpt4")
-STABLE, AFTER = 2_000, 40_000
+STABLE, AFTER = 2_000, 20_000
 MATURE = 50_000
 CHANGES = ("teacher", "topics", "mix")
 
@@ -120,12 +120,15 @@ def watch(
     warnings: bool,
     policy: Policy,
     rng: np.random.Generator,
+    only_due: bool = True,
 ) -> Outcome:
-    """Serve a stream until its release is withdrawn."""
+    """Serve a stream until its release is withdrawn; `only_due`: unless it keeps its promise after the change."""
     confidence, given, said = calls
     takes, right = confidence >= threshold, given == said
     late = takes[STABLE:]
     out = Outcome(due=bool(late.any() and right[STABLE:][late].mean() < policy.target))
+    if not out.due and only_due:
+        return out
     monitor, seen, warned, served = (
         AuditMonitor(target=policy.target, audit_delta=policy.audit_delta),
         Signals(0),

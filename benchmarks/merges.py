@@ -191,10 +191,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for n, (name, scene) in enumerate(SCENES.items()):
         for how in ("strata", "since merge", "as they are"):
             lives = [live(scene, how, policy, [arguments.seed, n, d]) for d in range(arguments.lives)]
-            broken, answered = sum(life.broken for life in lives), sum(life.answered for life in lives)
+            broken, answered = sum(bool(life.broken) for life in lives), sum(int(life.answered) for life in lives)
             low = lower_bound(broken, len(lives))
             failed |= how == "strata" and low > policy.delta
-            agreement = sum(life.agreed for life in lives) / max(answered, 1)
+            agreement = sum(int(life.agreed) for life in lives) / max(answered, 1)
             coverage = answered / len(lives) / CALLS
             results[f"{name}, {how}"] = {"broken": broken, "coverage": coverage, "agreement": agreement}
             print(

@@ -26,7 +26,7 @@ from easy import write_log
 from tiny_bases import calls, messages, write_base
 
 from jitr_core.base_models import BaseModels
-from jitr_core.certify import Certificate, certify
+from jitr_core.certify import certify
 from jitr_core.config import Policy
 from jitr_core.equivalence import equivalence, said
 from jitr_core.search.text import _crossed

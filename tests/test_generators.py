@@ -24,7 +24,7 @@ from tiny_bases import calls, messages, write_base
 
 from jitr_core import JITR, Answer, ArtifactError, Call, Policy, TrainingError
 from jitr_core.base_models import BaseModels
-from jitr_core.certify import Certificate, certify
+from jitr_core.certify import certify
 from jitr_core.collect import build_dataset
 from jitr_core.equivalence import equivalence
 from jitr_core.files import MANIFEST
@@ -34,7 +34,7 @@ from jitr_core.students import load_student
 from jitr_core.students.answerers import Generator
 from jitr_core.students.generator_worker import GeneratorWorker, shared_worker
 from jitr_core.students.text_student import TextStudent
-from jitr_core.types import Example
+from jitr_core.types import Certificate, Example
 from jitr_langchain import JITRChatModel
 
 pytestmark = pytest.mark.timeout(400)  # torch is loaded more than once, perhaps on a busy machine

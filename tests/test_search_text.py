@@ -10,7 +10,7 @@ import pytest
 from tiny_bases import messages
 
 from jitr_core.base_models import BaseModels
-from jitr_core.certify import Certificate, certify
+from jitr_core.certify import certify
 from jitr_core.collect import Dataset, build_dataset
 from jitr_core.config import Policy
 from jitr_core.equivalence import equivalence
@@ -19,7 +19,7 @@ from jitr_core.search import SearchResult, search_text
 from jitr_core.search.judge import hindsight
 from jitr_core.search.text import _crossed
 from jitr_core.students import load_student
-from jitr_core.types import Example, Slots
+from jitr_core.types import Certificate, Example, Slots
 
 
 def dataset(pairs: list[tuple[Slots, str]]) -> Dataset:
