@@ -31,6 +31,7 @@ from jitr_core.config import Policy
 from jitr_core.equivalence import equivalence, said
 from jitr_core.search.text import _crossed
 from jitr_core.students import load_student
+from jitr_core.types import Certificate
 from jitr_langchain.replay import replay
 
 LOGS = ("translate-de-en-gpt4", "positive-reframing-chatgpt")
