@@ -90,7 +90,7 @@ def test_overall_is_refused_where_the_most_confident_answers_alone_are_too_often
 
 
 @given(CALLS, st.floats(0.001, 0.3), st.floats(0.5, 0.97))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_overall_certifies_at_least_what_answered_certifies(calls, delta, target):
     confidence, correct = np.array([c for c, _, _ in calls]), np.array([ok for _, ok, _ in calls])
     strict = certify(confidence, correct, target=target, delta=delta)
@@ -103,7 +103,7 @@ def test_overall_certifies_at_least_what_answered_certifies(calls, delta, target
 
 
 @given(CALLS, st.floats(0.001, 0.3), st.sampled_from(["classes", "classes:a", "classes:a,b,z"]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_by_classes_no_answer_is_given_that_was_not_certified(calls, delta, wanted):
     confidence, correct = np.array([c for c, _, _ in calls]), np.array([ok for _, ok, _ in calls])
     said = [k for _, _, k in calls]
@@ -146,7 +146,7 @@ def test_classes_that_are_too_rare_take_no_share_of_delta():
 
 @pytest.mark.parametrize("wanted", ["overall", "classes", COST])
 def test_a_promise_that_is_just_not_kept_is_rarely_certified(wanted):
-    rng, hits, draws = np.random.default_rng(1), 0, 300
+    rng, hits, draws = np.random.default_rng(1), 0, 150
     for _ in range(draws):
         said, confidence = rng.choice(["ok", "fraud"], 1200), rng.random(1200)
         # where "ok" is said the teacher meant fraud, which costs 3
@@ -307,7 +307,7 @@ def test_a_release_serves_only_under_what_it_promised_or_less(tmp_path):
 
 def test_audits_under_overall_are_told_of_the_deferred_calls_the_coin_chose(tmp_path):
     policy = dataclasses.replace(POLICY, audit_share_start=1.0, target=0.9)
-    jitr = engine(tmp_path, policy, 700, noise=0.15)
+    jitr = engine(tmp_path, policy, 460, noise=0.15)
     store = jitr.open_store()
     (task,) = store.tasks()
     release = store.active_release(task.id)
@@ -319,7 +319,7 @@ def test_audits_under_overall_are_told_of_the_deferred_calls_the_coin_chose(tmp_
 
 
 def test_a_replay_says_what_is_promised(tmp_path):
-    log = write_log(tmp_path / "calls.jsonl", easy_calls(500, noise=0.03))
+    log = write_log(tmp_path / "calls.jsonl", easy_calls(320, noise=0.02))
     out = tmp_path / "out.json"
     for wanted in ("overall", "classes"):
         result = CliRunner().invoke(
