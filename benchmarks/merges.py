@@ -109,7 +109,7 @@ def live(scene: Scene, how: str, policy: Policy, seed: Sequence[int]) -> Life:
     merge = int(np.flatnonzero(np.cumsum(life.wording) >= MERGED_AFTER)[0])
     coins = rng.random(CALLS)
     active: tuple[float, frozenset[int]] | None = None
-    served: dict[str, str | None] = {"0": None, "1": None}
+    served: dict[str, str] = {"0": "", "1": ""}
     restart, done, mine, answered = 0, 0, 0, 0
     for i in range(CALLS):
         if i == merge and active:
@@ -154,7 +154,7 @@ def gains(life: Life, new: tuple[float, frozenset[int]], old: tuple[float, froze
 
 
 def sample(
-    life: Life, how: str, now: int, merge: int, restart: int, served: dict[str, str | None], policy: Policy
+    life: Life, how: str, now: int, merge: int, restart: int, served: dict[str, str], policy: Policy
 ) -> tuple[np.ndarray, frozenset[int]]:
     """Rows that certify, and the wordings they speak for."""
     mine = (life.wording[:now] == 0) | (now > merge)

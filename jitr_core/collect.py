@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import TrainingError
 from .types import Example, Slots
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Dataset", "Stratum", "build_dataset", "fair_sample", "fold_of", "strata"]
+__all__ = ["Dataset", "Stratum", "Use", "build_dataset", "fair_sample", "fold_of", "labelled_alike", "strata"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +87,48 @@ class Stratum:
     calls: int
 
 
-def strata(served: Mapping[str, str | None], calls: Mapping[str, int]) -> list[Stratum]:
+class Use(Protocol):
+    """Since when a template is called, and which release was first asked about its calls, at which row of the store."""
+
+    @property
+    def first(self) -> int:
+        """Row of its first call."""
+
+    @property
+    def served(self) -> str | None:
+        """The release."""
+
+    @property
+    def asked(self) -> int | None:
+        """Row of the first call that it was asked about."""
+
+
+def labelled_alike(use: Mapping[str, Use]) -> dict[str, str]:
+    """By id of the template, a name that templates have in common whose calls have always been labelled alike.
+
+    Calls are all labelled until a release answers their template. Templates that one release was the first to answer
+    are alike if all of them were called before it came, or none.
+    """
+    came: dict[str, int] = {}
+    for each in use.values():
+        if each.served is not None and each.asked is not None:
+            came[each.served] = min(came.get(each.served, each.asked), each.asked)
+    return {
+        template: "" if each.served is None else f"{each.served}{'' if each.first < came[each.served] else ' before'}"
+        for template, each in use.items()
+    }
+
+
+def strata(alike: Mapping[str, str], calls: Mapping[str, int]) -> list[Stratum]:
     """The strata of a task.
 
     Args:
-        served: by id of the template, the first release that answered it; None: all its calls are labelled.
+        alike: see `labelled_alike`.
         calls: by id of the template, its calls at present.
     """
-    groups: dict[str | None, set[str]] = {}
-    for template in sorted({*served, *calls}):
-        groups.setdefault(served.get(template), set()).add(template)
+    groups: dict[str, set[str]] = {}
+    for template in sorted({*alike, *calls}):
+        groups.setdefault(alike.get(template, ""), set()).add(template)
     return [Stratum(frozenset(ids), sum(calls.get(each, 0) for each in ids)) for ids in groups.values()]
 
 
@@ -119,7 +151,7 @@ def fair_sample(
         All examples, and the templates that the sample speaks for.
 
     Example:
-        >>> groups = strata({"a": "r", "b": None}, {"a": 20, "b": 10})
+        >>> groups = strata({"a": "r", "b": ""}, {"a": 20, "b": 10})
         >>> rows = [Example((), "", "", i, template="a" if i < 8 else "b") for i in range(18)]
         >>> sum(example.sampled for example in fair_sample(rows, groups, enough=1)[0])
         12

@@ -36,7 +36,7 @@ _LEVELS = 4  # blocks of one size that are kept apart; the oldest two of more be
 _SYMBOLS = 12  # answers told apart, the most frequent ones; the others count as one
 _SETTLE = 4  # blocks from which the answers told apart are chosen
 _PAGE = 5_000  # calls read at a time
-_REMEMBERED = 20_000  # calls of a release that a new process looks back on
+_REMEMBERED = 5_000  # calls of a release that a new process looks back on
 
 
 class ChangeDetector:
@@ -116,9 +116,10 @@ def signals(call: Handled, same: Callable[[str, str], bool]) -> Iterator[tuple[s
         same: whether two answers count as the same.
     """
     yield "who answers", call.reason
-    yield "model", call.model
-    if call.reason == "answered":
-        yield "answers", call.replacement or ""
+    if call.teacher is not None:  # who is not asked does not say under which name it would have answered
+        yield "model", call.model
+    if call.reason == "answered" and call.replacement is not None:
+        yield "answers", call.replacement
     elif call.reason == "deferral" and call.replacement is not None and call.teacher is not None:
         yield "agreement where it defers", "same" if same(call.replacement, call.teacher) else "differs"
 

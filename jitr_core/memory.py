@@ -6,7 +6,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator
 
-from .route import Predictor
+from .route import NotLoaded, Predictor
 from .types import Slots
 
 __all__ = ["Kept", "Memory"]
@@ -15,8 +15,8 @@ __all__ = ["Kept", "Memory"]
 class Kept:
     """A replacement that is in memory as long as there is room; see `Predictor`.
 
-    While it is not, it passes calls on to the teacher and asks to be loaded again, which happens in the background:
-    no call waits for it.
+    While it is not, the teacher answers, and it asks to be loaded again, which happens in the background: no call waits
+    for it.
 
     Attributes:
         student: the replacement, None while it is not in memory.
@@ -31,12 +31,12 @@ class Kept:
         self.used, self.wanted, self.broken = 0, False, False
 
     def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
-        """See `Predictor.predict_one`; the confidence is 0 while the replacement is not in memory."""
+        """See `Predictor.predict_one`."""
         self.used = next(self._clock)
         student = self.student
         if student is None:
             self.wanted = not self.broken
-            return "", 0.0, False
+            raise NotLoaded
         return student.predict_one(slots)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .amounts import mostly_amounts
 from .certify import Refusal, allowed_errors, better, certify, next_attempt, peak_calls
-from .collect import build_dataset, fair_sample, strata
+from .collect import build_dataset, fair_sample, labelled_alike, strata
 from .equivalence import Equivalence, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import AnswerSpace, answer_space
@@ -178,17 +178,17 @@ class Pipeline:
         after = start.row if start.learnt is None else start.learnt
         examples = self.store.examples(task, self.policy.max_examples, after=after)
         use = self.store.template_use(task, after=after)
-        served = {template: each.served for template, each in use.items()}
+        alike = labelled_alike(use)
         # The task is made up as it is since its youngest stratum is called.
-        began: dict[str | None, int] = {}
-        for each in use.values():
-            began[each.served] = min(began.get(each.served, each.first), each.first)
+        began: dict[str, int] = {}
+        for template, each in use.items():
+            began[alike[template]] = min(began.get(alike[template], each.first), each.first)
         calls: dict[str, int] = {}
         for row in (max(began.values(), default=0) - 1 if len(began) > 1 else start.row, start.row):
             calls = self.store.template_counts(task, after=max(row, start.row))
             if sum(calls.values()) >= self.policy.first_attempt:
                 break
-        groups = strata(served, calls)
+        groups = strata(alike, calls)
         sample, spoken = fair_sample(examples, groups, enough=peak_calls(self.policy), seed=self.seed)
         return sample, spoken & {example.template for example in examples}
 

@@ -11,14 +11,22 @@ from typing import Literal, Protocol
 from .promises import least_confidence
 from .types import Decision, Match, Reason, Release, Slots
 
-__all__ = ["LoadedRelease", "Predictor", "Router", "gives"]
+__all__ = ["LoadedRelease", "NotLoaded", "Predictor", "Router", "gives"]
+
+
+class NotLoaded(Exception):  # noqa: N818
+    """The student is not in memory just now; the call goes on as if its task had no release."""
 
 
 class Predictor(Protocol):
     """What routing needs of a student."""
 
     def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
-        """Answer, confidence in [0, 1], and whether the input is out of distribution."""
+        """Answer, confidence in [0, 1], and whether the input is out of distribution.
+
+        Raises:
+            NotLoaded: it is not in memory just now.
+        """
 
 
 @dataclass(slots=True)
@@ -111,6 +119,8 @@ class Router:
         release = loaded.release
         try:
             answer, confidence, ood = loaded.student.predict_one(match.slots)
+        except NotLoaded:
+            return Decision("teacher", "no_release", match)
         except Exception as error:
             self._fault("decide", error)
             return Decision("teacher", "fallback", match, release.id, None, None, audit, share)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitr_core.collect import build_dataset, fair_sample, fold_of, strata
+from jitr_core.collect import build_dataset, fair_sample, fold_of, labelled_alike, strata
 from jitr_core.errors import TrainingError
+from jitr_core.store import TemplateUse
 from jitr_core.types import Example
 
 
@@ -62,11 +63,11 @@ def test_the_content_hash_changes_with_an_answer_and_only_with_content():
 
 
 def test_a_wording_with_few_labels_among_many_calls_waits_and_the_others_are_certified() -> None:
-    groups = strata({"a": "r", "b": None}, {"a": 195, "b": 5})
+    groups = strata({"a": "r", "b": ""}, {"a": 195, "b": 5})
     rows = [Example((), "", "", i, template="a" if i < 2300 else "b") for i in range(2305)]
     sample, templates = fair_sample(rows, groups, enough=700)
     assert templates == {"a"} and sum(e.sampled for e in sample) == 2300
-    groups = strata({"a": "r", "b": None}, {"a": 500, "b": 500})
+    groups = strata({"a": "r", "b": ""}, {"a": 500, "b": 500})
     rows = [Example((), "", "", i, template="a" if i < 2300 else "b") for i in range(3300)]
     sample, templates = fair_sample(rows, groups, enough=700)
     assert templates == {"a", "b"} and sum(e.sampled for e in sample) == 2000
@@ -74,7 +75,7 @@ def test_a_wording_with_few_labels_among_many_calls_waits_and_the_others_are_cer
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 60), st.integers(0, 60), st.sampled_from([None, "r1", "r2"])), min_size=1, max_size=6
+        st.tuples(st.integers(0, 60), st.integers(0, 60), st.sampled_from(["", "r1", "r2"])), min_size=1, max_size=6
     ),
     st.integers(0, 3),
 )
@@ -101,3 +102,15 @@ def test_a_fair_sample_has_the_strata_in_the_shares_of_their_calls(made, seed):
     fair = [row for row in rows if row.sampled and row.template in templates]
     if len([g for g in groups if g.calls]) == 1:
         assert len(taken) == len(fair), "calls that were always labelled alike are a fair sample as they are"
+
+
+def test_templates_are_labelled_alike_that_one_release_found_in_use_and_those_that_came_under_it():
+    use = {
+        "a": TemplateUse(1, "r1", 200),
+        "b": TemplateUse(50, "r1", 260),  # called before the release, though not answered at once
+        "w": TemplateUse(400, "r1", 400),  # a wider version that came later: never labelled in full
+        "c": TemplateUse(90, "r2", 500),
+        "d": TemplateUse(3, None),
+    }
+    alike = labelled_alike(use)
+    assert alike["a"] == alike["b"] and len({alike[t] for t in "awcd"}) == 4

@@ -312,12 +312,13 @@ class Observations:
         first = select(o.c.template, func.min(o.c.n)).where(*mine).group_by(o.c.template)
         # A release that does not answer a template hands it over without a confidence.
         answers = o.c.release.is_not(None) & ((o.c.reason != "deferral") | o.c.confidence.is_not(None))
-        asked = select(o.c.template, o.c.release).where(*mine, answers)
+        asked = select(o.c.template, o.c.release, func.min(o.c.n)).where(*mine, answers)
         asked = asked.group_by(o.c.template, o.c.release).order_by(func.min(o.c.n).desc())
         with self._database.read() as connection:
-            served = {template: release for template, release in connection.execute(asked)}
+            served = {template: (release, row) for template, release, row in connection.execute(asked)}
             began = connection.execute(first).all()
-        return {template: TemplateUse(row, served.get(template)) for template, row in began if template is not None}
+        nobody = (None, None)
+        return {template: TemplateUse(row, *served.get(template, nobody)) for template, row in began if template}
 
     def answer_counts(self, task: str, limit: int) -> dict[str, int]:
         """How often the teacher gave each answer in the latest labelled calls of a task.

@@ -131,10 +131,12 @@ class TemplateUse:
     Attributes:
         first: row of its first call in the store.
         served: id of the first release that was asked about its calls; None if none ever was.
+        asked: row of the first call that it was asked about; None likewise.
     """
 
     first: int
     served: str | None
+    asked: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class Handled:
     Attributes:
         row: of the call in the store.
         reason: "answered", "deferral", "ood" or "fallback"; "answered" also where the answer was only compared.
-        model: name of the teacher the call is meant for.
+        model: name of the teacher: as it gave it with its answer, else as the call asked for it.
         replacement: what the release said, or would have said; None if it said nothing, or the text expired.
         teacher: the teacher's answer, None where it was not asked, or the text expired.
     """
