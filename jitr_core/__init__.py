@@ -17,6 +17,7 @@ from .errors import (
     StoreError,
     TrainingError,
 )
+from .judge import Judge
 from .types import Answer, Call, Certificate, Decision, Match, Release, Task
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigError",
     "Decision",
     "JITRError",
+    "Judge",
     "Match",
     "MissingExtraError",
     "Policy",

@@ -7,6 +7,7 @@ A rule is written `exact`, `normalised`, `chrf:0.6`, `rouge-l:0.7`, `embedding:0
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import json
 import logging
@@ -45,7 +46,7 @@ RULES = "exact, normalised, chrf:0.6, rouge-l:0.7, embedding:0.9, number:0.5 or 
 _MEASURES = {"chrf": "chrF", "rouge-l": "ROUGE-L", "embedding": "embedding similarity"}
 _NUMBER = "number"
 _OWN = "own:"
-_OWN_FUNCTIONS: dict[str, Callable[[str, str], bool]] = {}
+_REMEMBERED = 100_000  # pairs a user's own function was asked about: about 15 MB
 # Numbers with their signs and points, words, and any other sign that is not just punctuation between words.
 _TOKEN = re.compile(r"[-−+]?\d+(?:[.,:/]\d+)*|\w+|[^\w\s.,;:!?…\"'`´“”„‚‘’«»‹›()\[\]{}<>–—‐‑·•。、「」『』・¿¡-]")
 
@@ -109,7 +110,7 @@ def equivalence(rule: str, embed: Callable[[str], Any] | None = None) -> Equival
         False
     """
     if rule.startswith(_OWN):
-        return Equivalence(rule, functools.partial(_by_own, _own_function(rule)))
+        return Equivalence(rule, _own_function(rule))
     name, bound = _read(rule)
     if name == EXACT:
         return Equivalence(rule, equivalent)
@@ -196,7 +197,8 @@ def own_rule(function: Callable[[str, str], bool], *, elsewhere: bool) -> str:
                 f"the equivalence {module}:{name} cannot be imported by the process that trains.",
                 hint='Define it at the top of a module of its own, or use training="inline".',
             )
-    _OWN_FUNCTIONS[rule] = function
+    if rule not in _OWN_FUNCTIONS or _OWN_FUNCTIONS[rule].function is not function:
+        _OWN_FUNCTIONS[rule] = _Own(function)
     return rule
 
 
@@ -220,7 +222,29 @@ def _read(rule: str) -> tuple[str, float]:
     return name, bound
 
 
-def _own_function(rule: str) -> Callable[[str, str], bool]:
+class _Own:
+    """A user's function, asked once about a pair: all past audits are compared again and again, and it may be dear."""
+
+    def __init__(self, function: Callable[[str, str], bool]) -> None:
+        self.function = function
+        self._said: dict[bytes, bool] = {}
+
+    def __call__(self, one: str, other: str) -> bool:
+        both = f"{len(one)}:{one}{other}".encode("utf-8", "surrogatepass")
+        pair = hashlib.blake2b(both, digest_size=16).digest()
+        said = self._said.get(pair)
+        if said is None:
+            said = _by_own(self.function, one, other)
+            # Later pairs are left out: were the oldest forgotten, a walk through all of them would find none.
+            if len(self._said) < _REMEMBERED:
+                self._said[pair] = said
+        return said
+
+
+_OWN_FUNCTIONS: dict[str, _Own] = {}
+
+
+def _own_function(rule: str) -> _Own:
     if rule not in _OWN_FUNCTIONS:
         module, _, name = rule.removeprefix(_OWN).partition(":")
         try:
@@ -229,7 +253,7 @@ def _own_function(rule: str) -> Callable[[str, str], bool]:
             raise ConfigError(f"the equivalence {rule} cannot be imported: {error}.") from error
         if not callable(found):
             raise ConfigError(f"the equivalence {rule} is no function.", hint="Write own:module:function.")
-        _OWN_FUNCTIONS[rule] = found
+        _OWN_FUNCTIONS[rule] = _Own(found)
     return _OWN_FUNCTIONS[rule]
 
 

@@ -17,12 +17,13 @@ except ImportError as error:
 
 from .callbacks import AsyncJITRCallbackHandler, JITRCallbackHandler
 from .chat_model import JITRChatModel
+from .judge import judged_by
 from .llm import JITRLLM
 
 if TYPE_CHECKING:
     from .middleware import JITRMiddleware as JITRMiddleware
 
-__all__ = ["JITRLLM", "AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel"]
+__all__ = ["JITRLLM", "AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel", "judged_by"]
 
 
 def __getattr__(name: str) -> Any:

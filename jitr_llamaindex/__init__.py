@@ -15,7 +15,8 @@ except ImportError as error:
     raise MissingExtraError("llamaindex", "jitr_llamaindex") from error
 
 from .instrumentation import JITREventHandler
+from .judge import judged_by
 from .llm import JITRLLM
 from .steps import jitr_step
 
-__all__ = ["JITRLLM", "Engine", "JITREventHandler", "jitr_step"]
+__all__ = ["JITRLLM", "Engine", "JITREventHandler", "jitr_step", "judged_by"]

@@ -27,6 +27,7 @@ SHARED = {
     "_version",
     "amounts",
     "equivalence",
+    "judge",
     "promises",
     "calllog",
     "structured",

@@ -37,6 +37,7 @@ _MOST_HELD = 1_500  # … at most, as each costs an answer
 _WATCHED = 0.1  # share that tells when to stop and what to choose …
 _MOST_WATCHED = 100
 _MOST_LEARNT = 5_000
+_TOLD = 20  # comparisons after which it is told how far they are: a rule may ask a model
 _FEWEST = 50  # inputs, below which there is nothing to divide
 
 
@@ -174,8 +175,12 @@ class _TextSearch:
 
     def _right(self, said: list[Said | None], inputs: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Whether answers count as the teacher's, shape (k,)."""
-        pairs = zip(said, inputs, strict=True)
-        return np.array([s is not None and self.rule.same(s.text, self.dataset.labels[i]) for s, i in pairs], bool)
+        right = np.zeros(len(inputs), bool)
+        for n, (s, i) in enumerate(zip(said, inputs, strict=True)):
+            if n % _TOLD == 0:
+                self._tell("comparing answers", n / len(inputs))
+            right[n] = s is not None and self.rule.same(s.text, self.dataset.labels[i])
+        return right
 
     def _measure(self, report: CandidateReport, answerer: Answerer) -> SearchResult:
         """What the chosen candidate says on the inputs held back, and how sure it may be."""
