@@ -118,15 +118,18 @@ def test_a_shifted_mix_of_labels_is_warned_of_once_told_and_audited_and_the_rele
 def test_another_model_behind_the_same_step_is_warned_of(tmp_path: Path) -> None:
     events: list[dict] = []
     jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1, listener=events.append)
-    for i, recorded in enumerate(easy_calls(1_000, seed=3)):
+    for i, recorded in enumerate(easy_calls(2_500, seed=3)):
         messages = tuple((m["role"], m["content"]) for m in recorded["messages"])
-        call = Call(f"m{i}", messages, model="gpt-4.1" if i < 900 else "gpt-5")
+        call = Call(f"m{i}", messages, model="gpt-4.1" if i < 1_200 else "gpt-5")
         decision = jitr.decide(call)
-        jitr.observe(call, decision, None if decision.kind == "replacement" else Answer(recorded["answer"], call.model))
+        answer = Answer(recorded["answer"], f"{call.model}-2025")  # as the provider names it, where it is asked
+        jitr.observe(call, decision, None if decision.kind == "replacement" else answer)
+        if decision.kind == "replacement" and decision.audit:
+            jitr.audit(call, decision, lambda answer=answer: answer)
         if i % BLOCK == BLOCK - 1:
             jitr.flush()
     warned = [event for event in events if event["kind"] == "warning"]
-    assert [event["signal"] for event in warned] == ["model"] and max(warned[0]["since"]) == "gpt-5"
+    assert [event["signal"] for event in warned] == ["model"] and max(warned[0]["since"]) == "gpt-5-2025"
     jitr.close()
 
 

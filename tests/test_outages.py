@@ -26,7 +26,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_engine import *
 from test_probation import turned
-from jitr_core import background, pipeline
+from jitr_core import pipeline, serving
 from jitr_core.store import observations, releases
 url_, after = sys.argv[2], sys.argv[3] == "after"
 
@@ -89,7 +89,7 @@ def test_a_kill_during_promotion_leaves_all_of_it_or_nothing(due: str, moment: s
     ("moment", "when"),
     [
         ('dies(observations, "_place")', "after"),  # in the middle of the transaction that stores audits
-        ('dies(background.Background, "_audit")', "before"),  # stored, not yet judged
+        ('dies(serving.Serving, "audit")', "before"),  # stored, not yet judged
         ('dies(releases.Releases, "withdraw")', "before"),
         ('dies(releases.Releases, "_set_state")', "after"),  # in the middle of the rollback's transaction
         ('dies(releases.Releases, "_point")', "after"),

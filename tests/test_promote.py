@@ -66,7 +66,7 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
         family = "generator"
 
         def asked(self, release: str, limit: int) -> list[Asked]:
-            return [Asked((f"text {i}",), f"g{i}", False) for i in range(30)]
+            return [Asked((f"text {i}",), f"g{i}", False, "T") for i in range(30)]
 
         def renew(self, name: str, owner: str, ttl_s: float) -> bool:
             renewed.append(name)
@@ -80,7 +80,9 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
     active = replace(active, path=str(Path(active.path) / "real"))
     found: Any = Some(held=None, confidence=[])
     line: Any = Pipeline(Fake(), Policy(), tmp_path, Some())  # type: ignore[arg-type]
-    assert line._worse(Task("t", "a", "", "n"), active, Fake(), CERTIFICATE, found, Some(groups=[])) == ""
+    assert (
+        line._worse(Task("t", "a", "", "n"), active, Fake(), CERTIFICATE, found, Some(groups=[], templates={"T"})) == ""
+    )
     assert len(renewed) == 30
 
 

@@ -50,7 +50,7 @@ START_ERRORS = (1, 12)
 PEAK_ERRORS = 35
 """An attempt is worth most where this many errors would be expected at exactly the target: 700 calls at 0.95."""
 
-LEAST = 1e-9
+LEAST = math.ulp(0.0)
 """The loosest threshold: everything passes but a confidence of 0, which says that there is no answer."""
 
 LEVEL_BETTER = 0.1
@@ -227,6 +227,8 @@ def _refusal(calls: int, wrong: NDArray[Any], total: int, *, target: float, delt
     if total < least:
         reason = f"{total} labelled calls are too few: even without an error {least} are needed to show {target:.3g}"
         return Refusal(reason, calls, errors, allowed, least - total)
+    if not calls:
+        return Refusal(f"on none of {total} labelled calls is the student sure at all", 0, 0, allowed)
     share = calls / total
     would = f"at most {allowed} would show {target:.3g}" if allowed >= 0 else f"too few calls to show {target:.3g}"
     reason = (

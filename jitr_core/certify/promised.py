@@ -105,7 +105,7 @@ def _overall(score: NDArray[Any], right: NDArray[Any], *, target: float, delta: 
         reason = f"{total} labelled calls are too few: even without an error {least} are needed to show {target:.3g}"
         return Refusal(reason, total, 0, allowed, least - total)
     wrong = np.sort(score[~right])[::-1]
-    threshold = LEAST if len(wrong) <= allowed else max(float(np.nextafter(wrong[allowed], np.inf)), LEAST)
+    threshold = LEAST if len(wrong) <= allowed else float(np.nextafter(wrong[allowed], np.inf))
     above = score >= threshold
     calls, errors = int(above.sum()), int((above & ~right).sum())
     if not calls:

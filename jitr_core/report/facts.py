@@ -56,15 +56,6 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
     space = answer_space(store.answer_counts(task.id, _ANSWERS))
     days = max(last - (counts.first_time if counts.first_time is not None else last), _DAY_S) / _DAY_S
     declared = [each for each in store.declarations() if each.task == task.id]
-    templates = [
-        {
-            "id": each.template.id,
-            "step": each.template.step.removeprefix(GIVEN),
-            "text": marked(each.template.literals),
-            "calls": each.calls,
-        }
-        for each in task_templates(store, task)
-    ]
     facts: dict[str, Any] = {
         "task": task.id,
         "name": task.name,
@@ -79,7 +70,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         "declared": [
             {"step": each.step, "text": marked(each.literals) if each.literals else None} for each in declared
         ],
-        "templates": templates,
+        "templates": _templates(store, task),
         "calls": counts.calls,
         "calls_per_day": round(counts.calls / days, 2),
         "labels": counts.labels,
@@ -114,6 +105,19 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         facts["searches"] = [asdict(report) for report in store.searches(task.id)]
         facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
     return facts
+
+
+def _templates(store: Store, task: Task) -> list[dict[str, Any]]:
+    """The templates of a task, with their calls."""
+    return [
+        {
+            "id": each.template.id,
+            "step": each.template.step.removeprefix(GIVEN),
+            "text": marked(each.template.literals),
+            "calls": each.calls,
+        }
+        for each in task_templates(store, task)
+    ]
 
 
 def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:
