@@ -47,11 +47,13 @@ class Probations:
         store: the state.
         policy: how long a probation lasts.
         withdraw: takes a release out of use that its comparisons contradict: task, release, what it was, the monitor.
+        fault: told of what a shadow raises; nobody waits for it, so nothing else comes of that.
     """
 
     store: Store
     policy: Policy
     withdraw: Callable[[str, str, str, Watch], None]
+    fault: Callable[[str, BaseException], None]
     _seen: dict[str, _Evidence] = field(default_factory=dict)
 
     def look(self, table: dict[str, LoadedRelease], rules: dict[str, Equivalence], touched: Iterable[str]) -> None:
@@ -86,7 +88,11 @@ class Probations:
             evidence.row = row
             if not example.sampled:  # there because another release deferred: no fair sample of the calls
                 continue
-            answer, confidence, ood = loaded.student.predict_one(example.slots)
+            try:
+                answer, confidence, ood = loaded.student.predict_one(example.slots)
+            except Exception as error:  # in service, the teacher would answer: nothing to compare
+                self.fault("shadow", error)
+                continue
             if gives(release, answer, confidence, ood):
                 monitor.update(answer, example.answer)
             elif monitor.deferred:

@@ -12,11 +12,19 @@ from easy import easy_calls
 from test_engine import POLICY, serve, url
 from typer.testing import CliRunner
 
-from jitr_core import JITR, ConfigError, Policy, manage
+from jitr_core import JITR, ArtifactError, ConfigError, Policy, manage
 from jitr_core.cli import app
 from jitr_core.store import Store
+from jitr_core.types import Slots
 
 TURNED = {"billing": "delivery", "delivery": "billing"}
+
+
+class Broken:
+    """A student that fails."""
+
+    def predict_one(self, slots: Slots) -> tuple[str, float, bool]:
+        raise ArtifactError("broken")
 
 
 def engine(folder: Path, calls: int = 250, **policy: Any) -> JITR:
@@ -90,6 +98,23 @@ def test_bad_comparisons_refuse_a_shadow_and_what_was_learnt_is_void(tmp_path: P
     assert states(store, task.id) == ["withdrawn"]
     assert store.last_entry("rollback", task.id) is not None
     assert not store.verify()
+    jitr.close()
+
+
+def test_what_a_shadow_raises_is_a_fault_and_compares_nothing(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, shadow_calls=60)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    (loaded,) = jitr._router.loaded().values()
+    student, loaded.student = loaded.student, Broken()
+    serve(jitr, easy_calls(80, seed=3), "a")
+    jitr.flush()
+    assert jitr.faults["shadow"] >= 80 and store.task(task.id).state == "shadow"
+    (loaded,) = jitr._router.loaded().values()  # the process serves on
+    loaded.student = student
+    serve(jitr, easy_calls(80, seed=4), "b")
+    jitr.flush()
+    assert store.task(task.id).state == "active"
     jitr.close()
 
 
