@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from jitr_core import JITR, ArtifactError, ConfigError, Policy, manage
 from jitr_core.cli import app
 from jitr_core.store import Store
+from jitr_core.terms import promise_by
 from jitr_core.types import Slots
 
 TURNED = {"billing": "delivery", "delivery": "billing"}
@@ -115,6 +116,20 @@ def test_what_a_shadow_raises_is_a_fault_and_compares_nothing(tmp_path: Path) ->
     serve(jitr, easy_calls(80, seed=4), "b")
     jitr.flush()
     assert store.task(task.id).state == "active"
+    jitr.close()
+
+
+def test_a_new_promise_reaches_running_processes_and_ends_a_probation(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, approval="manual")
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    manage.compare_by(store, task, "exact")  # certified so
+    promise_by(store, task, "answered")
+    assert states(store, task.id) == ["shadow"]
+    version = store.version()
+    promise_by(store, task, "classes")
+    assert store.version() > version and store.task(task.id).decided
+    assert store.task(task.id).state == "observing" and states(store, task.id) == ["withdrawn"] and not store.verify()
     jitr.close()
 
 

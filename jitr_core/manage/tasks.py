@@ -215,15 +215,16 @@ def declare(
 
 
 def compare_by(store: Store, task: Task, rule: str) -> None:
-    """Say by which rule a task's answers count as the teacher's; a release that promised less is withdrawn.
+    """Say by which rule a task's answers count as the teacher's; a release that promised less serves no more.
+
+    Nor does it stay on probation.
 
     Raises:
         ConfigError: there is no such rule, or it is a function, which no state may name.
     """
-    store.record("equivalence", task.id, {"rule": storable(rule)})
-    active = store.active_release(task.id)
-    if active is not None and not honours(active.certificate.equivalence, rule):
-        store.activate(task.id, None, f"agreement now counts by {said(rule)}: to be certified anew")
+    told = {"rule": storable(rule)}
+    reason = f"agreement now counts by {said(rule)}: to be certified anew"
+    store.want("equivalence", task.id, told, lambda each: honours(each.certificate.equivalence, rule), reason)
 
 
 def _owner(store: Store, declaration: Declaration) -> Task | None:

@@ -192,14 +192,13 @@ class Releases:
             tried = found is not None and found.task == task and found.state in PROBATION
             if row is None or not (served or tried):
                 return False
-            self._set_state(connection, release, "withdrawn")
-            self._tell(connection, release, task, "withdrawn", reason, figures)
             if served:
+                self._set_state(connection, release, "withdrawn")
+                self._tell(connection, release, task, "withdrawn", reason, figures)
                 state = "paused" if row.state == "paused" else standing(connection, task, None)
                 self._point(connection, task, None, state, reason, before=release, figures=figures)
-            elif row.state in PROBATION:
-                values = {"state": standing(connection, task, row.active_release), "reason": rows.storable(reason)}
-                connection.execute(tasks.update().where(tasks.c.id == task).values(values))
+            else:
+                self._end_probation(connection, row, release, reason, figures)
             if restart:
                 start = {
                     "row": last_row(connection, task),
@@ -271,6 +270,21 @@ class Releases:
         if task.active_release is None and task.state != "paused":
             values = {"state": path[0], "reason": rows.storable(reason)}
             connection.execute(tasks.update().where(tasks.c.id == task.id).values(values))
+
+    def _end_probation(
+        self,
+        connection: Connection,
+        task: Row[Any],
+        release: str,
+        reason: str,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Takes a release off its probation for good."""
+        self._set_state(connection, release, "withdrawn")
+        self._tell(connection, release, task.id, "withdrawn", reason, figures)
+        mine = (tasks.c.id == task.id) & tasks.c.state.in_(PROBATION)
+        values = {"state": standing(connection, task.id, task.active_release), "reason": rows.storable(reason)}
+        connection.execute(tasks.update().where(mine).values(values))
 
     def _tell(
         self,
