@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from jitr_core import JITR, ArtifactError, ConfigError, Policy, manage
 from jitr_core.cli import app
 from jitr_core.store import Store
 from jitr_core.terms import promise_by
-from jitr_core.types import Slots
+from jitr_core.types import SearchReport, Slots
 
 TURNED = {"billing": "delivery", "delivery": "billing"}
 
@@ -130,6 +132,38 @@ def test_a_new_promise_reaches_running_processes_and_ends_a_probation(tmp_path: 
     promise_by(store, task, "classes")
     assert store.version() > version and store.task(task.id).decided
     assert store.task(task.id).state == "observing" and states(store, task.id) == ["withdrawn"] and not store.verify()
+    jitr.close()
+
+
+@pytest.mark.parametrize("loss", ["terms", "artifact"])
+def test_a_probation_that_cannot_be_served_ends(tmp_path: Path, loss: str) -> None:
+    jitr = engine(tmp_path, approval="manual")
+    (release,) = jitr.open_store().releases(jitr.open_store().tasks()[0].id)
+    jitr.close()
+    policy = dataclasses.replace(POLICY, approval="manual")
+    if loss == "terms":
+        policy = dataclasses.replace(policy, promise="classes")
+    else:
+        shutil.rmtree(release.path)
+    with Store(url(tmp_path)) as store:
+        assert [release.id in problem for problem in store.verify()] == [True] * (loss == "artifact")
+    jitr = JITR(url(tmp_path), policy=policy, training="off", seed=1)
+    jitr.refresh()
+    store = jitr.open_store()
+    assert states(store, release.task) == ["withdrawn"] and store.task(release.task).state == "observing"
+    assert not store.probations() and store.last_entry("rollback", release.task) is None
+    jitr.close()
+
+
+def test_a_purge_of_all_calls_does_not_hold_a_probation_up(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, shadow_calls=60)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    manage.purge(store, before=math.inf)
+    manage.purge(store, before=math.inf)
+    serve(jitr, easy_calls(100, seed=5), "a")
+    jitr.flush()
+    assert store.task(task.id).state == "active"
     jitr.close()
 
 
@@ -249,6 +283,24 @@ def test_a_split_ends_the_probation_of_what_was_compared_on_both_parts(tmp_path:
     store.save_templates([other])
     manage.split(store, task, [template.id])
     assert {t.state for t in store.tasks()} == {"observing"} and not store.verify()
+    jitr.close()
+
+
+def test_a_split_leaves_the_other_parts_probation_in_its_state(tmp_path: Path) -> None:
+    jitr = engine(tmp_path)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    (template,) = store.templates()
+    other = dataclasses.replace(template, id="other", literals=("Else: ", ""))
+    store.save_templates([other])
+    active = store.active_release(task.id)
+    both = dataclasses.replace(active, id="r_both", templates=(template.id, other.id))
+    tried = dataclasses.replace(active, id="r_tried", templates=(template.id,))
+    store.add_release(both)
+    store.activate(task.id, both.id, "test")
+    assert store.conclude(SearchReport(task.id, 1), 0.001, tried, both.id, path=("shadow", "active"))
+    manage.split(store, task, [other.id])
+    assert store.task(task.id).state == "shadow" and not store.verify()
     jitr.close()
 
 

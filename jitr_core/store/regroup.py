@@ -255,9 +255,9 @@ def _learnt_from(start: dict[str, int] | None) -> int:
 
 
 def _settle(connection: Connection, task: str) -> None:
-    """Takes back that a task has a release on probation, if it went."""
+    """Says of a task that nothing serves whether it has a release on probation, after its releases were divided."""
     row = _row(connection, task)
-    if row is not None and row.state in PROBATION:
+    if row is not None and row.state in ("observing", *PROBATION):
         _update(connection, task, state=standing(connection, task, row.active_release))
 
 
