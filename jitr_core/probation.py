@@ -100,7 +100,7 @@ class Probations:
         if monitor.verdict == "rollback":
             self.withdraw(task, release.id, "shadow answers", monitor)
         elif monitor.audits >= self.policy.shadow_calls and self.policy.approval == "auto":
-            self.store.advance(task, release.id, f"as a shadow, {_compared(monitor)}", _figures(monitor))
+            self._advance(task, probation, f"as a shadow, {_compared(monitor)}", _figures(monitor))
         elif before < max(self.policy.shadow_calls, 1) <= monitor.audits:
             self.store.note_probation(task, release.id, f"waits for approval: {_compared(monitor)}", _figures(monitor))
 
@@ -109,7 +109,11 @@ class Probations:
         release = probation.release.id
         answered = self.store.answered_since(task, release, probation.row)
         if answered >= self.policy.canary_calls:
-            self.store.advance(task, release, f"as a canary, answered {answered:,} calls", {"answered": answered})
+            self._advance(task, probation, f"as a canary, answered {answered:,} calls", {"answered": answered})
+
+    def _advance(self, task: str, probation: Probation, reason: str, figures: dict[str, Any]) -> None:
+        if self.store.pinned(task) is None:
+            self.store.advance(task, probation.release.id, probation.state, reason, figures)
 
 
 def _compared(monitor: Watch) -> str:

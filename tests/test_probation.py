@@ -259,6 +259,29 @@ def test_a_pin_despite_audits_holds_against_them_until_it_ends(tmp_path: Path) -
     jitr.close()
 
 
+def test_what_is_pinned_is_not_replaced_by_a_release_on_probation(tmp_path: Path) -> None:
+    engine(tmp_path).close()
+    jitr = JITR(url(tmp_path), policy=dataclasses.replace(POLICY, shadow_calls=20), training="off", seed=1)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    first = store.active_release(task.id)
+    second = dataclasses.replace(first, id="r_second")
+    assert store.conclude(SearchReport(task.id, 1), 0.001, second, first.id, path=("shadow", "active"))
+    manage.pin(store, task)
+    jitr.refresh()
+    serve(jitr, easy_calls(400, seed=4), "b")
+    jitr.flush()
+    assert states(store, task.id) == ["active", "shadow"]
+    with pytest.raises(ConfigError, match="pinned"):
+        manage.approve(store, task)
+    manage.unpin(store, task)
+    assert not store.advance(task.id, second.id, "canary", "seen by another process")
+    serve(jitr, easy_calls(100, seed=5), "c")
+    jitr.flush()
+    assert states(store, task.id) == ["retired", "active"]
+    jitr.close()
+
+
 def test_one_goes_back_to_an_earlier_release_and_pins_it(tmp_path: Path) -> None:
     jitr = engine(tmp_path)
     store = jitr.open_store()

@@ -138,22 +138,32 @@ class Releases:
         with self._database.read() as connection:
             return {row.task: self._probation(connection, row) for row in connection.execute(query).all()}
 
-    def advance(self, task: str, release: str, reason: str, figures: Mapping[str, Any] | None = None) -> bool:
+    def advance(
+        self,
+        task: str,
+        release: str,
+        state: ReleaseState,
+        reason: str,
+        figures: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Moves a release on probation to the next state of its path.
 
         Args:
             task: id of the task.
             release: the release.
+            state: the state it is moved on from; what is known of it was seen in that one.
             reason: why; kept with the task and in the ledger.
             figures: what the reason rests on, for the ledger.
 
         Returns:
-            False if it is not on probation any more.
+            False if it is not in that state any more, or the active release is pinned.
         """
         with self._database.write(notify=True) as connection:
             row = connection.execute(select(tasks).where(tasks.c.id == task)).first()
             found = _row(connection, release)
             if row is None or found is None or found.task != task or found.state not in PROBATION:
+                return False
+            if found.state != state or _pin(connection, task, row.active_release) is not None:
                 return False
             self._enter(connection, row, release, self._probation(connection, found).path, reason, figures)
         return True
