@@ -99,7 +99,8 @@ def rename(store: Store, task: Task, name: str) -> None:
 def merge(store: Store, tasks: Sequence[Task]) -> Task:
     """Make one task of several that do the same job; the oldest survives, and a pause of any of them stands.
 
-    The replacement in service goes on with the calls it was certified on; the others wait for the next search.
+    The replacement in service goes on with the calls it was certified on; the others wait for the next search. What was
+    said by hand of the survivor's answers (`promise_by`, `compare_by`) counts, else what was said of the others'.
 
     Returns:
         The survivor.
