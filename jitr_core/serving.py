@@ -61,7 +61,7 @@ class Serving:
     def __post_init__(self) -> None:
         bound = self.policy.serving_memory_mb
         self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
-        self._probations = Probations(self.store, self.policy, self._withdraw, self.fault)
+        self._probations = Probations(self.store, self.policy, self._withdraw, self.fault, self._memory.bring)
         self._drift = Drift(self.store, self.policy, self.emit)
 
     def tend(self) -> None:

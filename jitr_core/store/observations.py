@@ -114,9 +114,9 @@ class Observations:
         with self._database.read() as connection:
             return [(found.n, rows.example_of(found)) for found in connection.execute(query)]
 
-    def answered_since(self, task: str, release: str, row: int) -> int:
-        """Number of calls of a task, stored after a row, that a release answered."""
-        mine = o.c.task == task, o.c.n > row, o.c.release == release, _REPLACED
+    def answered_since(self, task: str, release: str, row: int, *, audited: bool = False) -> int:
+        """Number of calls of a task, stored after a row, that a release answered; or of those, the audited ones."""
+        mine = o.c.task == task, o.c.n > row, o.c.release == release, _REPLACED & o.c.asked if audited else _REPLACED
         with self._database.read() as connection:
             return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
 

@@ -168,14 +168,16 @@ class Releases:
             self._enter(connection, row, release, self._probation(connection, found).path, reason, figures)
         return True
 
-    def note_probation(self, task: str, release: str, reason: str, figures: Mapping[str, Any]) -> None:
-        """Says how a release on probation stands, in the ledger and, unless another one serves, with its task."""
+    def note_waiting(self, task: str, release: str, reason: str, figures: Mapping[str, Any]) -> None:
+        """Says once that a shadow waits for approval, in the ledger and, unless another one serves, with its task."""
         with self._database.write() as connection:
             found = _row(connection, release)
-            if found is None or found.task != task or found.state not in PROBATION:
+            if found is None or found.task != task or found.state != "shadow":
                 return
             now = self._probation(connection, found)
-            where = {"row": now.row, "path": list(now.path)}
+            if now.waits:
+                return
+            where = {"row": now.row, "path": list(now.path), "waits": True}
             self._tell(connection, release, task, found.state, reason, figures, **where)
             mine = (tasks.c.id == task) & tasks.c.state.in_(PROBATION)
             connection.execute(tasks.update().where(mine).values(reason=rows.storable(reason)))
@@ -237,9 +239,10 @@ class Releases:
         return True
 
     def pin(self, task: str, release: str | None, *, despite_audits: bool = False) -> None:
-        """Keeps the active release in service, or ends that with None."""
+        """Keeps the active release in service, or ends that with None; the miner leaves the task as it is."""
         details = {"release": release, "despite_audits": despite_audits}
         with self._database.write(notify=True) as connection:
+            connection.execute(tasks.update().where(tasks.c.id == task).values(decided=True))
             entry(connection, self._database.clock(), "pin", task, details)
 
     def pinned(self, task: str) -> Pin | None:
@@ -254,9 +257,8 @@ class Releases:
         for text in connection.execute(query.order_by(ledger.c.n.desc())).scalars():
             details = json.loads(text)
             if details["release"] == row.id:
-                return Probation(
-                    rows.release_of(row, self._database), row.state, details["row"], tuple(details["path"])
-                )
+                known = details["row"], tuple(details["path"]), details.get("waits", False)
+                return Probation(rows.release_of(row, self._database), row.state, *known)
         return Probation(rows.release_of(row, self._database), row.state, 0, ("active",))
 
     def _enter(
