@@ -78,6 +78,20 @@ class Memory:
             wanted.broken, wanted.wanted = True, False
             self._fault("load", error)
 
+    def bring(self, student: Predictor) -> bool:
+        """Load a replacement now if it had to leave: for work that nobody waits for.
+
+        Returns:
+            False if it cannot be loaded.
+        """
+        if isinstance(student, Kept) and student.student is None:
+            try:
+                self._load(student)
+            except Exception as error:
+                self._fault("load", error)
+                return False
+        return True
+
     def _load(self, kept: Kept) -> None:
         kept.student, kept.wanted = kept.load(), False
         inside = sorted((k for k in self._all if k is not kept and k.student is not None), key=lambda k: k.used)

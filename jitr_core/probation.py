@@ -16,7 +16,7 @@ from .route import gives
 if TYPE_CHECKING:
     from .config import Policy
     from .equivalence import Equivalence
-    from .route import LoadedRelease
+    from .route import LoadedRelease, Predictor
     from .store import Probation, ReleaseState, Store
 
 __all__ = ["Probations", "path_of"]
@@ -47,11 +47,15 @@ class Probations:
         store: the state.
         policy: how long a probation lasts.
         withdraw: takes a release out of use that its comparisons contradict: task, release, what it was, the monitor.
+        fault: told of what a shadow raises; nobody waits for it, so nothing else comes of that.
+        bring: has a student in memory, if that is possible.
     """
 
     store: Store
     policy: Policy
     withdraw: Callable[[str, str, str, Watch], None]
+    fault: Callable[[str, BaseException], None]
+    bring: Callable[[Predictor], bool]
     _seen: dict[str, _Evidence] = field(default_factory=dict)
 
     def look(self, table: dict[str, LoadedRelease], rules: dict[str, Equivalence], touched: Iterable[str]) -> None:
@@ -79,14 +83,20 @@ class Probations:
         release = probation.release
         certificate, policy = release.certificate, self.policy
         monitor = Watch(certificate, rule.same, target=policy.target, audit_delta=policy.audit_delta)
+        if not self.bring(loaded.student):
+            return
         evidence = self._seen.setdefault(release.id, _Evidence(probation.row, monitor))
-        monitor, before = evidence.monitor, evidence.monitor.audits
+        monitor = evidence.monitor
         turn = _SLOW_TURN if getattr(loaded.student, "blocking", False) else _TURN
         for row, example in self.store.labels_since(task, evidence.row, loaded.templates, turn):
             evidence.row = row
             if not example.sampled:  # there because another release deferred: no fair sample of the calls
                 continue
-            answer, confidence, ood = loaded.student.predict_one(example.slots)
+            try:
+                answer, confidence, ood = loaded.student.predict_one(example.slots)
+            except Exception as error:  # in service, the teacher would answer: nothing to compare
+                self.fault("shadow", error)
+                continue
             if gives(release, answer, confidence, ood):
                 monitor.update(answer, example.answer)
             elif monitor.deferred:
@@ -94,16 +104,20 @@ class Probations:
         if monitor.verdict == "rollback":
             self.withdraw(task, release.id, "shadow answers", monitor)
         elif monitor.audits >= self.policy.shadow_calls and self.policy.approval == "auto":
-            self.store.advance(task, release.id, f"as a shadow, {_compared(monitor)}", _figures(monitor))
-        elif before < max(self.policy.shadow_calls, 1) <= monitor.audits:
-            self.store.note_probation(task, release.id, f"waits for approval: {_compared(monitor)}", _figures(monitor))
+            self._advance(task, probation, f"as a shadow, {_compared(monitor)}", _figures(monitor))
+        elif monitor.audits >= max(self.policy.shadow_calls, 1) and not probation.waits:
+            self.store.note_waiting(task, release.id, f"waits for approval: {_compared(monitor)}", _figures(monitor))
 
     def _canary(self, task: str, probation: Probation) -> None:
-        # All its answers are audited, which withdraws it where they contradict it.
-        release = probation.release.id
-        answered = self.store.answered_since(task, release, probation.row)
-        if answered >= self.policy.canary_calls:
-            self.store.advance(task, release, f"as a canary, answered {answered:,} calls", {"answered": answered})
+        # All its answers are audited, which withdraws it where they contradict it. An audit may fail: then nothing was
+        # compared.
+        compared = self.store.answered_since(task, probation.release.id, probation.row, audited=True)
+        if compared >= self.policy.canary_calls:
+            self._advance(task, probation, f"as a canary, {compared:,} answers compared", {"compared": compared})
+
+    def _advance(self, task: str, probation: Probation, reason: str, figures: dict[str, Any]) -> None:
+        if self.store.pinned(task) is None:
+            self.store.advance(task, probation.release.id, probation.state, reason, figures)
 
 
 def _compared(monitor: Watch) -> str:

@@ -61,7 +61,7 @@ class Serving:
     def __post_init__(self) -> None:
         bound = self.policy.serving_memory_mb
         self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
-        self._probations = Probations(self.store, self.policy, self._withdraw)
+        self._probations = Probations(self.store, self.policy, self._withdraw, self.fault, self._memory.bring)
         self._drift = Drift(self.store, self.policy, self.emit)
 
     def tend(self) -> None:
@@ -135,7 +135,7 @@ class Serving:
                 found.append((active, "active"))
             if task.id in probations and task.state in ("active", "shadow", "canary"):
                 found.append((probations[task.id].release, probations[task.id].state))
-        found = [each for each in found if self.pipeline.terms.are_met(each[0].task, each[0])]
+        found = [each for each in found if self._may_serve(*each)]
         before = {each.release.id: each for loaded in self.router.loaded().values() for each in loaded.chain()}
         # A generator takes seconds to load: its task comes last, and the others do not wait for it.
         slow = {release.task for release, _ in found if release.family == "generator"}
@@ -144,7 +144,7 @@ class Serving:
             if loaded is None:
                 if release.family == "generator":
                     self.router.load(table)
-                loaded = self._load(release)
+                loaded = self._load(release, state)
                 if any(t.contract for t in templates if t.task == release.task):
                     get_ready()
             if loaded is not None:
@@ -159,7 +159,18 @@ class Serving:
                 )
         self.router.load(table)
 
-    def _load(self, release: Release) -> LoadedRelease | None:
+    def _may_serve(self, release: Release, state: str) -> bool:
+        """Whether a release was certified for what counts now; a probation ends if not, or it would never end."""
+        met = self.pipeline.terms.are_met(release.task, release)
+        if not met and state != "active":
+            self._refuse(release, "what is promised or counts as the same has changed: to be certified anew")
+        return met
+
+    def _refuse(self, release: Release, reason: str) -> None:
+        """Take a release off its probation that cannot be compared; what the task has seen stays as good as it was."""
+        self.store.withdraw(release.task, release.id, reason, restart=False)
+
+    def _load(self, release: Release, state: str) -> LoadedRelease | None:
         from .students import load_student, own_bytes
 
         load = functools.partial(load_student, release.path, self.pipeline.base_models)
@@ -172,6 +183,8 @@ class Serving:
             # Logged once: refresh looks again only when something changes. The other tasks are served.
             _log.error("release %s of task %s cannot be served: %s", release.id, release.task, error)
             self.emit({"kind": "fault", "task": release.task, "where": "load", "error": str(error)})
+            if state != "active":
+                self._refuse(release, f"it cannot be loaded: {error}")
             return None
         if self._contradicted(release.task, release.id):  # a process was killed before it could
             return None

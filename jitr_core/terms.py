@@ -70,16 +70,14 @@ class Terms:
 
 
 def promise_by(store: Store, task: Task, text: str) -> None:
-    """Say what is promised of a task's answers; a release that promised less is withdrawn from service.
+    """Say what is promised of a task's answers; a release that promised less serves no more, nor is it on probation.
 
     Raises:
         ConfigError: there is no such promise.
     """
     promise(text)
-    store.record("promise", task.id, {"promise": text})
-    active = store.active_release(task.id)
-    if active is not None and not fulfils(active.certificate.promise, text):
-        store.activate(task.id, None, f"what is promised now is {promised(text)}: to be certified anew")
+    reason = f"what is promised now is {promised(text)}: to be certified anew"
+    store.want("promise", task.id, {"promise": text}, lambda each: fulfils(each.certificate.promise, text), reason)
 
 
 def rule_at_work(rule: str, base_models: BaseModels, *, prepare: bool = False) -> Equivalence:

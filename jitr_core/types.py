@@ -128,7 +128,8 @@ class Task:
         name: what to call it in reports: the step, or a few words of the template.
         state: see `TaskState`.
         reason: why it is in that state; "" if it goes without saying.
-        decided: the user named, merged, split, declared or ignored it; the miner leaves it as it is.
+        decided: the user named, merged, split, declared or ignored it, pinned its replacement or said what counts for
+            its answers; the miner leaves it as it is.
         ignored: the user wants nothing done about it; it is paused as long.
         regroupings: how often templates were moved to it or away from it.
         input_type, task_type: what the teacher says it is, "" as long as it was not asked.

@@ -44,11 +44,15 @@ def approve(store: Store, task: Task) -> str:
         The release's id.
 
     Raises:
-        ConfigError: none is on probation.
+        ConfigError: none is on probation, or the active release is pinned.
     """
-    release = _on_probation(store, task).release.id
-    store.advance(task.id, release, "approved by hand")
-    return release
+    found = _on_probation(store, task)
+    if not store.advance(task.id, found.release.id, found.state, "approved by hand"):
+        raise ConfigError(
+            f"task {task.name!r} is pinned, or its release on probation has just moved on.",
+            hint=f"`jitr unpin {task.id}` ends a pin.",
+        )
+    return found.release.id
 
 
 def veto(store: Store, task: Task) -> str:

@@ -99,7 +99,8 @@ def rename(store: Store, task: Task, name: str) -> None:
 def merge(store: Store, tasks: Sequence[Task]) -> Task:
     """Make one task of several that do the same job; the oldest survives, and a pause of any of them stands.
 
-    The replacement in service goes on with the calls it was certified on; the others wait for the next search.
+    The replacement in service goes on with the calls it was certified on; the others wait for the next search. What was
+    said by hand of the survivor's answers (`promise_by`, `compare_by`) counts, else what was said of the others'.
 
     Returns:
         The survivor.
@@ -215,15 +216,16 @@ def declare(
 
 
 def compare_by(store: Store, task: Task, rule: str) -> None:
-    """Say by which rule a task's answers count as the teacher's; a release that promised less is withdrawn.
+    """Say by which rule a task's answers count as the teacher's; a release that promised less serves no more.
+
+    Nor does it stay on probation.
 
     Raises:
         ConfigError: there is no such rule, or it is a function, which no state may name.
     """
-    store.record("equivalence", task.id, {"rule": storable(rule)})
-    active = store.active_release(task.id)
-    if active is not None and not honours(active.certificate.equivalence, rule):
-        store.activate(task.id, None, f"agreement now counts by {said(rule)}: to be certified anew")
+    told = {"rule": storable(rule)}
+    reason = f"agreement now counts by {said(rule)}: to be certified anew"
+    store.want("equivalence", task.id, told, lambda each: honours(each.certificate.equivalence, rule), reason)
 
 
 def _owner(store: Store, declaration: Declaration) -> Task | None:

@@ -34,9 +34,9 @@ from .records import (
     Usage,
 )
 from .regroup import Regrouping
-from .releases import Releases
 from .tasks import Tasks
 from .upkeep import Upkeep
+from .wanted import Wanted
 
 __all__ = [
     "Asked",
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 
-class Store(Observations, Tasks, Regrouping, Patterns, Releases, Upkeep):
+class Store(Observations, Tasks, Regrouping, Patterns, Wanted, Upkeep):
     """Everything JITR remembers, in one database that several threads and processes may share.
 
     Every method is one transaction; those that write hold the write lock from the start and wait for other writers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..types import Call, Example, Match, Observation, Reason, Slots
 from . import rows
 from .database import Database
-from .parts import owners, regrouped
+from .parts import last_row, owners, regrouped
 from .records import Asked, Audited, Handled, TaskCounts, TemplateUse, Usage
 from .schema import counters, templates
 from .schema import observations as o
@@ -56,6 +57,8 @@ class Observations:
         new = [rows.observation_row(each, self._content_hash, self._chars) for each in observations]
         with self._database.write() as connection:
             _place(connection, new)
+            for row, n in zip(new, itertools.count(last_row(connection) + 1), strict=False):
+                row["n"] = n
             return int(connection.execute(_insert_new(connection), new).rowcount)
 
     def assign(self, placed: Sequence[tuple[str, Match]]) -> int:
@@ -111,9 +114,9 @@ class Observations:
         with self._database.read() as connection:
             return [(found.n, rows.example_of(found)) for found in connection.execute(query)]
 
-    def answered_since(self, task: str, release: str, row: int) -> int:
-        """Number of calls of a task, stored after a row, that a release answered."""
-        mine = o.c.task == task, o.c.n > row, o.c.release == release, _REPLACED
+    def answered_since(self, task: str, release: str, row: int, *, audited: bool = False) -> int:
+        """Number of calls of a task, stored after a row, that a release answered; or of those, the audited ones."""
+        mine = o.c.task == task, o.c.n > row, o.c.release == release, _REPLACED & o.c.asked if audited else _REPLACED
         with self._database.read() as connection:
             return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
 

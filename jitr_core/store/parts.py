@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from .rows import dumps
 from .schema import counters, ledger, observations, releases, searches, tasks, templates
@@ -15,6 +15,7 @@ __all__ = [
     "PROBATION",
     "attempts_made",
     "entry",
+    "keep_row",
     "last_details",
     "last_row",
     "owners",
@@ -26,6 +27,7 @@ __all__ = [
 PROBATION = ("shadow", "canary")
 """States of a release on probation, and of its task while nothing else serves that."""
 
+_ROWS = counters.c.name == "rows"
 _REGROUPED = counters.update().where(counters.c.name == "regroupings").values(value=counters.c.value + 1)
 
 
@@ -49,11 +51,19 @@ def last_details(connection: Connection, task: str, kind: str) -> dict[str, Any]
 
 
 def last_row(connection: Connection, task: str | None = None) -> int:
-    """The last row of all calls, or of a task's; 0 without calls."""
+    """The last row of all calls, purged ones included, or of a task's; 0 without calls."""
     query = select(func.coalesce(func.max(observations.c.n), 0))
     if task is not None:
-        query = query.where(observations.c.task == task)
-    return int(connection.execute(query).scalar_one())
+        return int(connection.execute(query.where(observations.c.task == task)).scalar_one())
+    purged = connection.execute(select(counters.c.value).where(_ROWS)).scalar()
+    return max(int(connection.execute(query).scalar_one()), int(purged or 0))
+
+
+def keep_row(connection: Connection) -> None:
+    """Keeps the number of the last row from being given again once it is purged: probations and warnings go by it."""
+    last = last_row(connection)
+    connection.execute(delete(counters).where(_ROWS))
+    connection.execute(counters.insert(), {"name": "rows", "value": last})
 
 
 def standing(connection: Connection, task: str, active: str | None) -> str:

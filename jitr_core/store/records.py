@@ -36,12 +36,14 @@ class Probation:
             share of the calls.
         row: last row of the store when this state began.
         path: the states it still has before it, the last being "active".
+        waits: whether it has been said that it waits for approval.
     """
 
     release: Release
     state: Literal["shadow", "canary"]
     row: int
     path: tuple[ReleaseState, ...]
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

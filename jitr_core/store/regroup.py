@@ -18,13 +18,14 @@ from ..errors import StoreError
 from ..types import Declaration, Match, Slots, Task, Template
 from . import rows
 from .database import Database
-from .parts import PROBATION, attempts_made, entry, regrouped, standing, survivors
+from .parts import PROBATION, attempts_made, entry, last_details, last_row, regrouped, standing, survivors
 from .schema import declarations, ledger, releases, tasks, templates
 from .schema import observations as o
 
 __all__ = ["Regrouping"]
 
 _STARTS = ("rollback", "restart", "purge")
+_OF_TASK, _OF_RELEASE = ("promise", "equivalence"), ("pin", "warning")
 _PAGE = 2_000
 
 
@@ -40,6 +41,8 @@ class Regrouping:
         Releases answer the templates they were certified on, so the survivor's goes on; where it has none, the one
         that served the other task does. Once there were releases, audits have labelled the two tasks' calls unevenly:
         then only labels from now on certify; the others are learnt from.
+
+        What the user said of the survivor's answers counts, else what was said of the other's.
 
         Args:
             gone: the task that goes; nothing happens if the two are one already.
@@ -80,17 +83,17 @@ class Regrouping:
             left = {"merged_into": survivor, "active_release": None, "state": "observing"}
             _update(connection, gone, **left, reason=f"merged into {survivor}", regroupings=going.regroupings + 1)
             self._note(connection, "merge", survivor, gone=gone, templates=moved, by_hand=by_hand)
+            self._hand_on(connection, gone, survivor)
             if restart:
-                last = connection.execute(select(func.coalesce(func.max(o.c.n), 0))).scalar_one()
                 learnt = max(_learnt_from(start) for start in began)
-                self._restart(connection, survivor, last, index, learnt)
+                self._restart(connection, survivor, last_row(connection), index, learnt)
         return True
 
     def split_task(self, task: str, new: Task, moved: Collection[str]) -> None:
         """Makes some templates of a task, with their calls, a task of their own.
 
         A release certified on templates of both tasks is withdrawn: it was never measured on either alone. Any other
-        one goes with its templates.
+        one goes with its templates. What the user said of the task's answers counts for both.
 
         Args:
             task: id of the task.
@@ -122,6 +125,7 @@ class Regrouping:
             _divide_releases(connection, row, new.id, frozenset(moved))
             _settle(connection, task)
             self._note(connection, "split", task, new=new.id, templates=sorted(moved))
+            self._hand_on(connection, task, new.id)
             if start is not None:
                 for each in (task, new.id):
                     self._restart(connection, each, start["row"], start["attempts"], _learnt_from(start))
@@ -164,6 +168,7 @@ class Regrouping:
             withdrawn = _withdraw_mixed(connection, row, moved)
             _settle(connection, row.id)
             self._note(connection, "part", row.id, new=new.id, template=parted, withdrawn=withdrawn)
+            self._hand_on(connection, row.id, new.id)
             if start is not None:
                 for each in (row.id, new.id):
                     self._restart(connection, each, start["row"], start["attempts"], _learnt_from(start))
@@ -217,6 +222,17 @@ class Regrouping:
                 for template in json.loads(details)["templates"]
             )
 
+    def _hand_on(self, connection: Connection, origin: str, task: str) -> None:
+        """Says of a task what was last said of the one its calls came from, unless it has a word of its own."""
+        row = _row(connection, task)
+        active = None if row is None else row.active_release
+        for kind in (*_OF_TASK, *_OF_RELEASE):
+            said = last_details(connection, origin, kind)
+            if said is None or (kind in _OF_TASK and last_details(connection, task, kind) is not None):
+                continue
+            if kind in _OF_TASK or (active is not None and said["release"] == active):
+                entry(connection, self._database.clock(), kind, task, said)
+
     def _restart(self, connection: Connection, task: str, row: int, attempts: int, learnt: int) -> None:
         """Says that labels of a task up to a row certify no more, and those up to another are not even learnt from."""
         before = select(func.count()).select_from(o).where(o.c.task == task, o.c.n <= row, o.c.replaceable)
@@ -255,9 +271,9 @@ def _learnt_from(start: dict[str, int] | None) -> int:
 
 
 def _settle(connection: Connection, task: str) -> None:
-    """Takes back that a task has a release on probation, if it went."""
+    """Says of a task that nothing serves whether it has a release on probation, after its releases were divided."""
     row = _row(connection, task)
-    if row is not None and row.state in PROBATION:
+    if row is not None and row.state in ("observing", *PROBATION):
         _update(connection, task, state=standing(connection, task, row.active_release))
 
 

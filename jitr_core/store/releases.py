@@ -138,34 +138,46 @@ class Releases:
         with self._database.read() as connection:
             return {row.task: self._probation(connection, row) for row in connection.execute(query).all()}
 
-    def advance(self, task: str, release: str, reason: str, figures: Mapping[str, Any] | None = None) -> bool:
+    def advance(
+        self,
+        task: str,
+        release: str,
+        state: ReleaseState,
+        reason: str,
+        figures: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Moves a release on probation to the next state of its path.
 
         Args:
             task: id of the task.
             release: the release.
+            state: the state it is moved on from; what is known of it was seen in that one.
             reason: why; kept with the task and in the ledger.
             figures: what the reason rests on, for the ledger.
 
         Returns:
-            False if it is not on probation any more.
+            False if it is not in that state any more, or the active release is pinned.
         """
         with self._database.write(notify=True) as connection:
             row = connection.execute(select(tasks).where(tasks.c.id == task)).first()
             found = _row(connection, release)
             if row is None or found is None or found.task != task or found.state not in PROBATION:
                 return False
+            if found.state != state or _pin(connection, task, row.active_release) is not None:
+                return False
             self._enter(connection, row, release, self._probation(connection, found).path, reason, figures)
         return True
 
-    def note_probation(self, task: str, release: str, reason: str, figures: Mapping[str, Any]) -> None:
-        """Says how a release on probation stands, in the ledger and, unless another one serves, with its task."""
+    def note_waiting(self, task: str, release: str, reason: str, figures: Mapping[str, Any]) -> None:
+        """Says once that a shadow waits for approval, in the ledger and, unless another one serves, with its task."""
         with self._database.write() as connection:
             found = _row(connection, release)
-            if found is None or found.task != task or found.state not in PROBATION:
+            if found is None or found.task != task or found.state != "shadow":
                 return
             now = self._probation(connection, found)
-            where = {"row": now.row, "path": list(now.path)}
+            if now.waits:
+                return
+            where = {"row": now.row, "path": list(now.path), "waits": True}
             self._tell(connection, release, task, found.state, reason, figures, **where)
             mine = (tasks.c.id == task) & tasks.c.state.in_(PROBATION)
             connection.execute(tasks.update().where(mine).values(reason=rows.storable(reason)))
@@ -192,14 +204,13 @@ class Releases:
             tried = found is not None and found.task == task and found.state in PROBATION
             if row is None or not (served or tried):
                 return False
-            self._set_state(connection, release, "withdrawn")
-            self._tell(connection, release, task, "withdrawn", reason, figures)
             if served:
+                self._set_state(connection, release, "withdrawn")
+                self._tell(connection, release, task, "withdrawn", reason, figures)
                 state = "paused" if row.state == "paused" else standing(connection, task, None)
                 self._point(connection, task, None, state, reason, before=release, figures=figures)
-            elif row.state in PROBATION:
-                values = {"state": standing(connection, task, row.active_release), "reason": rows.storable(reason)}
-                connection.execute(tasks.update().where(tasks.c.id == task).values(values))
+            else:
+                self._end_probation(connection, row, release, reason, figures)
             if restart:
                 start = {
                     "row": last_row(connection, task),
@@ -228,9 +239,10 @@ class Releases:
         return True
 
     def pin(self, task: str, release: str | None, *, despite_audits: bool = False) -> None:
-        """Keeps the active release in service, or ends that with None."""
+        """Keeps the active release in service, or ends that with None; the miner leaves the task as it is."""
         details = {"release": release, "despite_audits": despite_audits}
         with self._database.write(notify=True) as connection:
+            connection.execute(tasks.update().where(tasks.c.id == task).values(decided=True))
             entry(connection, self._database.clock(), "pin", task, details)
 
     def pinned(self, task: str) -> Pin | None:
@@ -245,9 +257,8 @@ class Releases:
         for text in connection.execute(query.order_by(ledger.c.n.desc())).scalars():
             details = json.loads(text)
             if details["release"] == row.id:
-                return Probation(
-                    rows.release_of(row, self._database), row.state, details["row"], tuple(details["path"])
-                )
+                known = details["row"], tuple(details["path"]), details.get("waits", False)
+                return Probation(rows.release_of(row, self._database), row.state, *known)
         return Probation(rows.release_of(row, self._database), row.state, 0, ("active",))
 
     def _enter(
@@ -271,6 +282,21 @@ class Releases:
         if task.active_release is None and task.state != "paused":
             values = {"state": path[0], "reason": rows.storable(reason)}
             connection.execute(tasks.update().where(tasks.c.id == task.id).values(values))
+
+    def _end_probation(
+        self,
+        connection: Connection,
+        task: Row[Any],
+        release: str,
+        reason: str,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Takes a release off its probation for good."""
+        self._set_state(connection, release, "withdrawn")
+        self._tell(connection, release, task.id, "withdrawn", reason, figures)
+        mine = (tasks.c.id == task.id) & tasks.c.state.in_(PROBATION)
+        values = {"state": standing(connection, task.id, task.active_release), "reason": rows.storable(reason)}
+        connection.execute(tasks.update().where(mine).values(values))
 
     def _tell(
         self,

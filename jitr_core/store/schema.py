@@ -179,4 +179,5 @@ counters = Table(
     Column("value", Integer, nullable=False),
 )
 """`version` counts the changes that other processes must notice, `regroupings` those to calls that were stored already:
-calls that got a task or another one, lost their texts or were deleted."""
+calls that got a task or another one, lost their texts or were deleted. `rows`, once there was a purge: the last row of
+observations then, as no row number is given twice."""

@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from ..errors import ConfigError, StoreError
 from .database import Database
-from .parts import PROBATION, entry, regrouped, survivors
+from .parts import PROBATION, entry, keep_row, regrouped, survivors
 from .records import LedgerEntry, Purged
 from .schema import counters, declarations, leases, ledger, patterns, releases, searches, tasks, templates
 from .schema import observations as o
@@ -159,6 +159,7 @@ class Upkeep:
                 doomed = doomed.where(tasks.c.tenant == tenant)
             if before is not None:
                 conditions.append(o.c.time < before)
+            keep_row(connection)
             number = int(connection.execute(delete(o).where(*conditions)).rowcount)
             regrouped(connection)
             purged = Purged(number) if before is not None else _purge_tasks(connection, self._database, doomed, number)
@@ -193,11 +194,12 @@ def _problems(connection: Connection, database: Database) -> list[str]:
         problems.append("The version counter is missing.")
     for query, sentence in _CONTRADICTIONS:
         problems += [sentence.format(*row) for row in connection.execute(query)]
-    serving = select(releases.c.id, releases.c.path).join(tasks, tasks.c.active_release == releases.c.id)
-    for row in connection.execute(serving):
+    at_work = releases.c.state.in_(("active", *PROBATION))
+    for row in connection.execute(select(releases.c.id, releases.c.state, releases.c.path).where(at_work)):
         path = database.found_path(row.path)
         if not Path(path).exists():
-            problems.append(f"The artifact of active release {row.id} is missing: {path}.")
+            what = "active release" if row.state == "active" else "the release on probation"
+            problems.append(f"The artifact of {what} {row.id} is missing: {path}.")
     return problems
 
 
