@@ -10,7 +10,7 @@ from .equivalence import EXACT, equivalence
 from .errors import ConfigError
 from .promises import ANSWERED, promise
 
-__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_folder"]
+__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_exists", "state_folder"]
 
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
@@ -185,6 +185,12 @@ def state_folder(url: str) -> Path:
     """
     prefix, _, path = url.partition(":///")
     return Path(path).parent if prefix.startswith("sqlite") and path else Path(".jitr")
+
+
+def state_exists(url: str) -> bool:
+    """Whether there is a state at this URL; what is no SQLite file is taken to be there."""
+    prefix, _, path = url.partition(":///")
+    return not (prefix.startswith("sqlite") and path) or Path(path).exists()
 
 
 def absolute(url: str) -> str:

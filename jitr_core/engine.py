@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from .config import DEFAULT_URL, Policy, absolute, state_folder
+from .config import DEFAULT_URL, Policy, absolute, state_exists
 from .equivalence import own_rule
 from .errors import ConfigError
 from .identify import Identifier
@@ -152,7 +152,7 @@ class JITR:
         self._audits = Auditor(threaded=not inline)
         self._opening = threading.Lock()
         _engines.add(self)
-        if not inline and self._state_exists():
+        if not inline and state_exists(self.url):
             self._recorder.start()  # load what is already known before the first call needs it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> JITR:
@@ -333,9 +333,6 @@ class JITR:
     def _emit(self, event: Event) -> None:
         if self._listener is not None:
             self._listener(event)
-
-    def _state_exists(self) -> bool:
-        return (state_folder(self.url) / "jitr.db").exists()
 
     def flush(self) -> None:
         """Wait until everything observed so far is stored and taken into account, audits included."""

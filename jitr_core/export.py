@@ -80,7 +80,7 @@ def _card(store: Store, task: Task, release: Release, base_models: BaseModels) -
     lines = "\n".join(f"| {name} | {' '.join(str(value).split()).replace('|', '/')} |" for name, value in rows)
     threshold = repr(certificate.threshold)
     if certificate.thresholds:
-        threshold = f"{certificate.thresholds!r}.get(answer, {threshold})"
+        threshold = f"{certificate.thresholds!r}.get(canonical(answer), {threshold})"
     return _CARD.format(
         title=" ".join(task.name.split()), base=_yaml(release, licence), rows=lines, threshold=threshold
     )
@@ -109,6 +109,7 @@ what is certified is agreement with it, on inputs like those it was calibrated o
 
 ```python
 from jitr_core.base_models import BaseModels
+from jitr_core.equivalence import canonical
 from jitr_core.students import load_student
 
 student = load_student("PATH/OF/THIS/FOLDER", BaseModels())

@@ -146,7 +146,7 @@ class Pipeline:
         report.refusal = self._idle(task, active, report, delta, sum(e.sampled for e in examples), force)
         if report.refusal:
             self.store.conclude(report, 0.0)
-            return report if active is None and not self.store.probations() else None
+            return report if active is None and task.id not in self.store.probations() else None
         release: Release | None = None
         try:
             space = answer_space(Counter(e.answer for e in examples), max_labels=self.policy.max_labels)

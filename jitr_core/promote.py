@@ -68,7 +68,7 @@ def remove_leftovers(folder: Path, known: set[str], older_than_s: float = 3600.0
     Returns:
         Number of folders deleted.
     """
-    removed = 0
+    removed, known = 0, {str(Path(path).resolve()) for path in known}
     for path in folder.glob("*"):
         if str(path.resolve()) not in known and time.time() - path.stat().st_mtime > older_than_s:
             shutil.rmtree(path, ignore_errors=True)

@@ -57,7 +57,9 @@ class Terms:
     def are_met(self, task_id: str, release: Release) -> bool:
         """Whether a release was certified for what counts now, or for more than that; logs once that not."""
         was, wanted = release.certificate.equivalence, self.rule(task_id)
-        if not fulfils(release.certificate.promise, self.promise(task_id)):
+        if release.certificate.target < self.policy.target:
+            was, wanted = f"a target of {release.certificate.target:g}", f"one of {self.policy.target:g}"
+        elif not fulfils(release.certificate.promise, self.promise(task_id)):
             was, wanted = f"{said(was)}, as {promised(release.certificate.promise)}", promised(self.promise(task_id))
         elif honours(was, wanted):
             return True

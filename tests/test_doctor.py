@@ -37,6 +37,19 @@ def test_a_healthy_set_up_passes_every_step_and_leaves_nothing_behind(tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_wanted_of_the_users_tasks_does_not_reach_the_rehearsal(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, promise="classes:fraud", equivalence="embedding:0.9", horizon_days=1e-9)
+    checks = list(rehearse(tmp_path, policy))
+    assert {check.verdict for check in checks} == {"ok"}, checks
+
+
+def test_a_state_is_found_whatever_its_file_is_called(tmp_path: Path) -> None:
+    other = f"sqlite:///{tmp_path / 'shop.sqlite'}"
+    Store(other).close()
+    assert "state" not in by_name(list(examine(other, SETTINGS)))
+    assert looked(tmp_path)["state"].verdict == "warn"
+
+
 def test_a_training_process_that_cannot_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     *_, last = rehearse(tmp_path, POLICY, timeout_s=0.5)

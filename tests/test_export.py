@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from test_engine import POLICY, serve, trained, url
 
 from jitr_core import JITR
 from jitr_core.base_models import BaseModels
+from jitr_core.equivalence import canonical
 from jitr_core.errors import ArtifactError, ConfigError
 from jitr_core.export import export
 from jitr_core.students import load_student
@@ -38,6 +41,20 @@ def test_an_export_loads_and_tells_what_it_rests_on(tmp_path: Path) -> None:
     ):
         assert told in card
     assert repr(certificate.threshold) in card and "load_student" in card
+    jitr.close()
+
+
+def test_the_card_looks_thresholds_up_as_they_are_kept(tmp_path: Path) -> None:
+    jitr = trained(tmp_path)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    release = store.active_release(task.id)
+    kept = replace(release.certificate, threshold=2.0, thresholds={"billing": 0.25}, promise="classes")
+    store.add_release(replace(release, id="r_classes", certificate=kept))
+    store.activate(task.id, "r_classes", "test")
+    export(store, task, tmp_path / "out", BaseModels(tmp_path))
+    (asked,) = re.findall(r"if confidence >= (.*):", (tmp_path / "out" / "README.md").read_text())
+    assert eval(asked, {"canonical": canonical, "answer": " billing\n"}) == 0.25
     jitr.close()
 
 

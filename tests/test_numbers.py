@@ -165,6 +165,16 @@ def test_what_varies_by_chance_is_never_certified():
     assert isinstance(certify(found.confidence, right, target=0.95, delta=0.05), Refusal)
 
 
+def test_amounts_with_many_rare_words_beside_them_are_learnt():
+    rng = random.Random(1)
+    pairs = [
+        ((f"{job} no{i}",), f"${10 if job == 'lamp' else 40}" if rng.random() > 0.05 else f"ask {i}")
+        for i, job in enumerate(rng.choices(["lamp", "door"], k=400))
+    ]
+    found = search_fields(dataset(pairs), policy=LEXICAL, base_models=BaseModels(), rule=WITHIN)
+    assert np.mean([WITHIN.same(a, b) for a, (_, b) in zip(found.predicted, pairs, strict=True)]) > 0.9
+
+
 def test_without_a_tolerance_open_numbers_are_refused_by_name():
     with pytest.raises(TrainingError, match="field time is written freely"):
         search_fields(dataset(estimates(300, nested)), policy=LEXICAL, base_models=BaseModels())

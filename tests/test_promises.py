@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from typer.testing import CliRunner
 
-from jitr_core import JITR, Policy, cli
+from jitr_core import JITR, Policy, cli, manage
 from jitr_core.audit import AuditMonitor, Watch
 from jitr_core.certify import Refusal, allowed_errors, certify
 from jitr_core.certify.agreement import LEAST
@@ -303,6 +303,24 @@ def test_a_release_serves_only_under_what_it_promised_or_less(tmp_path):
     assert decided(jitr) == "no_release"
     store = jitr.open_store()
     assert store.active_release(task.id) is None and "certified anew" in store.tasks()[0].reason
+    jitr.close()
+
+
+def test_a_release_serves_only_under_its_target_or_a_lower_one(tmp_path):
+    engine(tmp_path, POLICY, 300).close()
+    for target, reason in ((0.9, "answered"), (0.99, "no_release")):
+        jitr = engine(tmp_path, dataclasses.replace(POLICY, target=target))
+        assert decided(jitr) == reason
+        jitr.close()
+
+
+def test_no_answer_outlives_a_purge_in_the_ledger(tmp_path):
+    jitr = engine(tmp_path, dataclasses.replace(POLICY, promise="classes"), 500)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    assert "billing" in store.active_release(task.id).certificate.thresholds
+    manage.purge(store, task=task)
+    assert not any("billing" in json.dumps(entry.details) for entry in store.ledger())
     jitr.close()
 
 

@@ -93,5 +93,6 @@ def test_leftovers_of_killed_attempts_go_and_releases_and_fresh_work_stay(tmp_pa
     hours_ago = time.time() - 7200
     for old in (kept, orphan, half_written):
         os.utime(old, (hours_ago, hours_ago))
-    assert remove_leftovers(tmp_path / "t", {str(kept)}) == 2
+    (tmp_path / "linked").symlink_to(tmp_path / "t")
+    assert remove_leftovers(tmp_path / "linked", {str(tmp_path / "linked" / kept.name)}) == 2
     assert sorted((tmp_path / "t").iterdir()) == sorted([kept, fresh])

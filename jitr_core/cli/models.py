@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import state_folder
+from ..config import state_exists
 from ..errors import ConfigError
 from ..settings import configured_url, load_settings
 
@@ -33,8 +33,7 @@ def models(
     from ..store import Store
 
     with ExitStack() as opened:
-        there = not url.startswith("sqlite") or (state_folder(url) / "jitr.db").exists()
-        store = opened.enter_context(Store(url)) if there else None
+        store = opened.enter_context(Store(url)) if state_exists(url) else None
         if as_json:
             typer.echo(json.dumps(model_facts(_base_models(False), store), ensure_ascii=False, indent=2))
         else:

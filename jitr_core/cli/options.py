@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import state_folder
+from ..config import state_exists
 from ..errors import ConfigError
 from ..settings import configured_url
 
@@ -32,6 +32,6 @@ def open_state(url: str) -> Store:
     """The state at a URL, which must exist."""
     from ..store import Store
 
-    if not (state_folder(url) / "jitr.db").exists() and url.startswith("sqlite"):
+    if not state_exists(url):
         raise ConfigError(f"there is no state at {url}.", hint="Run your app first, or give --url.")
     return Store(url)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base_models import BaseModels
-from ..config import state_folder
+from ..config import state_exists, state_folder
 from ..errors import JITRError
 from ..manage import pipeline
 from ..prices import Prices
@@ -48,7 +48,7 @@ def examine(url: str, settings: Settings) -> Iterator[Check]:
         yield Check("settings", "ok", promise)
     yield _bases(settings)
     folder = state_folder(url)
-    if not (folder / "jitr.db").exists():
+    if not state_exists(url):
         yield Check("state", "warn", f"there is none at {url} yet", "Wrap a model and run your app, or give --url.")
         return
     from ..store import Store

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine import JITR
+from ..equivalence import EXACT
+from ..promises import ANSWERED
 from ..report.savings import task_savings
 from ..savings import Price, Prices, Rates
 from ..types import Answer, Call
@@ -54,6 +56,9 @@ def rehearse(beside: Path, policy: Policy, *, timeout_s: float = 40.0) -> Iterat
         free_wording=False,
         ask_teacher=0,
         retention_days=None,
+        promise=ANSWERED,
+        equivalence=EXACT,
+        horizon_days=None,
     )
     try:
         with tempfile.TemporaryDirectory(prefix=".jitr-doctor-", dir=place) as folder:

@@ -99,7 +99,9 @@ class _Composition:
         self._everything = np.arange(len(dataset.inputs)).tobytes()
         answers = {*dataset.labels, *dataset.answers}
         # Amounts such as "$12.50" are no JSON; where all are JSON numbers, they can be copied as such.
-        self.read = bare if rule and mostly_amounts(answers) and not all(map(structured, answers)) else structured
+        self.read = (
+            bare if rule and mostly_amounts(dataset.answers) and not all(map(structured, answers)) else structured
+        )
         known = {answer: self.read(answer) for answer in answers}
         self.table = Table(dataset.inputs, [known[label] for label in dataset.labels], numbers=rule is not None)
         self.calls = [known[answer] for answer in dataset.answers]

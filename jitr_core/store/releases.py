@@ -126,7 +126,9 @@ class Releases:
                 reason = f"certified on {certificate.calls} calls, {certificate.errors} errors"
                 if certificate.promise != ANSWERED:
                     reason += f", for {promised(certificate.promise, certificate.target)}"
-                self._enter(connection, task, release.id, path, reason, asdict(certificate))
+                # Thresholds are kept by answer, and answers are texts that may have to be forgotten.
+                figures = {name: value for name, value in asdict(certificate).items() if name != "thresholds"}
+                self._enter(connection, task, release.id, path, reason, figures)
                 return True
             if task is not None and task.state in ("observing", "refused") and report.refusal:
                 self._point(connection, report.task, None, "refused", report.refusal, before=None)
