@@ -30,7 +30,7 @@ _KEPT = 5_000  # calls kept at most while the store cannot take them
 _EXPIRE_S = 3600.0  # how often texts are looked for that are older than the policy keeps them
 
 Event = dict[str, Any]
-"""What happened, for reports: `kind` (task, placed, merged, search, rollback, fault) and its figures."""
+"""What happened, for reports: `kind` (task, placed, merged, search, rollback, warning, fault) and its figures."""
 
 
 @dataclass(slots=True)

@@ -51,7 +51,7 @@ class Policy:
         approval: "auto": a certified release serves by itself; "manual": it is a shadow until `jitr approve`.
         shadow_calls: answers of a new release, ≥ 0, that are compared silently before it answers any call; 0 for none.
         canary_share: share of the calls, in (0, 1], that a canary is asked about; all its answers are audited.
-        canary_calls: calls, ≥ 0, that a new release answers as a canary before it is asked about all; 0 for none.
+        canary_calls: answers, ≥ 0, of a canary that are compared before it is asked about all calls; 0 for none.
         families: candidate families the search may use.
         max_labels: most different answers a task may have to be treated as `labels`, ≥ 2.
         max_examples: most examples a student is trained on, the latest are kept, ≥ 100.

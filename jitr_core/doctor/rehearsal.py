@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..engine import JITR
 from ..equivalence import EXACT
@@ -73,6 +73,7 @@ class _Rehearsal:
     policy: Policy
     timeout_s: float
     _asked: int = 0
+    _read: list[BinaryIO] = field(default_factory=list)
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def run(self) -> Iterator[Check]:
@@ -86,6 +87,8 @@ class _Rehearsal:
                     return
         finally:
             jitr.close()
+            for file in self._read:
+                file.close()
 
     def _serve(self, jitr: JITR, count: int, *, turned: bool = False) -> int:
         """Make calls as an app would; returns how many a replacement answered right."""
@@ -120,7 +123,9 @@ class _Rehearsal:
         return Check("capture", "fail", f"{found}; faults: {dict(jitr.faults)}", "The log says what failed first.")
 
     def _redacted(self, jitr: JITR) -> Check:
-        files = [path.read_bytes() for path in self.folder.glob("jitr.db*")]
+        # Closing a file gives up this process's locks on it, on POSIX systems, and with them SQLite's.
+        self._read = [path.open("rb") for path in self.folder.glob("jitr.db*")]
+        files = [file.read() for file in self._read]
         if not any(_SECRET.encode() in data for data in files) and any(_HIDDEN.encode() in data for data in files):
             return Check("redaction", "ok", "a secret in every call is nowhere in the state")
         return Check("redaction", "fail", "a secret was stored in clear", "Report this; stop JITR until it is mended.")

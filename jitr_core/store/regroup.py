@@ -40,7 +40,7 @@ class Regrouping:
 
         Releases answer the templates they were certified on, so the survivor's goes on; where it has none, the one
         that served the other task does. Once there were releases, audits have labelled the two tasks' calls unevenly:
-        then only labels from now on certify; the others are learnt from.
+        then calls are counted from now on, and earlier labels certify stratum by stratum, see `jitr_core.collect`.
 
         What the user said of the survivor's answers counts, else what was said of the other's.
 
@@ -234,7 +234,7 @@ class Regrouping:
                 entry(connection, self._database.clock(), kind, task, said)
 
     def _restart(self, connection: Connection, task: str, row: int, attempts: int, learnt: int) -> None:
-        """Says that labels of a task up to a row certify no more, and those up to another are not even learnt from."""
+        """Says that calls of a task are counted anew from a row on, and labels up to another are of no use any more."""
         before = select(func.count()).select_from(o).where(o.c.task == task, o.c.n <= row, o.c.replaceable)
         calls = connection.execute(before).scalar_one()
         start = {"row": row, "calls": calls, "attempts": attempts, "learnt": learnt}
