@@ -7,6 +7,7 @@ answers given. It is a **warning**: from then on many more of them are audited, 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .store import Handled, Store
 
 __all__ = ["BLOCK", "ChangeDetector", "Drift", "Signals", "signals"]
+
+_log = logging.getLogger("jitr")
 
 BLOCK = 50
 """Calls after which is looked for a change."""
@@ -248,6 +251,7 @@ class Drift:
         details = {"release": release, "row": row, "signal": signal, "calls": detector.since.total(), **told}
         self._seen.pop(release, None)
         if self.store.warn(task, details, since=self._warned.get(release, 0)):
+            _log.warning("task %s: %s changed; more answers of release %s are audited", task, signal, release)
             self.emit({"kind": "warning", "task": task, **details})
         self.refresh(task, release)
 

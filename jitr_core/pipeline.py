@@ -177,20 +177,22 @@ class Pipeline:
         """The labelled calls of a task, of which those `sampled` are a fair sample of calls of some templates."""
         after = start.row if start.learnt is None else start.learnt
         examples = self.store.examples(task, self.policy.max_examples, after=after)
-        use = self.store.template_use(task, after=after)
-        alike = labelled_alike(use)
-        # The task is made up as it is since its youngest stratum is called.
-        began: dict[str, int] = {}
-        for template, each in use.items():
-            began[alike[template]] = min(began.get(alike[template], each.first), each.first)
-        calls: dict[str, int] = {}
-        for row in (max(began.values(), default=0) - 1 if len(began) > 1 else start.row, start.row):
-            calls = self.store.template_counts(task, after=max(row, start.row))
-            if sum(calls.values()) >= self.policy.first_attempt:
-                break
-        groups = strata(alike, calls)
+        alike = labelled_alike(self.store.template_use(task, after=after))
+        groups = strata(alike, self.store.template_counts(task, after=self._present(task, start)))
         sample, spoken = fair_sample(examples, groups, enough=peak_calls(self.policy), seed=self.seed)
         return sample, spoken & {example.template for example in examples}
+
+    def _present(self, task: str, start: _Start) -> int:
+        """The row since which calls say how a task is made up: since its youngest stratum is called, if that is long."""
+        after = start.row if start.learnt is None else start.learnt
+        use = self.store.template_use(task, after=after)
+        alike, began = labelled_alike(use), dict[str, int]()
+        for template, each in use.items():
+            began[alike[template]] = min(began.get(alike[template], each.first), each.first)
+        for row in (max(began.values()) - 1 if len(began) > 1 else start.row, start.row):
+            if sum(self.store.template_counts(task, after=row).values()) >= self.policy.first_attempt:
+                return row
+        return after
 
     def _idle(
         self, task: Task, active: Release | None, report: SearchReport, delta: float, sampled: int, force: bool
@@ -324,7 +326,8 @@ class Pipeline:
         except ArtifactError:
             return ""  # it serves nobody
         place = {group: i for i, group in enumerate(dataset.groups)}
-        asked = self.store.asked(active.id, _GENERATED if student.family == "generator" else _COMPARED)
+        most = _GENERATED if student.family == "generator" else _COMPARED
+        asked = self.store.asked(active.id, most, after=self._present(task.id, self._start(task.id)))
         if result.held is not None:
             learnt = {g for g, held in zip(dataset.groups, result.held, strict=True) if not held}
             asked = [each for each in asked if each.group not in learnt]
@@ -342,7 +345,8 @@ class Pipeline:
             answers = float(sure) >= least_confidence(certificate, answer)
             new.append(answers and each.template in dataset.templates)
         old = [a.answered for a in asked]
-        if better(new, old):
+        now = self.store.active_release(task.id)
+        if better(new, old) or now is None or now.id != active.id:  # withdrawn meanwhile: nothing to compare with
             return ""
         share = sum(new) / len(new), sum(old) / len(old)
         return f"no better than the active release: {share[0]:.0%} against {share[1]:.0%} of the last {len(old)} calls"

@@ -115,6 +115,7 @@ class Serving:
         if promise != ANSWERED:
             reason += f"; promised was {promised(promise, self.policy.target)}"
         self.router.drop(task)
+        _log.warning("task %s: release %s is %s; the teacher serves", task, release, reason)
         if self.store.withdraw(task, release, reason, {"compared": watch.audits, "differed": watch.errors}):
             self.emit({"kind": "rollback", "task": task, "release": release, "reason": reason})
 

@@ -28,6 +28,7 @@ LABEL_S = 0.06
 """Core-seconds of a search, in all and for each label: the budget of 60 for 1,000 short examples."""
 
 _DAY_S, _LEAST_DAYS = 86_400.0, 1 / 24
+_LATELY = 500  # calls by which it is judged how much the active release answers
 _STEPS = 400  # in which the audits of a horizon are added up
 
 
@@ -83,7 +84,8 @@ def worth(store: Store, task: str, policy: Policy) -> Worth | None:
         return None
     rates = Rates(compute_usd_per_hour=policy.compute_usd_per_hour)
     active = store.active_release(task)
-    coverage = active.certificate.coverage if active is not None else 0.0
+    # What it answers of late, not what it was certified to: prompts and inputs may have changed.
+    coverage = store.coverage_lately(task, active.id, _LATELY) if active is not None else 0.0
     call_usd, coming = paid.usd / paid.calls, calls_per_day * policy.horizon_days
     gained = (1 - coverage) * coming
     audits = expected_audits(counts.answered + gained, policy) - expected_audits(counts.answered, policy)

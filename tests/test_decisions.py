@@ -391,6 +391,20 @@ def test_after_releases_a_merge_certifies_both_wordings_by_the_labels_there_are(
         assert report.certificate.calls / report.certificate.coverage >= 400
 
 
+def test_a_wording_that_took_over_is_served_after_a_merge_however_much_the_old_one_was(tmp_path: Path) -> None:
+    jitr = trained(tmp_path, 900)
+    serve(jitr, worded(easy_calls(300, seed=5), OTHER))
+    jitr.close()
+    with Store(url(tmp_path)) as store:
+        manage.merge(store, store.tasks())
+        (task,) = store.tasks()
+        old = store.active_release(task.id)
+        report = manage.pipeline(store, POLICY, url(tmp_path)).run(task.id, force=True)
+        new = store.active_release(task.id)
+        assert report is not None and not report.refusal, report
+        assert old is not None and new is not None and new.id != old.id
+
+
 def test_what_audits_contradicted_is_not_learnt_from_after_a_merge_either(store: Store) -> None:
     saved(store, "a", "b")
     released(store, "b", "b1")

@@ -6,10 +6,12 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import state_folder
-from ..errors import ConfigError
+from ..errors import ArtifactError, ConfigError
+from ..files import verify_folder
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
@@ -123,14 +125,17 @@ def rollback(store: Store, task: Task, release: str | None = None) -> str:
     """
     active = store.active_release(task.id)
     if active is None:
-        hint = "`jitr veto` refuses the one on probation." if task.id in store.probations() else ""
+        hint = "`jitr pin TASK RELEASE` serves an earlier one."
+        if task.id in store.probations():
+            hint = "`jitr veto` refuses the one on probation."
         raise ConfigError(f"task {task.name!r} has no active replacement to roll back.", hint=hint)
     if release is not None:
         previous: Release | None = _sound(store, task, release)
     else:
         known = store.releases(task.id)  # in the order of their coming, whatever the clock said
         older = known[: [each.id for each in known].index(active.id)]
-        previous = next((r for r in reversed(older) if store.release_state(r.id) == "retired"), None)
+        retired = (r for r in reversed(older) if store.release_state(r.id) == "retired")
+        previous = next((r for r in retired if _whole(r)), None)
     store.activate(task.id, previous.id if previous else None, "rolled back by hand")
     return f"release {previous.id}" if previous else "the teacher"
 
@@ -155,7 +160,18 @@ def _sound(store: Store, task: Task, wanted: str) -> Release:
         )
     if store.release_state(found[0].id) == "withdrawn":
         raise ConfigError(f"release {found[0].id} was withdrawn and never serves again.")
+    if not _whole(found[0]):
+        raise ConfigError(f"the files of release {found[0].id} are damaged or gone.", hint="Go to another one.")
     return found[0]
+
+
+def _whole(release: Release) -> bool:
+    """Whether a release's files are there as they were written."""
+    try:
+        verify_folder(Path(release.path))
+    except ArtifactError:
+        return False
+    return True
 
 
 def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, SearchReport | None]]:

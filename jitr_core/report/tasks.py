@@ -200,7 +200,8 @@ def show_attempt(task: Task, report: SearchReport | None, console: Console | Non
         report: what the search found; None if another process was at it, or it was not due after all.
         console: where to; None is the standard output.
     """
-    outcome = "nothing done: another process is at it" if report is None else search_outcome(report)
+    nothing = "not searched: the attempt is forfeited (see `jitr tasks show`), or another process is at it"
+    outcome = nothing if report is None else search_outcome(report)
     (console or _console()).print(Text(f"{quoted(task.name)} {outcome}"), soft_wrap=True)
 
 

@@ -229,14 +229,24 @@ class Observations:
         with self._database.read() as connection:
             return [Audited(*row) for row in connection.execute(query)]
 
-    def asked(self, release: str, limit: int) -> list[Asked]:
+    def coverage_lately(self, task: str, release: str, limit: int) -> float:
+        """Share, in [0, 1], of the latest calls of a task, at most so many, that a release answered."""
+        latest = select(o.c.kind, o.c.release).where(o.c.task == task).order_by(o.c.n.desc()).limit(limit).subquery()
+        answered = (latest.c.kind == "replacement") & (latest.c.release == release)
+        with self._database.read() as connection:
+            calls, given = connection.execute(select(func.count(), _number(answered)).select_from(latest)).one()
+        return given / calls if calls else 0.0
+
+    def asked(self, release: str, limit: int, after: int = 0) -> list[Asked]:
         """The latest calls a release was asked about whose texts are kept, oldest first.
 
         Args:
             release: id of the release.
             limit: at most so many.
+            after: only calls stored after this row.
         """
-        query = select(o.c.slots, o.c.input_hash, o.c.kind, o.c.template).where(o.c.release == release, o.c.kept)
+        query = select(o.c.slots, o.c.input_hash, o.c.kind, o.c.template)
+        query = query.where(o.c.release == release, o.c.kept, o.c.n > after)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(o.c.n.desc()).limit(limit)).all()
         return [
