@@ -183,7 +183,7 @@ class Pipeline:
         return sample, spoken & {example.template for example in examples}
 
     def _present(self, task: str, start: _Start) -> int:
-        """The row since which calls say how a task is made up: since its youngest stratum is called, if that is long."""
+        """The row since which calls say how a task is made up: since its youngest stratum came, if long ago."""
         after = start.row if start.learnt is None else start.learnt
         use = self.store.template_use(task, after=after)
         alike, began = labelled_alike(use), dict[str, int]()

@@ -48,7 +48,7 @@ def at_first_revision(folder: Path) -> None:
 def check_first_rows(store: Store) -> None:
     assert store.tasks() == [Task("t", "shop", "", "triage")]
     assert store.templates()[0].literals == ("a", "")
-    assert store.examples("t") == [Example(("x",), "yes", "h", 0)]
+    assert store.examples("t") == [Example(("x",), "yes", "h", 0, template="T")]
     assert store.version() == 7
     assert store.verify() == []
 
