@@ -65,7 +65,18 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
 
         family = "generator"
 
-        def asked(self, release: str, limit: int) -> list[Asked]:
+        def last_entry(self, kind: object, task: str) -> None:
+            return None
+
+        def template_use(self, task: str, after: int) -> dict[str, Any]:
+            return {}
+
+        template_counts = template_use
+
+        def active_release(self, task: str) -> Any:
+            return active
+
+        def asked(self, release: str, limit: int, after: int) -> list[Asked]:
             return [Asked((f"text {i}",), f"g{i}", False, "T") for i in range(30)]
 
         def renew(self, name: str, owner: str, ttl_s: float) -> bool:

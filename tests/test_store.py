@@ -184,8 +184,8 @@ def test_the_store_tells_since_when_templates_are_called_and_which_release_answe
         [placed("1"), asked("2", "T", "r1"), asked("3", "U", "r1", reason="deferral", confidence=None)]
     )
     store.add_observations([asked("4", "U", "r2", reason="ood"), asked("5", "T", "r2"), asked("6", "U", "r1")])
-    assert store.template_use("t") == {"T": TemplateUse(1, "r1"), "U": TemplateUse(3, "r2")}
-    assert store.template_use("t", after=3) == {"T": TemplateUse(5, "r2"), "U": TemplateUse(4, "r2")}
+    assert store.template_use("t") == {"T": TemplateUse(1, "r1", 2), "U": TemplateUse(3, "r2", 4)}
+    assert store.template_use("t", after=3) == {"T": TemplateUse(5, "r2", 5), "U": TemplateUse(4, "r2", 4)}
     assert store.template_counts("t") == {"T": 3, "U": 3} and store.template_counts("t", after=4) == {"T": 1, "U": 1}
 
 
