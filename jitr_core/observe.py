@@ -95,7 +95,7 @@ class Recorder(Generic[T]):
         with self._working:
             while self._drain():
                 force = False
-            if force:
+            if force and not self._closed:  # what is closed is not opened again
                 self._attempt([])
 
     def close(self) -> None:

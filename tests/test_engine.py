@@ -294,6 +294,17 @@ def test_a_task_that_cannot_be_stored_is_not_in_force(tmp_path: Path, monkeypatc
     jitr.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed on Linux only")
+def test_a_closed_engine_leaves_its_database_closed(tmp_path: Path) -> None:
+    for i in range(5):
+        jitr = JITR(url(tmp_path / str(i)), policy=POLICY, training="off")
+        serve(jitr, easy_calls(5))
+        jitr.close()
+    time.sleep(0.6)  # longer than the recorder's thread waits
+    held = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert not [path for path in held if str(tmp_path) in path]
+
+
 def test_replacements_beyond_the_bound_of_memory_come_back_when_they_are_called(tmp_path: Path) -> None:
     loads: list[str] = []
 
