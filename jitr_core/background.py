@@ -160,6 +160,7 @@ class Background:
             return
         self._missing[task_id] = self.pipeline.missing(task)
         if not self._missing[task_id]:
+            self.pipeline.terms.warn_unheard(task_id)  # a search elsewhere has no log that the app's people read
             self.attempt(task_id)
 
     def _learn(self, batch: list[Observed]) -> Counter[str]:

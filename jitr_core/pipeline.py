@@ -136,6 +136,7 @@ class Pipeline:
 
     def _attempt(self, task: Task, force: bool) -> SearchReport | None:
         began = time.perf_counter()
+        self.terms.warn_unheard(task.id)
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
         active = in_place = self.store.active_release(task.id)
         if active is not None and not self.terms.are_met(task.id, active):

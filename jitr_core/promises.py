@@ -59,6 +59,12 @@ class Promise:
                     return self.costs[row][column]
         return 1.0
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The answers (canonical) that it names, each once."""
+        keys = [key for row, columns in self.costs.items() for key in (row, *columns) if key != _ANY]
+        return tuple(dict.fromkeys((*self.critical, *keys)))
+
     def group(self, given: str) -> str:
         """Under `classes`: which answers this one is looked at together with, by a name of theirs."""
         answer = canonical(given)

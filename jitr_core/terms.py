@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .equivalence import EXACT, Equivalence, equivalence, honours, said, tolerance_of
+from .equivalence import EXACT, Equivalence, canonical, equivalence, honours, said, tolerance_of
 from .errors import TrainingError
 from .identify import supersedes
 from .promises import fulfils, promise, promised
@@ -17,9 +20,11 @@ if TYPE_CHECKING:
     from .store import Store
     from .types import Release, Task, Template
 
-__all__ = ["Terms", "answerable", "promise_by", "rule_at_work"]
+__all__ = ["Terms", "answerable", "promise_by", "rule_at_work", "unheard"]
 
 _log = logging.getLogger("jitr")
+_HEARD = 20_000  # latest labelled calls of a task in which a promised answer is looked for
+_SHOWN, _CHARS = 6, 40  # answers quoted, and characters of each
 
 
 @dataclass(slots=True)
@@ -54,6 +59,22 @@ class Terms:
         own = self.store.last_entry("promise", task_id)
         return self.policy.promise if own is None else str(own.details["promise"])
 
+    def warn_unheard(self, task_id: str) -> None:
+        """Log once if what is promised names answers that the teacher never gave.
+
+        The policy's promise is every task's: what it names is looked for in all of them.
+        """
+        text, own = self.promise(task_id), self.store.last_entry("promise", task_id)
+        if not promise(text).named or text in self._told:
+            return
+        counts: Counter[str] = Counter()
+        for each in [task_id] if own is not None else [task.id for task in self.store.tasks()]:
+            counts.update(self.store.answer_counts(each, _HEARD))
+        told = unheard(text, counts)
+        if told:
+            self._told.add(text)
+            _log.warning("what is promised of task %s names what was never answered: %s", task_id, told)
+
     def are_met(self, task_id: str, release: Release) -> bool:
         """Whether a release was certified for what counts now, or for more than that; logs once that not."""
         was, wanted = release.certificate.equivalence, self.rule(task_id)
@@ -71,8 +92,11 @@ class Terms:
         return False
 
 
-def promise_by(store: Store, task: Task, text: str) -> None:
+def promise_by(store: Store, task: Task, text: str) -> str:
     """Say what is promised of a task's answers; a release that promised less serves no more, nor is it on probation.
+
+    Returns:
+        What to tell the user of answers that the promise names and the teacher never gave, see `unheard`.
 
     Raises:
         ConfigError: there is no such promise.
@@ -80,6 +104,42 @@ def promise_by(store: Store, task: Task, text: str) -> None:
     promise(text)
     reason = f"what is promised now is {promised(text)}: to be certified anew"
     store.want("promise", task.id, {"promise": text}, lambda each: fulfils(each.certificate.promise, text), reason)
+    return unheard(text, store.answer_counts(task.id, _HEARD))
+
+
+def unheard(text: str, counts: Mapping[str, int]) -> str:
+    """A sentence on answers that a promise names and the teacher never gave; "" if there are none, or no answers yet.
+
+    They may come yet, so the promise counts all the same: but a label that was misspelt would be watched for nothing.
+
+    Args:
+        text: the promise.
+        counts: how often the teacher gave each answer.
+
+    Example:
+        >>> unheard("classes:paymnt", {"payment": 7, "delivery": 9})
+        '“paymnt” is none of the 2 answers seen so far; did you mean “payment”? Seen: “delivery”, “payment”'
+    """
+    seen: Counter[str] = Counter()
+    for answer, times in counts.items():
+        seen[canonical(answer)] += times
+    missing = [name for name in promise(text).named if name not in seen]
+    if not missing or not seen:
+        return ""
+    folded = {answer.casefold(): answer for answer in seen}
+    close = [found for name in missing for found in difflib.get_close_matches(name.casefold(), folded, 2)]
+    meant = f"; did you mean {_quoted(dict.fromkeys(folded[name] for name in close))}?" if close else "."
+    often = _quoted(dict(seen.most_common(_SHOWN)))
+    are = "is" if len(missing) == 1 else "are"
+    number = f"{len(seen)} answers" if len(seen) > 1 else "answers"
+    return f"{_quoted(dict.fromkeys(missing))} {are} none of the {number} seen so far{meant} Seen: {often}" + (
+        f" and {len(seen) - _SHOWN} more" if len(seen) > _SHOWN else ""
+    )
+
+
+def _quoted(answers: Mapping[str, object]) -> str:
+    cut = [" ".join(answer.split()) for answer in list(answers)[:_SHOWN]]
+    return ", ".join(f"“{each if len(each) <= _CHARS else each[: _CHARS - 1] + '…'}”" for each in cut)
 
 
 def rule_at_work(rule: str, base_models: BaseModels, *, prepare: bool = False) -> Equivalence:

@@ -25,7 +25,7 @@ from jitr_core.errors import ConfigError
 from jitr_core.promises import NEVER, fulfils, least_confidence, promise, promised, where
 from jitr_core.route import LoadedRelease, Router
 from jitr_core.store import Store
-from jitr_core.terms import promise_by
+from jitr_core.terms import promise_by, unheard
 from jitr_core.types import Answer, Call, Certificate, Match, Release
 
 COST = 'cost:{"fraud": {"*": 3}}'
@@ -279,6 +279,36 @@ def engine(folder: Path, policy: Policy, count: int = 0, noise: float = 0.0) -> 
 
 def decided(jitr: JITR) -> str:
     return jitr.decide(Call("new", tuple((m["role"], m["content"]) for m in easy_calls(1)[0]["messages"]))).reason
+
+
+@pytest.mark.parametrize(
+    "wanted", ["classes:bilings,delivery", 'cost:{"bilings": {"*": 3}}', 'cost:{"*": {"bilings": 3}}']
+)
+def test_an_answer_that_is_promised_and_never_came_is_told_with_those_that_did(tmp_path, wanted):
+    engine(tmp_path, dataclasses.replace(POLICY, families=("lexical",)), 60).close()
+    url = ["--url", f"sqlite:///{tmp_path / 'jitr.db'}"]
+    with Store(url[1]) as store:
+        (task,) = store.tasks()
+    result = CliRunner().invoke(cli.app, ["tasks", "promise", task.id, wanted, *url])
+    assert result.exit_code == 0 and "“bilings” is none of the 2 answers" in result.output
+    assert "did you mean “billing”?" in result.output and "“delivery”" in result.output
+    assert "did you mean" in CliRunner().invoke(cli.app, ["tasks", "show", task.id, *url]).output
+    right = CliRunner().invoke(cli.app, ["tasks", "promise", task.id, wanted.replace("bilings", "billing"), *url])
+    assert right.exit_code == 0 and "Warning" not in right.output
+    assert "Warning" not in CliRunner().invoke(cli.app, ["tasks", "promise", task.id, "classes", *url]).output
+
+
+def test_an_answer_that_the_policy_promises_and_no_task_has_is_logged_once(tmp_path, caplog):
+    jitr = engine(tmp_path, dataclasses.replace(POLICY, promise="classes:bilings", first_attempt=100), 250)
+    warnings = [record.message for record in caplog.records if "never answered" in record.message]
+    assert (
+        len(warnings) == 1
+        and "billing" in warnings[0]
+        and jitr.open_store().attempts(jitr.open_store().tasks()[0].id) > 1
+    )
+    jitr.close()
+    # Nothing was answered yet: nothing to tell.
+    assert unheard("classes:fraud", {}) == "" and unheard("answered", {"ok": 3}) == ""
 
 
 def test_a_release_serves_only_under_what_it_promised_or_less(tmp_path):

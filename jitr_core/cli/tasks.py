@@ -136,8 +136,10 @@ def promise(task: TaskName, text: Annotated[str, typer.Argument(help=PROMISES)],
 
     with open_state(url) as store:
         found = manage.find_task(store, task)
-        promise_by(store, found, text)
+        doubt = promise_by(store, found, text)
     typer.echo(f"{found.name}: promised is {promised(text)}.")
+    if doubt:
+        typer.echo(f"Warning: {doubt}. It counts all the same, should such an answer come.", err=True)
 
 
 @tasks_app.command("declare")

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..errors import ArtifactError
 from ..promises import promised
+from ..terms import unheard
 from .facts import task_facts
 from .summary import STATE_STYLES
 from .wording import outlook_line, quoted, search_outcome, share, size
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..types import SearchReport, Task
 
 __all__ = ["show_attempt", "show_task", "show_tasks"]
+
+_ANSWERS = 20_000  # latest labelled calls in which the answers that a promise names are looked for
 
 
 def show_tasks(store: Store, console: Console | None = None) -> None:
@@ -83,6 +86,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("answers", _answers(facts, 20)),
         ("replacement", _serves(facts)),
         ("promised", promised(facts["promise"])),
+        ("warning", unheard(facts["promise"], store.answer_counts(task.id, _ANSWERS))),
         ("searches", f"{facts['attempts']:,} counted as made"),
         ("outlook", _outlook(store, task)),
         ("the teacher says", "; ".join(said)),
