@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sqlite3
 from pathlib import Path
@@ -17,7 +18,7 @@ from jitr_core.jobs import policy_to_json
 from jitr_core.report.savings import task_savings
 from jitr_core.savings import Prices, Rates
 from jitr_core.store import Store
-from jitr_core.types import Task
+from jitr_core.types import Decision, Observation, Task
 
 
 @pytest.fixture
@@ -170,3 +171,38 @@ def test_a_damaged_database_is_a_clear_error(tmp_path: Path, command: str) -> No
 def test_a_missing_state_is_not_made_up(tmp_path: Path) -> None:
     code, output = run("tasks", "--url", url(tmp_path / "nowhere"))
     assert code == 2 and "no state" in output and not (tmp_path / "nowhere").exists()
+
+
+def test_calls_of_no_task_are_counted_with_what_they_have_in_common_and_how_to_name_it(tmp_path: Path) -> None:
+    where = ("--url", url(tmp_path))
+    with Store(url(tmp_path)) as store:
+        calls = [Call(f"s{i}", (("system", "Sort {it}."), ("user", f"text {i}"))) for i in range(9)]
+        calls += [Call(f"o{i}", (("user", f"Tell me of {i}, please.\n{i} is odd."),), app="shop") for i in range(5)]
+        calls += [Call(f"e{i}", (("user", f"{i} {i}\nYes or no?"),), app="shop") for i in range(7)]
+        seen = [Observation(call, Decision("teacher", "no_task"), Answer("a")) for call in calls]
+        mute = Call("m", (("user", "x"),), replaceable=False)
+        store.add_observations([*seen, Observation(mute, Decision("teacher", "no_task"), Answer("a"))])
+    code, output = run("tasks", *where)
+    assert code == 0 and "22 calls belong to no task" in output and "1 of them has no answer to learn from" in output
+    assert "9 have the system message “Sort {it}.”" in output and "`jitr tasks unplaced`" in output
+    told = json.loads(run("tasks", "unplaced", "--json", *where)[1])
+    assert (told["calls"], told["labels"], told["looked_at"]) == (22, 21, 22)
+    assert [(each["where"], each["text"], each["calls"]) for each in told["alike"]] == [
+        ("system message", "Sort {it}.", 9),
+        ("last line", "Yes or no?", 7),
+    ]
+    shown = run("tasks", "unplaced", *where)[1]
+    for each in told["alike"]:
+        assert each["declare"] in shown
+        command = shlex.split(each["declare"])
+        assert f"{each['calls']} earlier calls are its own" in run(*command[1:3], each["text"], *command[4:], *where)[1]
+    assert "6 calls belong to no task" in run("tasks", *where)[1]
+    assert json.loads(run("tasks", "unplaced", "--json", *where)[1])["alike"] == []
+
+
+def test_where_every_call_has_a_task_nothing_is_said_of_others(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    serve(jitr, easy_calls(30))
+    jitr.close()
+    assert "no task" not in run("tasks", "--url", url(tmp_path))[1]
+    assert "Every call belongs to a task" in run("tasks", "unplaced", "--url", url(tmp_path))[1]

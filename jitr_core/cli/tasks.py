@@ -58,6 +58,18 @@ def show(task: TaskName, url: Url = DEFAULT_URL, as_json: AsJson = False) -> Non
             show_task(store, found)
 
 
+@tasks_app.command("unplaced")
+def unplaced(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Say what the calls that belong to no task have in common, and how to make a task of them."""
+    from ..report.unplaced import show_unplaced, unplaced_facts
+
+    with open_state(url) as store:
+        if as_json:
+            typer.echo(json.dumps(unplaced_facts(store), ensure_ascii=False, indent=2))
+        else:
+            show_unplaced(store)
+
+
 @tasks_app.command("merge")
 def merge(tasks: Annotated[list[str], typer.Argument(metavar="TASK…")], url: Url = DEFAULT_URL) -> None:
     """Make one task of several that do the same job; the oldest survives."""

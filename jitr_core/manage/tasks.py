@@ -202,7 +202,8 @@ def declare(
     if other is not None:
         raise ConfigError(
             f"its calls belong to task {other.name!r} ({other.id}) already.",
-            hint="`jitr tasks rename` names that one, `jitr tasks split` takes templates out of it.",
+            hint="`jitr tasks rename` names that one, `jitr tasks split` takes templates out of it; a step=… in the "
+            "app makes a task of all calls from then on.",
         )
     task = Task(declaration.task, app, tenant, name)
     store.declare_task(task, declaration)

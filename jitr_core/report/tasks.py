@@ -16,6 +16,7 @@ from ..promises import promised
 from ..terms import unheard
 from .facts import task_facts
 from .summary import STATE_STYLES
+from .unplaced import unplaced_line
 from .wording import outlook_line, quoted, search_outcome, share, size
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def show_tasks(store: Store, console: Console | None = None) -> None:
     tasks, found = store.tasks(), task_facts(store)
     if not found:
         console.print("No tasks yet: no prompt has recurred often enough.", markup=False)
+        _print(console, unplaced_line(store))
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("id", "task", "template", "answers", "state"):
@@ -62,8 +64,15 @@ def show_tasks(store: Store, console: Console | None = None) -> None:
     console.print(table)
     for each in found:
         console.print(Text(f"{each['task']} {each['why']}"), soft_wrap=True)
+    _print(console, unplaced_line(store))
     for line in _damage(store, tasks):
         console.print(Text(line, style="bold red"), soft_wrap=True)
+
+
+def _print(console: Console, line: str) -> None:
+    """Print a line that is one, whatever the width; nothing if there is none."""
+    if line:
+        console.print(Text(line), soft_wrap=True)
 
 
 def show_task(store: Store, task: Task, console: Console | None = None) -> None:

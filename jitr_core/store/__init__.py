@@ -35,6 +35,7 @@ from .records import (
 )
 from .regroup import Regrouping
 from .tasks import Tasks
+from .unplaced import UnplacedCalls
 from .upkeep import Upkeep
 from .wanted import Wanted
 
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 
-class Store(Observations, Tasks, Regrouping, Patterns, Wanted, Upkeep):
+class Store(Observations, UnplacedCalls, Tasks, Regrouping, Patterns, Wanted, Upkeep):
     """Everything JITR remembers, in one database that several threads and processes may share.
 
     Every method is one transaction; those that write hold the write lock from the start and wait for other writers.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..types import Call, Example, Match, Observation, Reason, Slots
+from ..types import Example, Match, Observation, Reason, Slots
 from . import rows
 from .database import Database
 from .parts import last_row, owners, regrouped
@@ -276,21 +276,6 @@ class Observations:
         query = select(o.c.n).where(*_asked_about(task, release)).order_by(o.c.n.desc()).offset(limit).limit(1)
         with self._database.read() as connection:
             return int(connection.execute(query).scalar() or 0)
-
-    def unplaced(self, limit: int, *, app: str | None = None, tenant: str | None = None) -> list[Call]:
-        """The latest calls that belong to no task, with their messages, oldest first.
-
-        Args:
-            limit: at most so many.
-            app: if given, only calls of this application.
-            tenant: if given, only calls of this tenant.
-        """
-        query = select(o).where(*_UNPLACED_PROMPT).order_by(o.c.n.desc()).limit(limit)
-        for column, value in ((o.c.app, app), (o.c.tenant, tenant)):
-            if value is not None:
-                query = query.where(column == value)
-        with self._database.read() as connection:
-            return [rows.call_of(row) for row in connection.execute(query)][::-1]
 
     def latest(self, task: str, limit: int) -> list[Observation]:
         """The latest calls of a task whose texts are kept, oldest first.
