@@ -20,8 +20,9 @@ from .errors import ArtifactError, JITRError, TrainingError
 from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
 from .probation import path_of
-from .promises import ANSWERED, least_confidence
+from .promises import ANSWERED
 from .promote import package, remove_leftovers
+from .route import gives
 from .terms import Terms, rule_at_work
 from .types import Certificate, Example, Release, SearchReport, Task
 from .worth import worth
@@ -343,8 +344,8 @@ class Pipeline:
                 answer, sure = (found[0] for found in student.predict([each.slots])[:2])
             else:
                 answer, sure = result.predicted[known], result.confidence[known]
-            answers = float(sure) >= least_confidence(certificate, answer)
-            new.append(answers and each.template in dataset.templates)
+            # Outside the gate the confidence is 0, here as there.
+            new.append(gives(certificate, answer, float(sure)) and each.template in dataset.templates)
         old = [a.answered for a in asked]
         now = self.store.active_release(task.id)
         if better(new, old) or now is None or now.id != active.id:  # withdrawn meanwhile: nothing to compare with

@@ -97,7 +97,7 @@ class Probations:
             except Exception as error:  # in service, the teacher would answer: nothing to compare
                 self.fault("shadow", error)
                 continue
-            if gives(release, answer, confidence, ood):
+            if gives(certificate, answer, confidence, ood):
                 monitor.update(answer, example.answer)
             elif monitor.deferred:
                 monitor.update(None, example.answer)

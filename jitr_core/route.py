@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from .promises import least_confidence
-from .types import Decision, Match, Reason, Release, Slots
+from .types import Certificate, Decision, Match, Reason, Release, Slots
 
 __all__ = ["LoadedRelease", "NotLoaded", "Predictor", "Router", "gives"]
 
@@ -128,7 +128,7 @@ class Router:
             spent = self._clock() - start
             with self._lock:
                 self.seconds += spent
-        if not gives(release, answer, confidence, ood):
+        if not gives(release.certificate, answer, confidence, ood):
             # What it would have said shows, beside the teacher's answer, whether the teacher changes.
             reason = "ood" if ood else "deferral"
             said = answer if not ood and confidence > 0 else None
@@ -136,10 +136,10 @@ class Router:
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
 
 
-def gives(release: Release, answer: str, confidence: float, ood: bool) -> bool:
-    """Whether a release gives what its student says, or defers."""
+def gives(certificate: Certificate, answer: str, confidence: float, ood: bool = False) -> bool:
+    """Whether a release with this certificate gives what its student says, or defers."""
     # What is no number is no confidence, and a confidence of 0 is no answer.
-    return not ood and confidence >= least_confidence(release.certificate, answer) and confidence > 0
+    return not ood and confidence >= least_confidence(certificate, answer) and confidence > 0
 
 
 def _blocks(loaded: LoadedRelease) -> bool:

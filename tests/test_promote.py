@@ -96,6 +96,16 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
     )
     assert len(renewed) == 30
 
+    class Unsure(Fake):
+        """One to whom all inputs are out of distribution: it gives none, whatever the threshold."""
+
+        def predict(self, inputs: list[tuple[str, ...]]) -> tuple[list[str], list[float]]:
+            return ["yes"] * len(inputs), [0.0] * len(inputs)
+
+    some: Any = Some(groups=[], templates={"T"})
+    nothing = replace(CERTIFICATE, threshold=0.0)
+    assert "no better" in line._worse(Task("t", "a", "", "n"), active, Unsure(), nothing, found, some)
+
 
 def test_leftovers_of_killed_attempts_go_and_releases_and_fresh_work_stay(tmp_path: Path) -> None:
     kept, orphan, fresh = (Path(made(Written(), tmp_path).path) for _ in range(3))
