@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import Policy
@@ -28,24 +29,20 @@ __all__ = [
     "better",
     "next_attempt",
     "peak_calls",
-    "walks",
+    "thresholds",
 ]
 
-STEPS = 15
-"""Thresholds a walk tries at most; coarse on purpose, since a fine walk ends at the first unlucky step."""
+LOOKS = 30
+"""Thresholds that are tested at most."""
 
-LATE_START = 0.75
-"""The second walk starts where this share of the calls is let through. Where the teacher slips at random, the most
-confident calls are no better than most others, and only many calls together show that all of them are good enough."""
+OWN = 0.8
+"""Share of delta that a threshold is tested with by its own calls; looser ones get the rest, in equal parts."""
 
-LATE_SHARE = 0.1
-"""Share of delta that the second walk spends; simulated, a tenth costs the first walk next to nothing."""
-
-START = 7.5
-"""The first walk starts where the test allows 1/START of the errors that all calibration calls together may have."""
+START = 15
+"""Tests start where 1/START of the errors that all calibration calls together may have would pass."""
 
 START_ERRORS = (1, 12)
-"""Least and most errors allowed at that start: one unlucky call must not end the walk, nor a long run-up delay it."""
+"""Least and most errors allowed at that start: one unlucky call must not decide, nor a long run-up delay it."""
 
 PEAK_ERRORS = 35
 """An attempt is worth most where this many errors would be expected at exactly the target: 700 calls at 0.95."""
@@ -111,14 +108,16 @@ def allowed_errors(calls: int, *, target: float, delta: float) -> int:
 
 
 def answered(confidence: NDArray[Any], correct: NDArray[Any], *, target: float, delta: float) -> Certificate | Refusal:
-    """The loosest threshold shown to keep the promise, by exact binomial tests in a fixed order.
+    """The loosest threshold shown to keep the promise, by exact tests of where the promise would first be broken.
 
-    Thresholds are quantiles of the confidences, so no label has a say in them. Two walks test them from strict to
-    loose, each at its own level; a walk ends at the first threshold that fails, and the loosest that passed is
-    returned. Since a walk only goes wrong if the first bad threshold on its way passes, its chance of that is at most
-    its level (fixed-sequence testing), and the two levels sum to `delta`. A threshold lets through what lies strictly
-    above a confidence that itself is left out of the test: given that confidence, the calls above it are independent
-    draws of what the release will answer.
+    Thresholds are quantiles of the confidences, so no label has a say in them. For each of them there is the hypothesis
+    that it is the strictest bad one, and looser ones are bad too. Only one of these can be true, so each is tested at
+    the whole of `delta` (partitioning, Finner and Strassburger 2002); what is certified is the loosest threshold
+    before the first hypothesis that stands. Evidence against a hypothesis are few errors above its own threshold, or
+    above a looser one: its test is a group-sequential one over both (Lan and DeMets 1983), so an unlucky call among
+    the most confident is made up for by many good ones below. A threshold lets through what lies strictly above a
+    confidence that itself is left out of the test: given that confidence, the calls above it are independent draws of
+    what the release will answer.
 
     Args:
         confidence: shape (k,), cross-fitted confidence in [0, 1] of each calibration call.
@@ -132,17 +131,73 @@ def answered(confidence: NDArray[Any], correct: NDArray[Any], *, target: float, 
     import numpy as np
 
     order = np.argsort(-confidence, kind="stable")
-    score, wrong = confidence[order], np.concatenate([[0], np.cumsum(~correct[order])])
-
-    def passes(calls: int, level: float) -> bool:
-        return int(wrong[calls]) <= allowed_errors(calls, target=target, delta=level)
-
-    passed, tested = walks(score, lambda level: _start(len(score), target, level), passes, delta=delta)
-    if passed is None:
-        return _refusal(tested, wrong, len(score), target=target, delta=delta - LATE_SHARE * delta)
-    calls, threshold, level = passed
+    score, wrong, total = confidence[order], np.concatenate([[0], np.cumsum(~correct[order])]), len(order)
+    looks = list(thresholds(score, _counts(total, target, delta)))
+    found: tuple[int, float] | None = None
+    for (calls, threshold), bounds in zip(looks, _bounds(tuple(n for n, _ in looks), target, delta), strict=True):
+        if not any(wrong[n] <= most for n, most in bounds):
+            if found is None:
+                return _refusal(calls, bounds[0][1], wrong, total, target=target, delta=delta)
+            break
+        if wrong[calls] <= allowed_errors(calls, target=target, delta=delta):
+            found = calls, threshold
+    if found is None:
+        return _refusal(0, -1, wrong, total, target=target, delta=delta)
+    calls, threshold = found
     errors = int(wrong[calls])
-    return Certificate(target, delta, threshold, calls / len(score), calls, errors, agreement_low(calls, errors, level))
+    return Certificate(target, delta, threshold, calls / total, calls, errors, agreement_low(calls, errors, delta))
+
+
+def _counts(total: int, target: float, delta: float) -> list[int]:
+    """How many calls the thresholds should let through: the fewest with which 1, 2, 3 … errors pass, and all."""
+    import numpy as np
+
+    most = allowed_errors(total, target=target, delta=OWN * delta)
+    if most < 0:
+        return [total]
+    least = min(max(int(total * (1 - target) / START), START_ERRORS[0]), START_ERRORS[1], most)
+    errors = np.unique(np.linspace(least, most, min(LOOKS, most - least + 1)).round().astype(int))
+    return [*(_fewest(int(e), total, target, OWN * delta) for e in errors), total]
+
+
+def _fewest(errors: int, total: int, target: float, delta: float) -> int:
+    """Fewest calls with which that many errors pass, at most `total`; the tail falls as the calls grow."""
+    from scipy.special import bdtr
+
+    return errors + bisect_left(
+        range(errors, total), True, key=lambda n: bool(bdtr(float(errors), n, 1 - target) <= delta)
+    )
+
+
+@lru_cache(maxsize=256)
+def _bounds(looks: tuple[int, ...], target: float, delta: float) -> list[list[tuple[int, int]]]:
+    """The test of each hypothesis "bad from here on": for its own and all looser thresholds the most errors against it.
+
+    If calls err independently at 1 − target, the probability that there are so few errors at any of them is at most
+    delta, exactly; where a threshold and the looser ones are bad there are more errors. What one of them does not
+    spend of its part of delta, since errors are whole numbers, goes to the next looser one.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    most = max(allowed_errors(looks[-1], target=target, delta=delta), 0) if looks else 0
+    steps = [[binom.pmf(np.arange(most + 1), n, 1 - target) for n in looks]]
+    steps.append([binom.pmf(np.arange(most + 1), n - m, 1 - target) for m, n in pairwise(looks)])
+    found = []
+    for first in range(len(looks)):
+        spent, alive, bounds = 0.0, steps[0][first], []  # alive: probability of so many errors, without an earlier end
+        for place in range(first, len(looks)):
+            if place > first:
+                alive = np.convolve(alive, steps[1][place - 1])[: most + 1]
+            level = delta * (1 - (1 - OWN) * (len(looks) - 1 - place) / max(len(looks) - 1 - first, 1))
+            ends = np.cumsum(alive)
+            bound = int(np.searchsorted(ends, level - spent, side="right")) - 1
+            if bound >= 0:
+                spent += float(ends[bound])
+                alive[: bound + 1] = 0
+            bounds.append((looks[place], bound))
+        found.append(bounds)
+    return found
 
 
 def agreement_low(calls: int, errors: int, delta: float) -> float:
@@ -161,54 +216,18 @@ def agreement_low(calls: int, errors: int, delta: float) -> float:
     return float(betaincinv(calls - errors, errors + 1, delta)) if errors < calls else 0.0
 
 
-def _start(total: int, target: float, delta: float) -> int:
-    """Calls let through by the first threshold of the first walk."""
-    from scipy.special import bdtr
-
-    errors = min(max(int(total * (1 - target) / START), START_ERRORS[0]), START_ERRORS[1])
-    # fewest calls with which that many errors pass; the tail falls as the calls grow
-    return errors + bisect_left(
-        range(errors, total), True, key=lambda n: bool(bdtr(float(errors), n, 1 - target) <= delta)
-    )
-
-
-def walks(
-    score: NDArray[Any], start: Callable[[float], int], passes: Callable[[int, float], bool], *, delta: float
-) -> tuple[tuple[int, float, float] | None, int]:
-    """Test thresholds in two walks, each from strict to loose until one fails.
+def thresholds(score: NDArray[Any], counts: Iterable[int]) -> Iterator[tuple[int, float]]:
+    """Yields (calls let through, threshold) from strict to loose; looks at no label.
 
     Args:
         score: shape (k,), confidences, falling.
-        start: level → calls that the first walk's first threshold should let through; may look at no label.
-        passes: calls let through and a level → whether the test shows at that level that they keep the promise.
-        delta: level of both walks together.
-
-    Returns:
-        (calls, threshold, level) of the loosest that passed, None if none did; and the calls that the first walk's
-        first threshold let through, 0 if there was none.
+        counts: calls that should be let through, rising; equal confidences let through fewer.
     """
-    late = LATE_SHARE * delta
-    found: list[tuple[int, float, float]] = []
-    tested: list[int] = []
-    for begin, level in (
-        (start(delta - late), delta - late),
-        (math.ceil(LATE_START * len(score)), late),
-    ):
-        for calls, threshold in _thresholds(score, begin):
-            tested.append(calls)
-            if not passes(calls, level):
-                break
-            found.append((calls, threshold, level))
-    return max(found, key=lambda each: each[0], default=None), tested[0] if tested else 0
-
-
-def _thresholds(score: NDArray[Any], start: int) -> Iterator[tuple[int, float]]:
-    """Yields (calls let through, threshold) from strict to loose; `score` falls. Looks at no label."""
     import numpy as np
 
     total = len(score)
     seen = -1 if total == 0 else 0
-    for count in np.unique(np.linspace(min(start, total), total, STEPS).astype(int)):
+    for count in counts:
         if count == total:
             calls, threshold = int(np.searchsorted(-score, -LEAST, side="right")), LEAST
         else:
@@ -220,9 +239,9 @@ def _thresholds(score: NDArray[Any], start: int) -> Iterator[tuple[int, float]]:
             yield calls, threshold
 
 
-def _refusal(calls: int, wrong: NDArray[Any], total: int, *, target: float, delta: float) -> Refusal:
-    """Words and figures for the first threshold, the one that failed."""
-    errors, allowed = int(wrong[calls]), allowed_errors(calls, target=target, delta=delta) if calls else -1
+def _refusal(calls: int, allowed: int, wrong: NDArray[Any], total: int, *, target: float, delta: float) -> Refusal:
+    """Words and figures for the strictest threshold that may be bad."""
+    errors = int(wrong[calls])
     least = math.ceil(math.log(delta) / math.log(target))
     if total < least:
         reason = f"{total} labelled calls are too few: even without an error {least} are needed to show {target:.3g}"

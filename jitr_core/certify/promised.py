@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +13,32 @@ from ..promises import ANSWERED, NEVER, Promise
 from ..promises import promise as read
 from ..types import Certificate
 from .agreement import (
-    LATE_SHARE,
     LEAST,
-    START,
     START_ERRORS,
     Refusal,
     agreement_low,
     allowed_errors,
     answered,
-    walks,
+    thresholds,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["certify"]
+
+STEPS = 15
+"""Thresholds a walk tries at most; coarse on purpose, since a fine walk ends at the first unlucky step."""
+
+LATE_START = 0.75
+"""The second walk starts where this share of the calls is let through. Where the teacher slips at random, the most
+confident calls are no better than most others, and only many calls together show that all of them are good enough."""
+
+LATE_SHARE = 0.1
+"""Share of delta that the second walk spends; simulated, a tenth costs the first walk next to nothing."""
+
+START = 7.5
+"""The first walk starts where the test allows 1/START of the errors that all calibration calls together may have."""
 
 BETS = (0.9, 0.6, 0.35, 0.2, 0.1)
 """Stakes of the test by betting, as shares of the largest that never goes bankrupt; their capitals are averaged."""
@@ -129,7 +140,7 @@ def _classes(
     total, counts = len(score), Counter(groups.tolist()).most_common()
     tried = 0
     for rank, (_, count) in enumerate(counts, 1):
-        if count >= math.log((1 - LATE_SHARE) * delta / rank) / math.log(target):
+        if count >= math.log(delta / rank) / math.log(target):
             tried = rank
     thresholds = dict.fromkeys(wanted.critical, NEVER)
     certified: list[Certificate] = []
@@ -187,7 +198,7 @@ def _cost(
         worst = _log_capital(np.repeat([dearest, 0.0], [errors, total]), most, dearest)
         return errors + bisect_left(range(total), True, key=lambda n: bool(worst[errors + n - 1] >= -math.log(level)))
 
-    passed, tested = walks(score, start, passes, delta=delta)
+    passed, tested = _walks(score, start, passes, delta=delta)
     if passed is None:
         mean = float(loss[:tested].mean()) if tested else 0.0
         reason = (
@@ -198,6 +209,38 @@ def _cost(
     calls, threshold, level = passed
     high = _cost_high(loss[:calls], dearest, level)
     return Certificate(target, delta, threshold, calls / total, calls, int(wrong[calls]), 1 - high)
+
+
+def _walks(
+    score: NDArray[Any], start: Callable[[float], int], passes: Callable[[int, float], bool], *, delta: float
+) -> tuple[tuple[int, float, float] | None, int]:
+    """Test thresholds in two walks, each from strict to loose until one fails.
+
+    Args:
+        score: shape (k,), confidences, falling.
+        start: level → calls that the first walk's first threshold should let through; may look at no label.
+        passes: calls let through and a level → whether the test shows at that level that they keep the promise.
+        delta: level of both walks together.
+
+    Returns:
+        (calls, threshold, level) of the loosest that passed, None if none did; and the calls that the first walk's
+        first threshold let through, 0 if there was none.
+    """
+    import numpy as np
+
+    late, total = LATE_SHARE * delta, len(score)
+    found: list[tuple[int, float, float]] = []
+    tested: list[int] = []
+    for begin, level in (
+        (start(delta - late), delta - late),
+        (math.ceil(LATE_START * total), late),
+    ):
+        for calls, threshold in thresholds(score, np.unique(np.linspace(min(begin, total), total, STEPS).astype(int))):
+            tested.append(calls)
+            if not passes(calls, level):
+                break
+            found.append((calls, threshold, level))
+    return max(found, key=lambda each: each[0], default=None), tested[0] if tested else 0
 
 
 def _log_capital(loss: NDArray[Any], most: float, dearest: float) -> NDArray[Any]:
