@@ -15,7 +15,7 @@ from ..errors import ArtifactError
 from ..promises import promised
 from .facts import task_facts
 from .summary import STATE_STYLES
-from .wording import outlook_line, quoted, search_outcome, share, size
+from .wording import audited_line, outlook_line, quoted, search_outcome, share, size
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -82,6 +82,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("replaced", f"{facts['replaced']:,} ({share(facts['coverage'])}), {facts['audits']:,} audits"),
         ("answers", _answers(facts, 20)),
         ("replacement", _serves(facts)),
+        ("audited", audited_line((facts["replacement"] or {}).get("audited"))),
         ("promised", promised(facts["promise"])),
         ("searches", f"{facts['attempts']:,} counted as made"),
         ("outlook", _outlook(store, task)),
