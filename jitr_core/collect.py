@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "Stratum", "Use", "build_dataset", "fair_sample", "fold_of", "labelled_alike", "strata"]
 
+UNSETTLED = 0.1
+"""Chance of an input's contradictions below which its label is not learnt, see `Dataset.settled`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
@@ -52,6 +55,26 @@ class Dataset:
         import numpy as np
 
         return np.array([fold_of(group, k) for group in self.groups], dtype=np.intp)
+
+    def settled(self, target: float) -> NDArray[np.bool_]:
+        """Inputs to which there is one answer as far as their calls tell, shape (n,).
+
+        A student that learnt an input is surer of it than a cross-fitted one, which did not. So one that the teacher
+        answers now this way, now that, may not be learnt: it would be answered, and differ from the teacher as often
+        as he does from himself.
+
+        Args:
+            target: promised agreement, in (0, 1). Not settled is an input where so many answers other than its label
+                have a chance of at most `UNSETTLED`, were the teacher to repeat himself in that share of the calls.
+        """
+        import numpy as np
+        from scipy.special import bdtrc
+
+        pairs = zip(self.group.tolist(), self.answers, strict=True)
+        others = np.array([answer.strip() != self.labels[group].strip() for group, answer in pairs], dtype=bool)
+        calls, other = (np.bincount(g, minlength=len(self.inputs)) for g in (self.group, self.group[others]))
+        chance = bdtrc(np.maximum(other - 1.0, 0), calls, 1 - target)
+        return np.asarray((other == 0) | (chance > UNSETTLED), dtype=bool)
 
     def content_hash(self) -> str:
         """Hash of everything training depends on: inputs and answers, 32 hexadecimal digits."""

@@ -23,6 +23,7 @@ from .errors import ConfigError, MissingExtraError
 
 __all__ = [
     "EXACT",
+    "OWN",
     "RULES",
     "Equivalence",
     "canonical",
@@ -45,7 +46,8 @@ RULES = "exact, normalised, chrf:0.6, rouge-l:0.7, embedding:0.9, number:0.5 or 
 
 _MEASURES = {"chrf": "chrF", "rouge-l": "ROUGE-L", "embedding": "embedding similarity"}
 _NUMBER = "number"
-_OWN = "own:"
+OWN = "own:"
+"""Opens the name of a user's own function."""
 _REMEMBERED = 100_000  # pairs a user's own function was asked about: about 15 MB
 # Numbers with their signs and points, words, and any other sign that is not just punctuation between words.
 _TOKEN = re.compile(r"[-−+]?\d+(?:[.,:/]\d+)*|\w+|[^\w\s.,;:!?…\"'`´“”„‚‘’«»‹›()\[\]{}<>–—‐‑·•。、「」『』・¿¡-]")
@@ -109,7 +111,7 @@ def equivalence(rule: str, embed: Callable[[str], Any] | None = None) -> Equival
         >>> equivalence("normalised").same("1.5 m", "15 m")
         False
     """
-    if rule.startswith(_OWN):
+    if rule.startswith(OWN):
         return Equivalence(rule, _own_function(rule))
     name, bound = _read(rule)
     if name == EXACT:
@@ -145,7 +147,7 @@ def said(rule: str) -> str:
     name, _, bound = rule.partition(":")
     if name == _NUMBER:
         return f"numbers within {bound}"
-    if rule.startswith(_OWN):
+    if rule.startswith(OWN):
         return f"own function {bound}"
     return f"{_MEASURES[name]} ≥ {bound}" if name in _MEASURES else name
 
@@ -161,7 +163,7 @@ def honours(promised: str, wanted: str) -> bool:
     """
     if promised in (EXACT, wanted):
         return True
-    if promised.startswith(_OWN) or wanted.startswith(_OWN):
+    if promised.startswith(OWN) or wanted.startswith(OWN):
         return False
     (name, bound), (other, least) = _read(promised), _read(wanted)
     return name == other and (bound <= least if name.startswith(_NUMBER) else bound >= least)
@@ -173,7 +175,7 @@ def storable(rule: str) -> str:
     Raises:
         ConfigError: there is no such rule, or it is a function.
     """
-    if rule.startswith(_OWN):
+    if rule.startswith(OWN):
         raise ConfigError("a function is named in code or settings only.", hint="Write JITR(equivalence=…).")
     return equivalence(rule).rule
 
@@ -189,7 +191,7 @@ def own_rule(function: Callable[[str, str], bool], *, elsewhere: bool) -> str:
         ConfigError: another process could not import it.
     """
     module, name = getattr(function, "__module__", "?"), getattr(function, "__qualname__", repr(function))
-    rule = f"{_OWN}{module}:{name}"
+    rule = f"{OWN}{module}:{name}"
     if elsewhere:
         found = None if module == "__main__" else _member(sys.modules.get(module), name)
         if found is not function:
@@ -246,7 +248,7 @@ _OWN_FUNCTIONS: dict[str, _Own] = {}
 
 def _own_function(rule: str) -> _Own:
     if rule not in _OWN_FUNCTIONS:
-        module, _, name = rule.removeprefix(_OWN).partition(":")
+        module, _, name = rule.removeprefix(OWN).partition(":")
         try:
             found = _member(importlib.import_module(module), name)
         except (ImportError, ValueError) as error:

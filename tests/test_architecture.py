@@ -27,6 +27,7 @@ SHARED = {
     "_version",
     "amounts",
     "equivalence",
+    "estimate",
     "judge",
     "promises",
     "calllog",

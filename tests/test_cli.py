@@ -53,6 +53,18 @@ def test_tasks_says_whose_replacement_is_damaged_and_what_to_do(state: str, tmp_
     assert "rollback" not in run("tasks", "--url", state)[1]
 
 
+def test_a_task_tells_what_audits_say_of_all_its_answers(tmp_path: Path) -> None:
+    jitr = trained(tmp_path)
+    serve(jitr, easy_calls(900, seed=5), tag="later-")
+    jitr.close()
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+    found = json.loads(run("tasks", "show", task.id, "--json", "--url", url(tmp_path))[1])["replacement"]["audited"]
+    assert 0 < found["audits"] < found["answered"] and found["failed"] == 0
+    assert 0 <= found["low"] < found["agreement"] <= found["high"] <= 1
+    assert f"of its {found['answered']:,} answers agree" in run("tasks", "show", task.id, "--url", url(tmp_path))[1]
+
+
 def test_tasks_says_what_is_inconsistent(state: str, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "jitr.db") as connection:
         connection.execute("update tasks set active_release = null")

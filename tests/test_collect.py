@@ -32,6 +32,28 @@ def test_the_label_is_the_most_frequent_answer_and_the_latest_of_equals():
     assert build_dataset([example("a", answer, i) for i, answer in enumerate("xyy")], 100).labels == ["y"]
 
 
+def test_an_input_that_is_answered_now_this_way_now_that_is_not_settled():
+    answers = {
+        "once": "x",
+        "alike": "xxxx",
+        "a slip": "xxxxxxxxxy",
+        "even": "xy",
+        "mixed": "xxxxyyyz",
+        "often": "x" * 80,
+    }
+    answers["often"] += "y" * 20
+    calls = [(text, answer) for text, all_of in answers.items() for answer in all_of]
+    data = build_dataset([example(text, answer, i) for i, (text, answer) in enumerate(calls)], 200)
+    settled = dict(zip(answers, data.settled(0.95).tolist(), strict=True))
+    assert settled == {"once": True, "alike": True, "a slip": True, "even": False, "mixed": False, "often": False}
+    assert data.settled(0.7)[data.groups.index("often")]
+
+
+def test_answers_that_differ_in_outer_white_space_do_not_contradict_each_other():
+    data = build_dataset([example("a", answer, i) for i, answer in enumerate(["x", "x ", "\nx"])], 10)
+    assert data.settled(0.95).all()
+
+
 def test_the_latest_examples_are_kept_in_stream_order():
     data = build_dataset([example(str(i), "x", i) for i in (5, 3, 9, 1)], 2)
     assert data.inputs == [("5",), ("9",)]

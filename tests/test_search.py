@@ -70,6 +70,16 @@ def test_cross_fitted_confidence_holds_for_calls_never_seen(base_models):
     assert abs(confidence.mean() - agreement) < 0.06
 
 
+def test_what_the_teacher_answers_now_this_way_now_that_is_not_learnt(base_models):
+    asked = (" ".join(WORDS[:9]) + " 7",)
+    steady = easy(400)
+    contested = [(asked, answer) for answer in ("yes", "no") * 30]
+    student = run([*steady, *contested], base_models, families=("lexical",)).fit()
+    sure = run([*steady, *[(asked, "yes")] * 60], base_models, families=("lexical",)).fit()
+    assert student.predict([asked])[1][0] < 0.8 < sure.predict([asked])[1][0]
+    assert np.median(student.predict([x for x, _ in easy(50, seed=9)])[1]) > 0.9
+
+
 def test_answers_without_a_rule_earn_no_confidence(base_models):
     found = run(easy(400, noise=1.0), base_models)
     assert found.confidence.mean() < 0.6 and np.quantile(found.confidence, 0.9) < 0.75

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jitr_core.errors import ConfigError, StoreError
 from jitr_core.identify import content_hash
-from jitr_core.store import Store, TemplateUse
+from jitr_core.store import Given, Store, TemplateUse
 from jitr_core.types import (
     Answer,
     Call,
@@ -205,6 +205,13 @@ def test_counts_tell_what_became_of_the_calls(store):
     assert store.counts("nothing").calls == 0
     (audited,) = store.audited("t", "r1")
     assert (audited.call, audited.replacement, audited.teacher, audited.audit_share) == ("2", "yes", "no", 0.1)
+
+
+def test_of_answers_given_the_audits_that_failed_are_told(store):
+    assert store.given("t", "r1") == Given(0, 1.0, ())
+    store.add_observations([served("1"), served("2", audit=True, teacher="no"), served("3", audit=True)])
+    store.add_observations([served("4", reason="deferral", teacher="a"), placed("5")])
+    assert store.given("t", "r1") == Given(3, 0.1, (0.1,))
 
 
 def test_usage_sums_tokens_where_known_and_characters_where_not(store):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..config import Policy
+from ..equivalence import OWN
+from ..errors import JITRError
+from ..estimate import estimate
 from ..identify import answer_space
 from ..manage import pipeline, task_templates
 from ..promises import ANSWERED, promised, where
+from ..terms import rule_at_work
 from ..types import GIVEN
 from .wording import by_rule, share, warning_text
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..store import Store
-    from ..types import Observation, Task
+    from ..types import Observation, Release, Task
 
 __all__ = ["marked", "task_facts"]
 
@@ -39,10 +44,10 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `promise`, `answers` {`kind`, `labels`,
         `reason`}, `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them,
-        `replacement` or null, `pinned` (id of the release, or null); and if it is one task `examples` [{`input`,
-        `answer`}], `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`, `reason`,
-        `figures`}]: every change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every
-        candidate, how it fared, and what more calls would bring.
+        `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `pinned` (id of the release,
+        or null); and if it is one task `examples` [{`input`, `answer`}], `releases` [{`release`, `state`, `family`,
+        `created`}], `history` [{`time`, `what`, `reason`, `figures`}]: every change of what serves it, and `searches`,
+        see `jitr_core.types.SearchReport`: every candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
     last = max((store.counts(each.id).last_time or 0.0 for each in tasks), default=0.0)
@@ -94,6 +99,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
             "equivalence": release.certificate.equivalence,
             "promise": release.certificate.promise,
             "where": where(release.certificate),
+            "audited": _audited(store, release, cold_path),
         }
     facts["why"] = _why(task, facts, cold_path)
     if with_examples:
@@ -105,6 +111,21 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         facts["searches"] = [asdict(report) for report in store.searches(task.id)]
         facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
     return facts
+
+
+def _audited(store: Store, release: Release, cold_path: Pipeline) -> dict[str, Any] | None:
+    """What audits say of all answers a release has given; None where there is nothing to say, or no telling here."""
+    given, rule = store.given(release.task, release.id), release.certificate.equivalence
+    if not given.answered or rule.startswith(OWN):  # the user's own function may ask a language model
+        return None
+    try:
+        same = cache(rule_at_work(rule, cold_path.base_models).same)
+    except JITRError:
+        return None
+    seen: list[tuple[float, bool | None]] = [(share, None) for share in given.failed]
+    for each in store.audited(release.task, release.id):
+        seen.append((each.audit_share, each.replacement is not None and same(each.replacement, each.teacher)))
+    return asdict(estimate(given.answered, seen, least=given.least)) if seen else None
 
 
 def _templates(store: Store, task: Task) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from ..terms import unheard
 from .facts import task_facts
 from .summary import STATE_STYLES
 from .unplaced import unplaced_line
-from .wording import outlook_line, quoted, search_outcome, share, size
+from .wording import audited_line, outlook_line, quoted, search_outcome, share, size
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -94,6 +94,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("replaced", f"{facts['replaced']:,} ({share(facts['coverage'])}), {facts['audits']:,} audits"),
         ("answers", _answers(facts, 20)),
         ("replacement", _serves(facts)),
+        ("audited", audited_line((facts["replacement"] or {}).get("audited"))),
         ("promised", promised(facts["promise"])),
         ("warning", unheard(facts["promise"], store.answer_counts(task.id, _ANSWERS))),
         ("searches", f"{facts['attempts']:,} counted as made"),

@@ -10,6 +10,7 @@ from ..types import CURVE_SHARES, CandidateReport, Certificate, Outlook, SearchR
 
 __all__ = [
     "agreement",
+    "audited_line",
     "by_rule",
     "candidates",
     "event_line",
@@ -120,6 +121,17 @@ def _low(certificate: Certificate) -> str:
     if certificate.promise == ANSWERED:
         return f"agreement there ≥ {certificate.agreement_low:.3f}"
     return f"promised and shown: {promised(certificate.promise, certificate.agreement_low)}"
+
+
+def audited_line(found: dict[str, Any] | None) -> str:
+    """What audits say of all answers of a release, see `jitr_core.estimate.Estimate`; "" where they say nothing."""
+    if found is None:
+        return ""
+    text = (
+        f"{found['agreement']:.3f} of its {found['answered']:,} answers agree with the teacher, going by "
+        f"{found['audits']:,} audits; with 95% confidence, at whatever time, {found['low']:.3f} to {found['high']:.3f}"
+    )
+    return f"{text} ({found['failed']:,} audits failed)" if found["failed"] else text
 
 
 def by_rule(rule: str) -> str:

@@ -102,7 +102,9 @@ class _Search:
         self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
         self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
         self.families = tuple(families)
-        self.classes = Classes.of(dataset.labels, policy.max_labels)
+        classes = Classes.of(dataset.labels, policy.max_labels)
+        labels = np.where(dataset.settled(policy.target), classes.labels, -1)
+        self.classes = Classes(classes.answers, labels)
         self.folds = dataset.folds(FOLDS)
         self.order = np.random.default_rng(seed).permutation(len(dataset.inputs))
         self.trials = Trials(base_models, policy, progress, budget or Budget.of(policy))

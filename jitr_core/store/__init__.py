@@ -17,12 +17,14 @@ from pathlib import Path
 from types import TracebackType
 
 from ..types import Slots
+from .audits import Audits
 from .database import Database
 from .observations import Observations
 from .patterns import Patterns
 from .records import (
     Asked,
     Audited,
+    Given,
     Handled,
     LedgerEntry,
     Pin,
@@ -42,6 +44,7 @@ from .wanted import Wanted
 __all__ = [
     "Asked",
     "Audited",
+    "Given",
     "Handled",
     "LedgerEntry",
     "Pin",
@@ -55,7 +58,7 @@ __all__ = [
 ]
 
 
-class Store(Observations, UnplacedCalls, Tasks, Regrouping, Patterns, Wanted, Upkeep):
+class Store(Observations, Audits, UnplacedCalls, Tasks, Regrouping, Patterns, Wanted, Upkeep):
     """Everything JITR remembers, in one database that several threads and processes may share.
 
     Every method is one transaction; those that write hold the write lock from the start and wait for other writers.

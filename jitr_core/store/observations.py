@@ -14,7 +14,7 @@ from ..types import Example, Match, Observation, Reason, Slots
 from . import rows
 from .database import Database
 from .parts import last_row, owners, regrouped
-from .records import Asked, Audited, Handled, TaskCounts, TemplateUse, Usage
+from .records import Asked, Handled, TaskCounts, TemplateUse, Usage
 from .schema import counters, templates
 from .schema import observations as o
 
@@ -207,27 +207,6 @@ class Observations:
             query = query.where(o.c.reason == reason)
         with self._database.read() as connection:
             return [Usage(*row) for row in connection.execute(query)]
-
-    def audited(self, task: str, release: str | None = None, *, deferred: bool = False) -> list[Audited]:
-        """The audited answers of a task that have not expired, in the order of the stream.
-
-        Args:
-            task: id of the task.
-            release: if given, only answers of this release.
-            deferred: also the calls that a student was unsure of and the coin chose: a fair sample of all calls.
-        """
-        # what a student was not asked, as of a template that the release does not answer, has no confidence
-        chosen = _REPLACED | (o.c.audit & o.c.confidence.is_not(None)) if deferred else _REPLACED
-        given = case((_REPLACED, o.c.replacement_answer))
-        query = (
-            select(o.c.id, o.c.release, given, o.c.answer, o.c.confidence, o.c.audit_share)
-            .where(o.c.task == task, o.c.labelled, chosen)
-            .order_by(o.c.n)
-        )
-        if release is not None:
-            query = query.where(o.c.release == release)
-        with self._database.read() as connection:
-            return [Audited(*row) for row in connection.execute(query)]
 
     def coverage_lately(self, task: str, release: str, limit: int) -> float:
         """Share, in [0, 1], of the latest calls of a task, at most so many, that a release answered."""

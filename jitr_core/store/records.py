@@ -10,6 +10,7 @@ from ..types import Reason, Release, Slots
 __all__ = [
     "Asked",
     "Audited",
+    "Given",
     "Handled",
     "LedgerEntry",
     "Pin",
@@ -160,6 +161,21 @@ class Audited:
     teacher: str
     confidence: float | None
     audit_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Answers that a release has given.
+
+    Attributes:
+        answered: their number.
+        least: the smallest probability, in (0, 1], with which one of them was to be audited; 1 without any.
+        failed: that of each whose audit came to nothing.
+    """
+
+    answered: int
+    least: float
+    failed: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

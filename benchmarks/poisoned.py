@@ -1,0 +1,236 @@
+"""Do noisy answers, an attacker or seasons bring a release that is worse? Whole lives through a real engine.
+
+Every life is a real `JITR` that searches, certifies, compares, promotes, audits and rolls back in this process; the
+teacher plays answers back. After every promotion the release is asked about clean calls that are not in the stream, and
+about calls as the attacker makes them. Scenes: see `poisoned_streams.py`.
+
+    python benchmarks/poisoned.py [--lives 4] [--calls 2400] [--logs NAME…] [--scenes NAME…] [--families NAME…]
+        [--seed 0] [--json OUT]
+
+Columns: releases; of these, how many agree with the teacher on less than the target on clean calls, and on the stream's
+own mixture (behind the slash those whose exact 95% upper bound is below it, too); how many took the place of one that
+answered more of the same clean calls; share of the stream answered; answers that were wrong, and of these those that
+releases below the target gave; rollbacks.
+
+Exit code 1 where a release took the place of a better one, or where releases below the target on the stream's own
+mixture are more than delta allows: exact one-sided 95% lower bound of the rate of such lives, all scenes together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from certificate import lower_bound
+from poisoned_streams import SCENES, SYNTHETIC, Row, Stream, rows_of
+from scipy.special import betaincinv
+
+from jitr_core import JITR, Policy
+from jitr_core.types import Answer, Call, Decision
+
+LOGS = (SYNTHETIC, "smsspam", "agnews")
+SYSTEM = "You sort what people write. Answer with the name of the class and nothing else."
+LESS = 0.01  # share of clean calls that a release may answer less than the one before and pass as no worse
+
+
+@dataclass
+class Judged:
+    """What a release does with calls that are not in the stream.
+
+    Attributes:
+        answered, right: shape (n,), of the clean calls those it answers, and those it answers as the teacher.
+        flooded: of the attacker's calls, shares it answers and answers as the teacher.
+    """
+
+    answered: np.ndarray
+    right: np.ndarray
+    flooded: tuple[float, float]
+
+    def clean(self) -> tuple[int, int]:
+        """Clean calls answered, and of these wrongly."""
+        return int(self.answered.sum()), int((self.answered & ~self.right).sum())
+
+    def own(self, flood: float) -> float:
+        """Agreement where a share of the calls is the attacker's."""
+        given = (1 - flood) * self.answered.mean() + flood * self.flooded[0]
+        right = (1 - flood) * (self.answered & self.right).mean() + flood * self.flooded[1]
+        return float(right / given) if given else 1.0
+
+
+@dataclass
+class Life:
+    """What became of one stream."""
+
+    releases: int = 0
+    below: int = 0
+    clearly: int = 0
+    below_own: int = 0
+    worse: int = 0
+    answered: float = 0.0
+    wrong: int = 0
+    wrong_below: int = 0
+    rollbacks: int = 0
+    searches: int = 0
+    agreement: list[float] = field(default_factory=list)
+
+
+class Run:
+    """One life."""
+
+    def __init__(self, rows: Sequence[Row], scene: str, policy: Policy, seed: Sequence[int], folder: str) -> None:
+        self.stream, self.policy, self.life = Stream(rows, SCENES[scene], seed), policy, Life()
+        self.jitr = JITR(
+            f"sqlite:///{folder}/jitr.db", policy=policy, training="inline", seed=seed[-1], listener=self._hear
+        )
+        self._promoted = False
+        self._active: Judged | None = None
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "search":
+            self.life.searches += 1
+            self._promoted |= event["report"].certificate is not None and not event["report"].refusal
+        elif event["kind"] == "rollback":
+            self.life.rollbacks += 1
+            self._active = None
+
+    def _decide(self, text: str, call: str) -> tuple[Call, Decision]:
+        asked = Call(call, (("system", SYSTEM), ("user", text)), step="sort")
+        return asked, self.jitr.decide(asked)
+
+    def live(self, calls: int) -> Life:
+        """Stream the calls."""
+        life, given = self.life, 0
+        for i in range(calls):
+            text, teacher, _ = self.stream.next(i, self._active is not None)
+            call, decision = self._decide(text, str(i))
+            if decision.kind == "replacement":
+                given += 1
+                life.wrong += decision.answer != teacher
+                if decision.answer != teacher and self._active is not None and self._is_below(self._active):
+                    life.wrong_below += 1
+                if decision.audit:
+                    self.jitr.audit(call, decision, lambda said=teacher: Answer(said))
+                else:
+                    self.jitr.observe(call, decision, None)
+            else:
+                self.jitr.observe(call, decision, Answer(teacher))
+            if self._promoted:
+                self._judge()
+        life.answered = given / calls
+        self.jitr.close()
+        return life
+
+    def _is_below(self, judged: Judged) -> bool:
+        answered, wrong = judged.clean()
+        return wrong > (1 - self.policy.target) * answered
+
+    def _judge(self) -> None:
+        """Ask the release that has just been promoted about calls that are not in the stream."""
+        self._promoted = False
+        self.jitr.flush()
+        found = [self._decide(text, "held")[1] for text, _ in self.stream.held]
+        answered = np.array([d.kind == "replacement" for d in found])
+        right = np.array([d.answer == said for d, (_, said) in zip(found, self.stream.held, strict=True)])
+        flood = [(self._decide(text, "flood")[1], said) for text, said in self.stream.flood]
+        shares = [
+            float(np.mean([d.kind == "replacement" and (d.answer == said or not told) for d, said in flood] or [0.0]))
+            for told in (False, True)
+        ]
+        new, old, life, target = (
+            Judged(answered, right, (shares[0], shares[1])),
+            self._active,
+            self.life,
+            self.policy.target,
+        )
+        calls, wrong = new.clean()
+        life.releases += 1
+        life.agreement.append(1 - wrong / calls if calls else 1.0)
+        life.below += self._is_below(new)
+        life.clearly += bool(calls and betaincinv(calls - wrong + 1, max(wrong, 1e-9), 0.95) < target)
+        life.below_own += new.own(self.stream.scene.flood) < target
+        if old is not None:
+            less = new.answered.mean() < old.answered.mean() - LESS
+            life.worse += bool((less and not self._is_below(old)) or (self._is_below(new) and not self._is_below(old)))
+        self._active = new
+
+
+def summary(lives: list[Life]) -> dict[str, Any]:
+    """Figures of many lives."""
+    sums = {k: sum(getattr(life, k) for life in lives) for k in asdict(lives[0]) if k not in ("answered", "agreement")}
+    found = [a for life in lives for a in life.agreement]
+    return {
+        "lives": len(lives),
+        **sums,
+        "lives_below": sum(life.below > 0 for life in lives),
+        "lives_below_own": sum(life.below_own > 0 for life in lives),
+        "coverage": round(float(np.mean([life.answered for life in lives])), 4),
+        "least": round(min(found), 4) if found else None,
+    }
+
+
+def show(log: str, scene: str, s: dict[str, Any], seconds: float) -> None:
+    """One row of the table."""
+    least = "–" if s["least"] is None else f"{s['least']:.3f}"
+    print(
+        f"| {log} | {scene} | {s['lives']} | {s['releases']} | {s['below']} / {s['clearly']} | {least} | "
+        f"{s['below_own']} | {s['worse']} | {s['coverage']:.3f} | {s['wrong']} | {s['wrong_below']} | "
+        f"{s['rollbacks']} | {seconds:.0f} |",
+        flush=True,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run everything, print the table, return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lives", type=int, default=4, help="of each scene and log")
+    parser.add_argument("--calls", type=int, default=2_400)
+    parser.add_argument("--logs", nargs="+", default=list(LOGS))
+    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--families", nargs="+", default=["lexical"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args(argv)
+    shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
+    policy = Policy(families=tuple(arguments.families), horizon_days=None)
+    columns = (
+        "log, scene, lives, releases, below on clean calls, least agreement there, below on its own, worse, "
+        "coverage, wrong, of releases below, rollbacks, seconds"
+    )
+    print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 13}")
+    results: dict[str, dict[str, Any]] = {}
+    for log in arguments.logs:
+        rows = rows_of(shared, log)
+        for scene in arguments.scenes if rows else ():
+            began, lives = time.perf_counter(), []
+            for life in range(arguments.lives):
+                with tempfile.TemporaryDirectory(prefix="jitr-poisoned-") as folder:
+                    lives.append(Run(rows, scene, policy, [arguments.seed, life], folder).live(arguments.calls))
+            results[f"{log}: {scene}"] = found = summary(lives)
+            show(log, scene, found, time.perf_counter() - began)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    return verdict(results, policy.delta)
+
+
+def verdict(results: dict[str, dict[str, Any]], delta: float) -> int:
+    """Print the pooled rates; 1 if a promise is broken too often or a better release was replaced."""
+    lives, broken = (sum(r[key] for r in results.values()) for key in ("lives", "lives_below_own"))
+    worse, releases = (sum(r[key] for r in results.values()) for key in ("worse", "releases"))
+    low = lower_bound(broken, lives)
+    print(
+        f"promise broken in {broken} of {lives} lives (95% lower bound {low:.3f}); {worse} of {releases} releases worse"
+    )
+    return int(low > delta or worse > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
