@@ -35,13 +35,12 @@ def test_the_label_is_the_most_frequent_answer_and_the_latest_of_equals():
 def test_an_input_that_is_answered_now_this_way_now_that_is_not_settled():
     answers = {
         "once": "x",
-        "alike": "xxxx",
-        "a slip": "xxxxxxxxxy",
+        "alike": "x" * 4,
+        "a slip": "x" * 9 + "y",
         "even": "xy",
-        "mixed": "xxxxyyyz",
-        "often": "x" * 80,
+        "mixed": "x" * 4 + "y" * 3 + "z",
+        "often": "x" * 80 + "y" * 20,
     }
-    answers["often"] += "y" * 20
     calls = [(text, answer) for text, all_of in answers.items() for answer in all_of]
     data = build_dataset([example(text, answer, i) for i, (text, answer) in enumerate(calls)], 200)
     settled = dict(zip(answers, data.settled(0.95).tolist(), strict=True))

@@ -180,15 +180,15 @@ def _bounds(looks: tuple[int, ...], target: float, delta: float) -> list[list[tu
     import numpy as np
     from scipy.stats import binom
 
-    most = max(allowed_errors(looks[-1], target=target, delta=delta), 0) if looks else 0
-    steps = [[binom.pmf(np.arange(most + 1), n, 1 - target) for n in looks]]
-    steps.append([binom.pmf(np.arange(most + 1), n - m, 1 - target) for m, n in pairwise(looks)])
+    errors = np.arange(max(allowed_errors(looks[-1], target=target, delta=delta), 0) + 1 if looks else 0)
+    steps = [binom.pmf(errors, n - m, 1 - target) for m, n in pairwise(looks)]
     found = []
     for first in range(len(looks)):
-        spent, alive, bounds = 0.0, steps[0][first], []  # alive: probability of so many errors, without an earlier end
+        spent, bounds = 0.0, []
+        alive = binom.pmf(errors, looks[first], 1 - target)  # probability of so many errors, without an earlier end
         for place in range(first, len(looks)):
             if place > first:
-                alive = np.convolve(alive, steps[1][place - 1])[: most + 1]
+                alive = np.convolve(alive, steps[place - 1])[: len(errors)]
             level = delta * (1 - (1 - OWN) * (len(looks) - 1 - place) / max(len(looks) - 1 - first, 1))
             ends = np.cumsum(alive)
             bound = int(np.searchsorted(ends, level - spent, side="right")) - 1

@@ -60,7 +60,10 @@ def unplaced_facts(store: Store) -> dict[str, Any]:
 
 def unplaced_line(store: Store) -> str:
     """One line on the calls of no task, for below the table of tasks; "" if there are none."""
-    facts = unplaced_facts(store)
+    return _line(unplaced_facts(store))
+
+
+def _line(facts: dict[str, Any]) -> str:
     if not facts["calls"]:
         return ""
     be, their = ("call belongs", "its") if facts["calls"] == 1 else ("calls belong", "their")
@@ -88,8 +91,8 @@ def show_unplaced(store: Store, console: Console | None = None) -> None:
     if console is None:
         console = Console(highlight=False)
         console = console if console.is_terminal else Console(highlight=False, width=160)
-    line, facts = unplaced_line(store), unplaced_facts(store)
-    console.print(Text(line or "Every call belongs to a task."), soft_wrap=True)
+    facts = unplaced_facts(store)
+    console.print(Text(_line(facts) or "Every call belongs to a task."), soft_wrap=True)
     several = len({(each["app"], each["tenant"]) for each in facts["alike"]}) > 1
     for each in facts["alike"]:
         places = [each["app"], each["tenant"]] if several else []
