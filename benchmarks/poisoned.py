@@ -7,9 +7,9 @@ about calls as the attacker makes them. Scenes: see `poisoned_streams.py`.
     python benchmarks/poisoned.py [--lives 4] [--calls 2400] [--logs NAME…] [--scenes NAME…] [--families NAME…]
         [--seed 0] [--json OUT]
 
-Columns: releases; of these, how many agree with the teacher on less than the target on clean calls, and on the stream's
-own mixture (behind the slash those whose exact 95% upper bound is below it, too); how many took the place of one that
-answered more of the same clean calls; share of the stream answered; answers that were wrong, and of these those that
+Columns: releases; of these, how many agree with the teacher on less than the target on clean calls (behind the slash those
+whose exact 95% upper bound is below it, too), and on the stream's own mixture, of seasons that of them all; how many took
+the place of one that answered more of the same clean calls, or agreed more often; share of the stream answered; answers that were wrong, and of these those that
 releases below the target gave; rollbacks.
 
 Exit code 1 where a release took the place of a better one, or where releases below the target on the stream's own
