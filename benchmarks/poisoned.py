@@ -7,10 +7,10 @@ about calls as the attacker makes them. Scenes: see `poisoned_streams.py`.
     python benchmarks/poisoned.py [--lives 4] [--calls 2400] [--logs NAME…] [--scenes NAME…] [--families NAME…]
         [--seed 0] [--json OUT]
 
-Columns: releases; of these, how many agree with the teacher on less than the target on clean calls (behind the slash those
-whose exact 95% upper bound is below it, too), and on the stream's own mixture, of seasons that of them all; how many took
-the place of one that answered more of the same clean calls, or agreed more often; share of the stream answered; answers that were wrong, and of these those that
-releases below the target gave; rollbacks.
+Columns: releases; of these, how many agree with the teacher on less than the target on clean calls (behind the slash
+those whose exact 95% upper bound is below it, too), and on the stream's own mixture, of seasons that of them all; how
+many took the place of one that answered more of the same clean calls, or agreed more often; share of the stream
+answered; answers that were wrong, and of these those that releases below the target gave; rollbacks.
 
 Exit code 1 where a release took the place of a better one, or where releases below the target on the stream's own
 mixture are more than delta allows: exact one-sided 95% lower bound of the rate of such lives, all scenes together.
