@@ -157,8 +157,7 @@ def run(name: str, size: int, seed: int, each: int, models: BaseModels) -> dict[
             right = np.array([s[0].strip() == a.strip() for s, (_, a) in zip(said["gate"], held, strict=True)])
             row["agreement"] = {g: float(right[given[g]].mean()) for g in GATES if given[g].any()}
             row["former closed"] = float(np.mean([ood for _, _, ood in said["former"]]))
-    pairs = [(seconds(students["gate"], held), seconds(students["threshold"], held)) for _ in range(3)]
-    row["gate_s"] = min(gated for gated, _ in pairs) - min(bare for _, bare in pairs)
+    row["gate_s"], row["bare_s"] = (seconds(student, held, gated) for gated in (True, False))
     print(f"{name}, {size} calls, seed {seed}: {found.chosen} at {bound[0]}", flush=True)
     return row
 
@@ -172,14 +171,21 @@ def inputs(name: str, own: list[Slots], answers: list[str], each: int, seed: int
     return {kind: [(*rng.choice(own)[:-1], text) for text in texts] for kind, texts in made.items()}
 
 
-def seconds(student: LinearStudent, held: list[tuple[Slots, str]]) -> float:
+def seconds(student: LinearStudent, held: list[tuple[Slots, str]], gated: bool) -> float:
     """Median time of an answer whose embedding is known, where the gate does not close."""
-    taken = []
-    for slots in [slots for slots, _ in held[:200] if student.seen(slots) is not None]:
-        began = time.perf_counter()
-        student.predict_one(slots)
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
+    best = float("inf")
+    for _ in range(3):
+        taken = []
+        for slots in [slots for slots, _ in held[:200] if student.seen(slots) is not None]:
+            began = time.perf_counter()
+            if gated:
+                student.predict_one(slots)
+            else:
+                seen = student.look(arrange([normalise(slot) for slot in slots], student.slots))
+                student.combination.decide(student.scores(seen))
+            taken.append(time.perf_counter() - began)
+        best = min(best, float(np.median(taken)))
+    return best
 
 
 def interval(values: list[float]) -> str:
@@ -212,7 +218,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         ]
         print(f"| {log} | {len(own)} | {shut} | " + " | ".join(f"{a:.3f}, {b:.3f}" for a, b in pairs) + " |")
     print(f"\nthe former gate left {interval([row['former closed'] for row in rows])} of genuine inputs to the teacher")
-    taken = [1e3 * row["gate_s"] for row in rows]
+    taken = [1e3 * (row["gate_s"] - row["bare_s"]) for row in rows]
     print(f"time of the gate: {np.median(taken):.2f} ms in the median of the runs, at most {max(taken):.2f}")
 
 
