@@ -1,8 +1,8 @@
 """The gate: inputs unlike anything a student learnt from are left to the teacher.
 
-Four figures say how strange an input is, each from an input's point of view that itself was left out of what it is
-compared with. A gate closes where one of them is beyond its limit; the limits are set together, so that of calls like
-those learnt from at most a share of `BUDGET` is left to the teacher. No answer has a say in them.
+Four figures say how strange an input is to the training inputs; each of those is compared with the others. A gate closes
+where a figure is beyond its limit. The limits are set together, so that of calls like those learnt from about a share of
+`BUDGET` is left to the teacher; no answer has a say in them. See docs/foreign.md.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Strange:
 
         Each figure is measured from its 95% quantile in units of its mean excess over it, which makes the tails of
         different figures alike. The largest of them is the input's strangeness, and its limit an order statistic: a
-        call that is exchangeable with these exceeds it with probability ≤ `BUDGET`, or 1 / (calls + 1) if that is more.
+        call that is exchangeable with these exceeds it with probability ≤ `BUDGET`, or 1 / (calls + 1) if that is more,
+        but for the units, which the call itself had no part in.
         """
         scaled = {name: _tail(values, *_LEAST[name]) for name, values in self.figures.items()}
         strangest = np.max([(self.figures[name] - at) / scale for name, (at, scale) in scaled.items()], axis=0)

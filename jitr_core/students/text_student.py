@@ -64,8 +64,9 @@ class TextStudent:
     Attributes:
         answerer: gives the answers.
         calibration: gives the confidence.
-        vocabulary, gate: decide what is out of distribution.
-        slots: number of texts an input is arranged into for them.
+        vocabulary: what answerers compare inputs by.
+        gate: decides what is out of distribution.
+        slots: number of texts an input is arranged into for both.
     """
 
     answerer: Answerer
