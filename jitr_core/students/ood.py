@@ -1,8 +1,8 @@
 """The gate: inputs unlike anything a student learnt from are left to the teacher.
 
-Four figures say how strange an input is to the training inputs; each of those is compared with the others. A gate closes
-where a figure is beyond its limit. The limits are set together, so that of calls like those learnt from about a share of
-`BUDGET` is left to the teacher; no answer has a say in them. See docs/foreign.md.
+Four figures say how strange an input is to the training inputs; each of those is compared with the others. A gate
+closes where a figure is beyond its limit. The limits are set together, so that of calls like those learnt from about a
+share of `BUDGET` is left to the teacher; no answer has a say in them. See docs/foreign.md.
 """
 
 from __future__ import annotations
@@ -119,14 +119,15 @@ class Gate:
         read = [_read(each) for each in texts]
         found = [_words(each) for each in read]
         words, times = np.unique(np.concatenate([np.unique(each) for each in found]), return_counts=True)
-        new = [~_in(words[times > 1], each) for each in found]
+        again = words[times > 1]
+        new = [~_in(again, each) for each in found]
         usual = float(np.concatenate(new).mean()) + _MARGIN if words.size else 1.0
         bags = [_grams(each) for each in read]
         grams, count = np.unique(np.concatenate([one for each in bags for one in each]), return_counts=True)
+        others = grams[count > 2]  # of the inputs that have an n-gram the one that is looked at is left out
         figures = {
             "length": np.array(lengths, np.float64),
-            # Of those that have an n-gram the input itself is left out.
-            "unknown": np.array([_unknown(each, grams[count > 2]) for each in bags]),
+            "unknown": np.array([_unknown(each, others) for each in bags]),
             "passage": np.array([_excess(each, usual) for each in new]),
         }
         strange = Strange(figures, calls, fair)
