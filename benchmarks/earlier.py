@@ -39,8 +39,7 @@ class WithEarlier:
     def embed(self, text: str) -> np.ndarray:
         """See `BaseModel.embed`."""
         if text not in self.known:
-            chars = self.student.vocabularies["char"]
-            scores = self.student.scores((text,), chars.known(chars.bag((text,))))
+            scores = self.student.scores(self.student.look((text,)))
             pooled = np.exp(np.tensordot(self.student.combination.weights, scores[:, 0], axes=1))
             own = (pooled / np.linalg.norm(pooled)).astype(np.float32)
             self.known[text] = np.concatenate([self.encoder.embed(text), own])

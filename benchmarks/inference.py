@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "training_s": seconds,
             "short_s": median_s(student, short),
             "short_clock_s": median_s(student, short, time.perf_counter),
-            "long_s": median_s(student, [(text[: student.gate.most_chars],) for (text,) in long]),
+            "long_s": median_s(student, [(text[: int(student.gate.limits["length"])],) for (text,) in long]),
             "short_per_s": per_second(student, short),
         }
         over = row["short_s"] > BUDGET_S[recipe.base] or row["short_per_s"] < LEAST_PER_SECOND

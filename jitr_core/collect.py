@@ -76,6 +76,13 @@ class Dataset:
         chance = bdtrc(np.maximum(other - 1.0, 0), calls, 1 - target)
         return np.asarray((other == 0) | (chance > UNSETTLED), dtype=bool)
 
+    def calls(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """How many labelled calls each input had, shape (n,), and how many of those are `sampled`."""
+        import numpy as np
+
+        n = len(self.inputs)
+        return np.bincount(self.group, minlength=n), np.bincount(self.group[self.sampled], minlength=n)
+
     def content_hash(self) -> str:
         """Hash of everything training depends on: inputs and answers, 32 hexadecimal digits."""
         state = hashlib.blake2b(digest_size=16)

@@ -53,9 +53,9 @@ def test_an_answer_that_holds_a_slot_is_copied(tmp_path: Path) -> None:
     student = found.fit()
     student.save(tmp_path / "artifact")
     again = load_student(tmp_path / "artifact", BaseModels(tmp_path))
-    answer, confidence, ood = again.predict_one(("order 7", "anna ramo3"))
-    assert answer == "Dear Anna Ramo3, thank you." and confidence > 0.95 and not ood
-    assert again.predict_one(("order 7", "anna ramo3")) == student.predict_one(("order 7", "anna ramo3"))
+    answer, confidence, ood = again.predict_one(("order 7", "anna camo3"))
+    assert answer == "Dear Anna Camo3, thank you." and confidence > 0.95 and not ood
+    assert again.predict_one(("order 7", "anna camo3")) == student.predict_one(("order 7", "anna camo3"))
 
 
 def test_what_was_asked_before_in_almost_the_same_words_is_answered_alike(tmp_path: Path) -> None:

@@ -253,11 +253,8 @@ class _Composition:
             for i in np.flatnonzero(held):
                 values = self._values(chosen, int(i))
                 answer = None if values is None else written(values, known, style)
-                if answer is not None:
+                if answer is not None and not any(tried.closed[i] for tried in chosen.values()):
                     predicted[i], confidence[i], right[i] = answer, trust[i], all_right[i]
-        bench = self.benches.get(self._everything)
-        if bench is not None:  # what the gate of the parts leaves to the teacher is never answered
-            confidence[bench.closed] = 0.0
         return predicted, confidence, right
 
     def _all_right(self, chosen: dict[Path, Tried]) -> _Bools:

@@ -215,7 +215,9 @@ class _Search:
             bench = self.benches[key].relabelled(self._classes(rows), self.trials.tell)
         else:
             inputs = [self.dataset.inputs[i] for i in rows]
-            bench = Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.trials.tell)
+            calls, fair = self.dataset.calls()
+            seen = calls[rows], fair[rows]
+            bench = Bench(inputs, self._classes(rows), self.folds[rows], self.models, self.trials.tell, seen)
         self.benches[key] = bench
         return bench
 
@@ -353,7 +355,7 @@ class _Search:
         n = bench.n
         sure = (n + 1) / (n + 2)  # Laplace's rule of succession
         report = CandidateReport("lexical/constant", "lexical", None, agreement=1.0)
-        confidence = np.where(bench.closed, 0.0, sure)
+        confidence = np.where(bench.gated()[1], 0.0, sure)
         report.score = float(self.coverage(confidence[self.dataset.group], np.ones(len(self.dataset.group), bool)))
         answers = [self.classes.answers[0]] * n
         curve = [CurvePoint(n, (0.0,) * len(CURVE_SHARES))]

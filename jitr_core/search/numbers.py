@@ -172,7 +172,7 @@ class _NumberSearch:
                 level.scorer(recipe, off, firm),
             )
 
-        return _Tried(recipe, predicted, np.where(self.bench.closed, 0.0, confidence), right, fit)
+        return _Tried(recipe, predicted, np.where(level.gated(recipe)[1], 0.0, confidence), right, fit)
 
     def _each_fold(self, said: Callable[[_Bools, _Bools], _Array]) -> _Array:
         """What is said of the inputs of each fold from the numbers of the others, shape (n,)."""

@@ -42,7 +42,7 @@ class SearchResult:
     Attributes:
         candidates: every candidate, in the order they were tried.
         chosen: name of the winner.
-        confidence: shape (n,), cross-fitted confidence in each input's answer, in [0, 1].
+        confidence: shape (n,), cross-fitted confidence in each input's answer, in [0, 1]; 0 where there is none.
         predicted: n cross-fitted answers.
         held: shape (n,), which inputs the winner was measured on; None: on all.
         refusal: why there is no winner; "" if there is one.

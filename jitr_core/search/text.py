@@ -103,7 +103,8 @@ class _TextSearch:
             raise TrainingError(f"{n} different inputs are too few to learn texts from.", hint=f"{_FEWEST} are needed.")
         self.parts = _divide(dataset.groups)
         # What lets inputs through is the same for every kind of student.
-        self.bench = Bench(dataset.inputs, Classes(("",), np.zeros(n, np.intp)), dataset.folds(FOLDS), base_models)
+        alike = Classes(("",), np.zeros(n, np.intp))
+        self.bench = Bench(dataset.inputs, alike, dataset.folds(FOLDS), base_models, calls=dataset.calls())
         self.held = np.zeros(n, bool)
         self.held[self.parts.held] = True
         self.calls = np.flatnonzero(self.held[dataset.group] & dataset.sampled)
@@ -185,10 +186,11 @@ class _TextSearch:
     def _measure(self, report: CandidateReport, answerer: Answerer) -> SearchResult:
         """What the chosen candidate says on the inputs held back, and how sure it may be."""
         began, held = time.perf_counter(), self.parts.held
+        gate, closed = self.bench.gated()
         said: list[Said | None] = []
         for i in held:
             self._tell(f"{report.name} answers", len(said) / len(held))
-            said.append(None if self.bench.closed[i] else self._said(answerer, i))
+            said.append(None if closed[i] else self._said(answerer, i))
         report.seconds += time.perf_counter() - began
         given = np.array([s is not None for s in said])
         signs = np.array([s.signs for s in said if s is not None], np.float64).reshape(int(given.sum()), -1)
@@ -202,8 +204,7 @@ class _TextSearch:
         agreed = [self.rule.same(predicted[g], self.dataset.answers[call]) for g, call in pairs]
         report.score = float(self.coverage(confidence[group], np.array(agreed, bool)))
         calibration = Calibration.fit(signs, right[given])
-        vocabulary, gate = self.bench.vocabularies["char"], self.bench.gate
-        student = TextStudent(answerer, calibration, vocabulary, gate, self.bench.slots)
+        student = TextStudent(answerer, calibration, self.bench.vocabularies["char"], gate, self.bench.slots)
         self._tell("search done", 1.0)
         return SearchResult(self.reports, report.name, confidence, predicted, lambda: student, held=self.held)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ __all__ = ["Tried", "says", "sure"]
 _Bools = NDArray[np.bool_]
 
 
-@dataclass(slots=True)
+@dataclass
 class Tried:
     """One way to learn a field, tried on inputs it had not seen.
 
@@ -47,6 +48,13 @@ class Tried:
     def merit(self, rows: _Bools) -> float:
         """Agreement on some inputs, in [0, 1]."""
         return float(self.right[rows].mean()) if rows.any() else 0.0
+
+    @cached_property
+    def closed(self) -> _Bools:
+        """Inputs that the gate of one of its students leaves to the teacher, shape (n,); see `SearchResult`."""
+        found = [self.gate, *([self.number] if self.number else []), *(result for _, result in self.parts)]
+        closed: _Bools = np.any([result.confidence == 0 for result in found], axis=0)
+        return closed
 
     @property
     def base(self) -> str | None:

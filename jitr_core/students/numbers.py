@@ -187,7 +187,7 @@ class NumberStudent:
         seen = self.scorer.seen(slots)
         if seen is None:
             return "", 0.0, True
-        scores = self.scorer.scores(*seen).astype(np.float64)[:, 0]
+        scores = self.scorer.scores(seen).astype(np.float64)[:, 0]
         levels, centre, spread = scores[:, :1], *self.off
         level = self.weights @ levels
         off = centre + spread * scores[:, 1].mean(keepdims=True)

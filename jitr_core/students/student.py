@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from ..base_models.store import BaseModels
 from ..files import write_folder
 from ..types import Slots
 from .combine import Combination
-from .lexical import Known, Vocabulary
+from .lexical import Vocabulary
 from .ood import Gate
 from .pairs import pair_features
 from .text import normalise
@@ -25,7 +25,7 @@ from .views import Landmarks, Names, arrange, embedding_vector
 
 __all__ = ["FORMAT", "Head", "LinearStudent", "Student", "restore_linear"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the artifacts."""
 
 
@@ -97,6 +97,20 @@ class Head:
         return Head.of(self.name, linear, self.blocks, dual, np.concatenate([self.bias, other.bias]))
 
 
+class Seen(NamedTuple):
+    """One input as a student's heads see it.
+
+    Attributes:
+        texts: its normalised slots.
+        vectors: by view, shape (1, d).
+        distances: by view, what has been computed of them, see `Landmarks.kernel`.
+    """
+
+    texts: tuple[str, ...]
+    vectors: dict[str, NDArray[np.float32]]
+    distances: dict[str, dict[int, NDArray[np.float32]]]
+
+
 @dataclass(frozen=True, slots=True)
 class LinearStudent:
     """A student whose heads are linear in fixed features; see `Student`.
@@ -106,7 +120,7 @@ class LinearStudent:
         base_model: name of the pretrained model, None for lexical.
         answers: the answer of each class, as the teacher writes it.
         slots: number of texts an input is arranged into.
-        vocabularies: by kind; "char" always, the gate needs it.
+        vocabularies: by kind.
         landmarks: by view: "encoder", "static", "pairs".
         names: the answers' own embeddings, by view.
         models: the base models of the views that have one.
@@ -139,18 +153,25 @@ class LinearStudent:
             return self.answers[0], 0.0, True
         if self.combination is None:
             return self.answers[0], self.constant, False
-        chosen, confidence = self.combination.decide(self.scores(*seen))
+        chosen, confidence = self.combination.decide(self.scores(seen))
         return self.answers[chosen[0]], float(confidence[0]), False
 
-    def seen(self, slots: Slots) -> tuple[tuple[str, ...], Known] | None:
-        """An input's texts and character n-grams; None if it is out of distribution."""
-        length = sum(map(len, slots))
-        if length > self.gate.most_chars:  # no need to read it
-            return None
+    def seen(self, slots: Slots) -> Seen | None:
+        """What is to be scored of an input; None if it is out of distribution."""
         texts = arrange([normalise(slot) for slot in slots], self.slots)
-        chars = self.vocabularies["char"]
-        known = chars.known(chars.bag(texts))
-        return None if self.gate.closed(length, known.share) else (texts, known)
+        if self.gate.closed(texts, sum(map(len, slots))):
+            return None
+        seen, view = self.look(texts), self.gate.view
+        if view is not None:
+            distance = self.landmarks[view].nearest(seen.vectors[view], seen.distances[view])
+            if self.gate.too_far(texts, float(distance[0])):
+                return None
+        return seen
+
+    def look(self, texts: tuple[str, ...]) -> Seen:
+        """The same of texts, whatever they are; they are normalised, and as many as the task has."""
+        vectors = {view: self._vector(view, texts)[None] for view in {*self.landmarks, *self.names}}
+        return Seen(texts, vectors, {view: {} for view in vectors})
 
     def on(self, models: dict[str, BaseModel]) -> LinearStudent:
         """The same student with other objects for its base models."""
@@ -161,16 +182,14 @@ class LinearStudent:
         found = [self.predict_one(slots) for slots in inputs]
         return [answer for answer, _, _ in found], np.array([confidence for _, confidence, _ in found], np.float64)
 
-    def scores(self, texts: tuple[str, ...], chars: Known) -> NDArray[np.float32]:
-        """Scores of each head, shape (v, 1, c), for what `seen` gave."""
-        kinds = {kind for head in self.heads for kind in head.linear}
+    def scores(self, seen: Seen) -> NDArray[np.float32]:
+        """Scores of each head, shape (v, 1, c)."""
         weights = {}
-        for kind in kinds:
+        for kind in {kind for head in self.heads for kind in head.linear}:
             vocabulary = self.vocabularies[kind]
-            known = chars if kind == "char" else vocabulary.known(vocabulary.bag(texts))
+            known = vocabulary.known(vocabulary.bag(seen.texts))
             weights[kind] = known.place, vocabulary.weights(known)
-        vectors = {view: self._vector(view, texts)[None] for view in {*self.landmarks, *self.names}}
-        memo: dict[str, dict[int, NDArray[np.float32]]] = {view: {} for view in vectors}
+        texts, vectors, memo = seen
         scores = np.empty((len(self.heads), 1, len(self.answers)), np.float32)
         for i, head in enumerate(self.heads):
             total = head.bias.copy()
@@ -211,13 +230,14 @@ class LinearStudent:
             "base_model": self.base_model,
             "answers": list(self.answers),
             "slots": self.slots,
-            "gate": self.gate.state(),
             "constant": self.constant,
             "models": {view: {"name": m.name, "hash": m.hash} for view, m in self.models.items()},
             "heads": [{"name": h.name, "blocks": h.blocks, "names": h.names, "tuned": h.tuned} for h in self.heads],
             "vocabularies": {},
             "landmarks": {},
         }
+        settings["gate"], own = self.gate.state()
+        arrays |= {f"gate.{key}": value for key, value in own.items()}
         for kind, vocabulary in self.vocabularies.items():
             settings["vocabularies"][kind], own = vocabulary.state()
             arrays |= {f"vocabulary.{kind}.{key}": value for key, value in own.items()}
@@ -302,7 +322,7 @@ def restore_linear(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], ba
         models={view: base_models.by_hash(view, own["name"], own["hash"]) for view, own in settings["models"].items()},
         heads=tuple(heads),
         combination=Combination(**combination) if combination else None,
-        gate=Gate.restore(settings["gate"]),
+        gate=Gate.restore(settings["gate"], under("gate.")),
         constant=float(settings["constant"]),
         scales=under("scale."),
         tuned=TunedEncoder(settings["tuned"], under("tuned.")) if "tuned" in settings else None,

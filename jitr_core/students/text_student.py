@@ -24,7 +24,7 @@ from .views import arrange
 
 __all__ = ["Calibration", "TextStudent", "restore_text_student"]
 
-_FORMAT = 1
+_FORMAT = 2
 _Array = NDArray[np.float64]
 
 
@@ -64,8 +64,9 @@ class TextStudent:
     Attributes:
         answerer: gives the answers.
         calibration: gives the confidence.
-        vocabulary, gate: decide what is out of distribution.
-        slots: number of texts an input is arranged into for them.
+        vocabulary: what answerers compare inputs by.
+        gate: decides what is out of distribution.
+        slots: number of texts an input is arranged into for both.
     """
 
     answerer: Answerer
@@ -98,11 +99,8 @@ class TextStudent:
         return self._predict(slots, self.answerer.say)
 
     def _predict(self, slots: Slots, say: Callable[[Slots], Said | None]) -> tuple[str, float, bool]:
-        length = sum(map(len, slots))
-        if length > self.gate.most_chars:
-            return "", 0.0, True
         texts = arrange([normalise(slot) for slot in slots], self.slots)
-        if self.gate.closed(length, self.vocabulary.known(self.vocabulary.bag(texts)).share):
+        if self.gate.closed(texts, sum(map(len, slots))):
             return "", 0.0, True
         said = say(slots)
         if said is None:
@@ -125,6 +123,8 @@ class TextStudent:
         vocabulary, arrays = self.vocabulary.state()
         arrays = {f"vocabulary.{key}": value for key, value in arrays.items()}
         arrays |= {f"answerer.{key}": value for key, value in own.items()}
+        gate, own = self.gate.state()
+        arrays |= {f"gate.{key}": value for key, value in own.items()}
         save_file({key: np.ascontiguousarray(value) for key, value in sorted(arrays.items())}, folder / _ARRAYS)
         names = ("centre", "spread", "coefficients")
         told = {
@@ -134,7 +134,7 @@ class TextStudent:
             "answerer": settings,
             "calibration": {name: getattr(self.calibration, name).tolist() for name in names},
             "vocabulary": vocabulary,
-            "gate": self.gate.state(),
+            "gate": gate,
             "slots": self.slots,
         }
         text = json.dumps(told, ensure_ascii=True, indent=1, sort_keys=True)
@@ -172,6 +172,6 @@ def restore_text_student(folder: Path, settings: dict[str, Any]) -> TextStudent:
         restore_answerer(settings["method"], settings["answerer"], under("answerer."), folder, vocabulary),
         Calibration(**{key: np.array(value, np.float64) for key, value in settings["calibration"].items()}),
         vocabulary,
-        Gate.restore(settings["gate"]),
+        Gate.restore(settings["gate"], under("gate.")),
         int(settings["slots"]),
     )

@@ -17,7 +17,7 @@ from ..types import Slots
 from .classes import Classes
 from .combine import Combination, Crossed, cross_combine, fit_combination
 from .lexical import Vocabulary
-from .ood import Gate
+from .ood import Gate, Strange
 from .pairs import MAX_SLOTS, pair_features, pair_width
 from .recipes import CandidateRecipe, HeadRecipe
 from .ridge import kernel_ridge, landmark_ridge, sparse_ridge
@@ -50,6 +50,7 @@ class Bench:
         folds: NDArray[np.intp],
         base_models: BaseModels,
         progress: Callable[[str, float], None] | None = None,
+        calls: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
     ) -> None:
         """A bench.
 
@@ -59,14 +60,18 @@ class Bench:
             folds: shape (n,).
             base_models: pretrained models at hand.
             progress: told what is going on and the share done.
+            calls: how many labelled calls each input had, shape (n,), and how many of those are a fair sample of the
+                stream; by default one each.
         """
         self.classes, self.folds, self.n = classes, folds, len(inputs)
+        self._calls = calls or (np.ones(self.n, np.intp),) * 2
         self.slots = Counter(map(len, inputs)).most_common(1)[0][0]
         self._lengths = [sum(map(len, slots)) for slots in inputs]
         self.texts = [arrange([normalise(slot) for slot in slots], self.slots) for slots in inputs]
         self._models, self._progress = base_models, progress
         self._heads: dict[str, tuple[_Array, Head]] = {}
         self._views: dict[str, tuple[_Array, Landmarks]] = {}
+        self._gates: dict[str | None, tuple[Gate, NDArray[np.bool_]]] = {}
         self._crossed: dict[str, Crossed] = {}
         self._products: dict[tuple[str, int], _Array] = {}
         self.tuner: Tuner | None = None  # heads of tuned encoders need one
@@ -123,20 +128,25 @@ class Bench:
     def _matrices(self) -> dict[str, Any]:
         return {kind: vocabulary.matrix(self._bags[kind]) for kind, vocabulary in self.vocabularies.items()}
 
-    @cached_property
-    def gate(self) -> Gate:
-        """The out-of-distribution gate of these inputs."""
-        return Gate.fit(self._known, self._lengths)
+    def gated(self, recipe: CandidateRecipe | None = None) -> tuple[Gate, NDArray[np.bool_]]:
+        """The gate of a candidate, None: of a student without an encoder; and what it leaves to the teacher, (n,)."""
+        view = self._eye(recipe) if recipe else None
+        if view not in self._gates:
+            gate, strange = self._reading
+            if view is not None:
+                vectors, landmarks = self._view(view)
+                gate, strange = gate.farther(strange, view, landmarks.apart(vectors, self._chosen))
+            self._gates[view] = gate, strange.beyond(gate.limits)
+        return self._gates[view]
+
+    def _eye(self, recipe: CandidateRecipe) -> str | None:
+        """The view in which a candidate's gate measures distances: its encoder's. Static embeddings tell too little."""
+        views = sorted({view for head in self.heads(recipe) for view in head.kernels} - {"pairs"})
+        return next((view for view in views if self._models.facts(view).kind == "encoder"), None)
 
     @cached_property
-    def _known(self) -> list[float | None]:
-        # The vocabulary holds what occurs in two inputs or more, so each input's share is as if it had been left out.
-        return [self.vocabularies["char"].known(b).share for b in self._bags["char"]]
-
-    @cached_property
-    def closed(self) -> NDArray[np.bool_]:
-        """Inputs the gate leaves to the teacher, shape (n,)."""
-        return np.array([self.gate.closed(n, s) for n, s in zip(self._lengths, self._known, strict=True)])
+    def _reading(self) -> tuple[Gate, Strange]:
+        return Gate.fit(self.texts, self._lengths, *self._calls)
 
     @cached_property
     def _chosen(self) -> NDArray[np.intp]:
@@ -214,7 +224,7 @@ class Bench:
         if recipe.name not in self._crossed:
             scores = self.scores(recipe)
             chosen, confidence, logp = cross_combine(scores, self.classes.labels, self.folds)
-            confidence = np.where(self.closed, 0.0, confidence)
+            confidence = np.where(self.gated(recipe)[1], 0.0, confidence)
             self._crossed[recipe.name] = Crossed(chosen, confidence, logp)
         return self._crossed[recipe.name]
 
@@ -252,7 +262,7 @@ class Bench:
         models = {
             view: m for view in sorted(views | named) if view != "pairs" and (m := self._models.get(view)) is not None
         }
-        kinds = {"char", *(kind for head in heads for kind in head.linear), *(("word",) if "pairs" in views else ())}
+        kinds = {kind for head in heads for kind in head.linear} | ({"word", "char"} if "pairs" in views else set())
         return LinearStudent(
             family=recipe.family,
             base_model=model.name if recipe.base and (model := self._models.get(recipe.base)) else None,
@@ -264,16 +274,15 @@ class Bench:
             models=models,
             heads=heads,
             combination=combination,
-            gate=self.gate,
+            gate=self.gated(recipe)[0],
             scales={"pairs": self.pair_scale} if "pairs" in views else {},
             tuned=self.tuner.fit() if self.tuner and recipe.tuned else None,
         )
 
     def constant(self, confidence: float) -> LinearStudent:
         """The student that gives the first answer to everything."""
-        chars = {"char": self.vocabularies["char"]}
-        answers = self.classes.answers[:1]
-        return LinearStudent("lexical", None, answers, self.slots, chars, {}, {}, {}, (), None, self.gate, confidence)
+        answers, gate = self.classes.answers[:1], self.gated()[0]
+        return LinearStudent("lexical", None, answers, self.slots, {}, {}, {}, {}, (), None, gate, confidence)
 
     def _head(self, recipe: HeadRecipe) -> tuple[_Array, Head]:
         """Cross-fitted scores of a head, shape (n, c), and the head trained on all inputs."""

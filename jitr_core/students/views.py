@@ -19,6 +19,7 @@ __all__ = ["Landmarks", "Names", "arrange", "embedding_blocks", "embedding_vecto
 
 _Array = NDArray[np.float32]
 _WORDLESS = re.compile(r"[\W_]+")
+_AT_ONCE = 500  # inputs whose distances are in memory together
 
 
 def arrange(slots: Sequence[str], count: int) -> tuple[str, ...]:
@@ -171,6 +172,39 @@ class Landmarks:
                 total -= factor * distance
         np.exp(total, out=total)
         return total
+
+    def nearest(
+        self, vectors: _Array, memo: dict[int, _Array], but: NDArray[np.intp] | None = None
+    ) -> NDArray[np.float64]:
+        """Distances to the nearest landmark, shape (n,); 1 is how far apart two training inputs are on average.
+
+        Args:
+            vectors: shape (n, d).
+            memo: see `kernel`.
+            but: shape (n,), a landmark each that does not count; beyond the last one where all do.
+        """
+        blocks = [i for i, name in enumerate(self.names) if name != "gap"]
+        for i in blocks:
+            if i not in memo:
+                memo[i] = self._distance(vectors, i)
+        total = sum((self.scale[i] * memo[i] for i in blocks[1:]), self.scale[blocks[0]] * memo[blocks[0]])
+        if but is not None:
+            rows = np.flatnonzero(but < total.shape[1])
+            total[rows, but[rows]] = np.inf
+        found: NDArray[np.float64] = np.sqrt(total.min(axis=1).astype(np.float64) / len(blocks))
+        return found
+
+    def apart(self, vectors: _Array, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Distances of training inputs to the nearest landmark that they are not themselves, shape (n,).
+
+        Args:
+            vectors: shape (n, d), of all training inputs.
+            chosen: which inputs are landmarks, shape (m,), two at least.
+        """
+        own = np.full(len(vectors), len(chosen))
+        own[chosen] = np.arange(len(chosen))
+        parts = [slice(start, start + _AT_ONCE) for start in range(0, len(vectors), _AT_ONCE)]
+        return np.concatenate([self.nearest(vectors[part], {}, own[part]) for part in parts])
 
     def _distance(self, vectors: _Array, block: int) -> _Array:
         """Squared distances of one block, shape (n, m)."""
