@@ -3,7 +3,7 @@
 Streams as in `poisoned_streams.py`; nothing is ever released, so that every attempt has all labels and both ways see
 the same students and calls. What is certified is asked about clean calls that are not in the stream.
 
-    python benchmarks/crowds.py [--lives 2] [--logs NAME…] [--scenes NAME…]
+    python benchmarks/crowds.py [--lives 2] [--logs NAME…] [--scenes NAME…] [--natural NAME…]
 
 Columns: attempts; calls that are seen to crowd, of the attacker's and of the others; then without and with: certified,
 of these below the target on clean calls (behind the slash by more than chance), least agreement there, and the share of
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from certificate_streams import LOGS
 from poisoned_streams import SCENES, SYNTHETIC, Stream, rows_of
 from scipy.special import betaincinv
 
@@ -85,7 +86,7 @@ def tries(rows: Sequence[tuple[str, str]], scene: str, life: int, calls: int) ->
             result.confidence[dataset.group],
             np.array([result.predicted[g] == said for g, said in zip(dataset.group, dataset.answers, strict=True)]),
             np.array([attack for *_, attack in some]),
-            apart(dataset.inputs, dataset.group, 1 - POLICY.target),
+            apart(dataset.inputs, dataset.group),
             np.asarray(sure),
             np.array([answer == said for answer, (_, said) in zip(answers, stream.held, strict=True)]),
             attempt.delta,
@@ -110,6 +111,17 @@ def show(log: str, scene: str, tried: Sequence[Tried]) -> tuple[int, int]:
     return certified, clearly
 
 
+def natural(shared: Path, log: str) -> None:
+    """Print which share of the calls of a log as it is are seen to crowd."""
+    rows = rows_of(shared, log)
+    cells = []
+    for count in (300, 2_000) if rows else ():
+        place: dict[str, int] = {}
+        group = np.array([place.setdefault(normalise(text), len(place)) for text, _ in rows[:count]])
+        cells.append(f"{(~apart([(text,) for text in place], group)).mean():.3f}")
+    print(f"| {log} | {' | '.join(cells)} |", flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run everything, print the table, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,10 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=2_400)
     parser.add_argument("--logs", nargs="+", default=[SYNTHETIC, "smsspam"])
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(FLOODS))
+    parser.add_argument("--natural", nargs="*", default=list(LOGS), help="logs whose calls are looked at as they are")
     arguments = parser.parse_args(argv)
     shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
+    print("| log as it is | crowding of 300 calls | of 2,000 |\n|---|---|---|")
+    for log in arguments.natural:
+        natural(shared, log)
     way = "certified | below | least | coverage"
-    print(f"| log | scene | attempts | attacker's | others | {way} | {way} |\n|{'---|' * 13}")
+    print(f"\n| log | scene | attempts | attacker's | others | {way} | {way} |\n|{'---|' * 13}")
     attempts = clearly = 0
     for log in arguments.logs:
         rows = rows_of(shared, log)

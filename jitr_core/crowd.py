@@ -24,22 +24,25 @@ CLOSE = 0.7
 """Share of the calls like one, in (0, 1], that must be like the others of them as well. Short inputs with few words to
 choose from are like many others each, but not like the same ones; copies of one input are."""
 
+LEAST = 0.1
+"""Share of the calls, in (0, 1), that makes a crowd. With fewer, others err at most a ninth more often than all do."""
 
-def apart(inputs: Sequence[Slots], calls: NDArray[np.intp], least: float) -> NDArray[np.bool_]:
+
+def apart(inputs: Sequence[Slots], calls: NDArray[np.intp]) -> NDArray[np.bool_]:
     """The calls that are in no crowd.
 
     Args:
         inputs: n different inputs.
         calls: shape (k,), the input of each call.
-        least: share of the calls, in (0, 1), from which calls that are like one of them are a crowd.
 
     Returns:
-        Shape (k,), whether a call is in no crowd. All calls, where others than those are fewer than that share, too.
+        Shape (k,), whether a call is in no crowd; all are, where those in none are fewer than a crowd.
 
     Example:
         >>> import numpy as np
-        >>> apart([("pay my bill",), ("where is it",), ("pay my bill 2",)], np.array([0, 2, 1]), 0.3).tolist()
-        [False, False, True]
+        >>> inputs = [(f"pay my bill {i}",) for i in range(9)] + [(f"text{i}",) for i in range(11)]
+        >>> int(apart(inputs, np.arange(20)).sum())
+        11
     """
     import numpy as np
     from scipy.sparse import csr_array
@@ -56,5 +59,5 @@ def apart(inputs: Sequence[Slots], calls: NDArray[np.intp], least: float) -> NDA
     common = (like * (np.bincount(calls, minlength=len(inputs)) / len(calls))) @ like.T  # share like both of two probes
     share, near = common.diagonal(), like[:, probes] & ~np.eye(len(probes), dtype=bool)
     close = (near * common).sum(axis=1) >= CLOSE * share * near.sum(axis=1)
-    found = ~like[(share >= least) & close].any(axis=0)[calls]
-    return found if found.mean() >= least else np.ones(len(calls), dtype=bool)
+    found = ~like[(share >= LEAST) & close].any(axis=0)[calls]
+    return found if found.mean() >= LEAST else np.ones(len(calls), dtype=bool)

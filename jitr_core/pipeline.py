@@ -253,7 +253,7 @@ class Pipeline:
             promise=promise,
             given=[result.predicted[group] for group in dataset.group[use]],
             teacher=[dataset.answers[i] for i in use.nonzero()[0]],
-            apart=apart(dataset.inputs, dataset.group[use], 1 - self.policy.target),
+            apart=apart(dataset.inputs, dataset.group[use]),
         )
         if isinstance(certificate, Refusal):
             report.refusal = certificate.reason
