@@ -299,6 +299,7 @@ class JITR:
 
         store = Store(self.url)
         pipeline = manage.pipeline(store, self.policy, self.url, seed=self._seed or 0)
+        pipeline.progress = lambda what, share: self._emit({"kind": "searching", "what": what, "share": share})
         background = Background(
             store=store,
             policy=self.policy,

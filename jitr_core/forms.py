@@ -156,7 +156,7 @@ def _validator(schema: Any) -> Any:
 
 
 def _plain(schema: Any) -> Any:
-    """A schema in JSON Schema's words: Google writes `STRING`, and `nullable` where null will do, as OpenAPI 3.0 has it."""
+    """A schema in JSON Schema's words: Google writes `STRING`, and `nullable` where null will do (OpenAPI 3.0)."""
     if isinstance(schema, list):
         return [_plain(part) for part in schema]
     if not isinstance(schema, Mapping):
