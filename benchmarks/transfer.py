@@ -76,7 +76,7 @@ def cell(texts: Texts, size: int, seed: int, models: BaseModels) -> dict:
     dataset = texts.sample(size, seed)
     benches.clear()
     began = time.process_time()
-    found = search(dataset, policy=Policy(), base_models=models, seed=seed)
+    found = search(dataset, policy=Policy(families=FAMILIES), base_models=models, seed=seed)
     chosen = found.fit()
     seconds = time.process_time() - began
     bench = next(each for each in benches if each.n == len(dataset.inputs))
