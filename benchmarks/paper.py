@@ -37,7 +37,7 @@ def line(what: str, labels: int, seconds: float, accuracy: float) -> None:
 
 
 def searched(texts: Texts, labels: int, seed: int, families: tuple[str, ...] | None = None) -> None:
-    """A search over all families but tuned encoders (inputs so long are too few to tune one), embeddings not at hand."""
+    """A search without tuned encoders (so few long inputs would not tune one), embeddings not at hand."""
     dataset = texts.sample(labels, seed)
     known = remembering(None)
     with tempfile.TemporaryDirectory() as scratch:
