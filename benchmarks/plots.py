@@ -5,10 +5,12 @@ matplotlib is needed where a benchmark is asked for a plot, and nowhere else: pi
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
 """Of Okabe and Ito's colours, 2008, and a grey."""
 
 
@@ -29,7 +31,10 @@ def panels(columns: int, width: float, height: float, **options: Any) -> tuple[A
 
 
 def save(figure: Any, path: Path, top: float = 1.0) -> None:
-    """Write the SVG, without a date and on white; the panels end at `top`, the rest is for a legend."""
+    """Write the SVG, on white, small and without a date; the panels end at `top`, above is room for a legend."""
     figure.tight_layout(rect=(0, 0, 1, top))
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
-    path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None}, facecolor="white")
+    # Coordinates have six decimals; no label has four.
+    rounded = re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.1f}", text.getvalue())
+    path.write_text("".join(f"{line.rstrip()}\n" for line in rounded.splitlines()), encoding="utf-8")
