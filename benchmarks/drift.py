@@ -208,13 +208,16 @@ def plot(served: dict[tuple[str, str, str], list[int]], path: Path) -> None:
     """Share of the releases due that still serve, by the calls they served since the change."""
     titles = {"teacher": "the teacher answers otherwise", "topics": "new topics", "mix": "another mix of answers"}
     figure, axes = plots.panels(len(CHANGES), 9, 3.2, sharey=True)
+    calls = np.geomspace(10, AFTER - 1, 100)
     for axis, change in zip(axes, CHANGES, strict=True):
         for (of, age, by), values in served.items():
             if of == change and values:
-                left = 1 - np.arange(len(values) + 1) / len(values)
+                left = (np.array(values)[:, None] > calls).mean(0)
                 colour, line = plots.ORANGE if by == "audits alone" else plots.BLUE, "-" if age == "mature" else ":"
-                axis.step([1, *sorted(values)], left, where="post", color=colour, ls=line, label=f"{age}, {by}")
-        axis.set(xscale="log", xlim=(10, AFTER - 1), ylim=(0, 1), xlabel="calls served since", title=titles[change])
+                axis.plot(calls, left, color=colour, ls=line, label=f"{age}, {by}")
+        axis.set(
+            xscale="log", xlim=(10, AFTER), ylim=(0, 1.02), xlabel="calls served since the change", title=titles[change]
+        )
     axes[0].set_ylabel("share of bad releases still serving")
     axes[-1].legend(fontsize=7, loc="lower left")
     plots.save(figure, path)
