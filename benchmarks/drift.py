@@ -11,7 +11,7 @@ Compared: audits alone, and audits that warnings of drift make more frequent (`j
 young (it has answered nothing yet) and mature (50,000 calls, so that 1% are audited). The student is a ridge classifier
 on fixed features without a gate for inputs out of distribution, so changes of topic reach it in full.
 
-    python benchmarks/drift.py [--streams 200] [--clean 300000] [--seed 0] [--json OUT]
+    python benchmarks/drift.py [--streams 200] [--clean 300000] [--seed 0] [--json OUT] [--plot FILE.svg]
 
 Exit code 1 if more than one release in 100,000 clean served calls was withdrawn, or warnings do not make it sooner.
 """
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import plots
 from certificate_streams import Data, Log, load_log
 
 from jitr_core.audit import AuditMonitor, audit_share
@@ -203,6 +204,25 @@ def clean(
     return served, withdrawn, warnings
 
 
+def plot(served: dict[tuple[str, str, str], list[int]], path: Path) -> None:
+    """Share of the releases due that still serve, by the calls they served since the change."""
+    titles = {"teacher": "the teacher answers otherwise", "topics": "new topics", "mix": "another mix of answers"}
+    figure, axes = plots.panels(len(CHANGES), 9, 3.2, sharey=True)
+    calls = np.geomspace(10, AFTER - 1, 100)
+    for axis, change in zip(axes, CHANGES, strict=True):
+        for (of, age, by), values in served.items():
+            if of == change and values:
+                left = (np.array(values)[:, None] > calls).mean(0)
+                colour, line = plots.ORANGE if by == "audits alone" else plots.BLUE, "-" if age == "mature" else ":"
+                axis.plot(calls, left, color=colour, ls=line, label=f"{age}, {by}")
+        axis.set(
+            xscale="log", xlim=(10, AFTER), ylim=(0, 1.02), xlabel="calls served since the change", title=titles[change]
+        )
+    axes[0].set_ylabel("share of bad releases still serving")
+    axes[-1].legend(fontsize=7, loc="lower left")
+    plots.save(figure, path)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run everything, print the table, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -210,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clean", type=int, default=300_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="draw how long bad releases serve (needs matplotlib)")
     arguments = parser.parse_args(argv)
     began, policy = time.perf_counter(), Policy()
     shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
@@ -223,6 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 9}")
     results, slower = [], False
+    lasted: dict[tuple[str, str, str], list[int]] = {}
     for change in CHANGES:
         for age, answered in (("young", 0), ("mature", MATURE)):
             medians = []
@@ -248,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "warned": quantiles(warned),
                 }  # fmt: skip
                 results.append(row)
+                lasted[change, age, row["by"]] = served
                 print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
             slower |= age == "mature" and medians[1] > medians[0]
     served, withdrawn, warnings = clean(found, arguments.clean, arguments.seed, policy)
@@ -256,6 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         clean_row = {"served": served, "withdrawn": withdrawn, "warnings": warnings}
         arguments.json.write_text(json.dumps({"rows": results, "clean": clean_row}, indent=1))
+    if arguments.plot:
+        plot(lasted, arguments.plot)
     return int(slower or withdrawn > served / 100_000)
 
 
