@@ -8,12 +8,15 @@ about calls as the attacker makes them. Scenes: see `poisoned_streams.py`.
         [--seed 0] [--json OUT]
 
 Columns: releases; of these, how many agree with the teacher on less than the target on clean calls (behind the slash
-those whose exact 95% upper bound is below it, too), and on the stream's own mixture, of seasons that of them all; how
-many took the place of one that answered more of the same clean calls, or agreed more often; share of the stream
-answered; answers that were wrong, and of these those that releases below the target gave; rollbacks.
+those whose exact 95% upper bound is below it, too), and on the stream's own mixture; how many took the place of one
+that kept the promise on the clean calls, and answer fewer of them or do not keep it (behind the slash, by more than
+chance); share of the stream answered; answers that were wrong, and of these those of releases below the target;
+rollbacks. Clean calls are the log's own mixture; with seasons as many of each half of the classes, since a release
+meets both.
 
-Exit code 1 where a release took the place of a better one, or where releases below the target on the stream's own
-mixture are more than delta allows: exact one-sided 95% lower bound of the rate of such lives, all scenes together.
+Exit code 1 where a release took the place of a better one by more than chance, or where releases below the target on
+the stream's own mixture are more than delta allows: exact one-sided 95% lower bound of the rate of such lives, all
+scenes together.
 """
 
 from __future__ import annotations
@@ -59,6 +62,11 @@ class Judged:
         """Clean calls answered, and of these wrongly."""
         return int(self.answered.sum()), int((self.answered & ~self.right).sum())
 
+    def clearly_below(self, target: float) -> bool:
+        """Whether agreement on clean calls is below the target by more than chance, one-sided 95%."""
+        calls, wrong = self.clean()
+        return bool(calls and betaincinv(calls - wrong + 1, max(wrong, 1e-9), 0.95) < target)
+
     def own(self, flood: float) -> float:
         """Agreement where a share of the calls is the attacker's."""
         given = (1 - flood) * self.answered.mean() + flood * self.flooded[0]
@@ -75,6 +83,7 @@ class Life:
     clearly: int = 0
     below_own: int = 0
     worse: int = 0
+    clearly_worse: int = 0
     answered: float = 0.0
     wrong: int = 0
     wrong_below: int = 0
@@ -155,11 +164,12 @@ class Run:
         life.releases += 1
         life.agreement.append(1 - wrong / calls if calls else 1.0)
         life.below += self._is_below(new)
-        life.clearly += bool(calls and betaincinv(calls - wrong + 1, max(wrong, 1e-9), 0.95) < target)
+        life.clearly += new.clearly_below(target)
         life.below_own += new.own(self.stream.scene.flood) < target
         if old is not None:
             less = new.answered.mean() < old.answered.mean() - LESS
-            life.worse += bool((less and not self._is_below(old)) or (self._is_below(new) and not self._is_below(old)))
+            life.worse += not self._is_below(old) and bool(less or self._is_below(new))
+            life.clearly_worse += not self._is_below(old) and bool(less or new.clearly_below(target))
         self._active = new
 
 
@@ -182,8 +192,8 @@ def show(log: str, scene: str, s: dict[str, Any], seconds: float) -> None:
     least = "–" if s["least"] is None else f"{s['least']:.3f}"
     print(
         f"| {log} | {scene} | {s['lives']} | {s['releases']} | {s['below']} / {s['clearly']} | {least} | "
-        f"{s['below_own']} | {s['worse']} | {s['coverage']:.3f} | {s['wrong']} | {s['wrong_below']} | "
-        f"{s['rollbacks']} | {seconds:.0f} |",
+        f"{s['below_own']} | {s['worse']} / {s['clearly_worse']} | {s['coverage']:.3f} | {s['wrong']} | "
+        f"{s['wrong_below']} | {s['rollbacks']} | {seconds:.0f} |",
         flush=True,
     )
 
@@ -224,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def verdict(results: dict[str, dict[str, Any]], delta: float) -> int:
     """Print the pooled rates; 1 if a promise is broken too often or a better release was replaced."""
     lives, broken = (sum(r[key] for r in results.values()) for key in ("lives", "lives_below_own"))
-    worse, releases = (sum(r[key] for r in results.values()) for key in ("worse", "releases"))
+    worse, releases = (sum(r[key] for r in results.values()) for key in ("clearly_worse", "releases"))
     low = lower_bound(broken, lives)
     print(
         f"promise broken in {broken} of {lives} lives (95% lower bound {low:.3f}); {worse} of {releases} releases worse"

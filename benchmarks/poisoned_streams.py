@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from certificate_streams import load_rows
 
-HELD_OUT = 1000
+HELD_OUT = 2500
 COPIES = 200
 SYNTHETIC = "synthetic"
 
@@ -68,7 +68,7 @@ class Stream:
     """One life's calls, in an order of its own.
 
     Attributes:
-        held: clean calls that are not in the stream, with the teacher's answers.
+        held: clean calls that are not in the stream, with the teacher's answers; of each season as many.
         flood: calls as the attacker makes them, none of which is in the stream either.
     """
 
@@ -79,15 +79,15 @@ class Stream:
         shuffled = [rows[i] for i in order]
         self.answers = sorted({answer for _, answer in rows})
         taken: dict[str, list[Row]] = {answer: [] for answer in self.answers}
-        self.held = [self._told(row) for row in shuffled[scene.inputs : HELD_OUT + scene.inputs]]
+        held = [self._told(row) for row in shuffled[scene.inputs : HELD_OUT + scene.inputs]]
         self._fresh, self._at = shuffled[HELD_OUT + scene.inputs :], 0
         for row in self._fresh:
             taken[row[1]].append(row)
         some = list(self._rng.permutation(self.answers))
-        self._halves = [
-            [row for answer in half for row in taken[answer]]
-            for half in (some[: len(some) // 2], some[len(some) // 2 :])
-        ]
+        halves = some[: len(some) // 2], some[len(some) // 2 :]
+        self._halves = [[row for answer in half for row in taken[answer]] for half in halves]
+        both = [[row for row in held if row[1] in half] for half in halves]
+        self.held = [row for pair in zip(*both, strict=False) for row in pair] if scene.period or scene.late else held
         self._words = sorted({word for text, _ in rows[:500] for word in text.split()})
         self._own = [
             (row, str(self._rng.choice([a for a in self.answers if a != row[1]]))) for row in shuffled[: scene.inputs]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .amounts import mostly_amounts
 from .certify import Refusal, allowed_errors, better, certify, next_attempt, peak_calls
 from .collect import build_dataset, fair_sample, labelled_alike, strata
+from .crowd import apart
 from .equivalence import Equivalence, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import AnswerSpace, answer_space
@@ -252,6 +253,7 @@ class Pipeline:
             promise=promise,
             given=[result.predicted[group] for group in dataset.group[use]],
             teacher=[dataset.answers[i] for i in use.nonzero()[0]],
+            apart=apart(dataset.inputs, dataset.group[use], 1 - self.policy.target),
         )
         if isinstance(certificate, Refusal):
             report.refusal = certificate.reason

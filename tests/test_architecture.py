@@ -60,6 +60,7 @@ HUBS = {
     "pipeline",
     "outlook",
     "background",
+    "crowd",
     "serving",
     "drift",
     "probation",

@@ -107,7 +107,9 @@ def allowed_errors(calls: int, *, target: float, delta: float) -> int:
     return bisect_right(range(calls + 1), delta, key=lambda k: float(bdtr(float(k), calls, 1 - target))) - 1
 
 
-def answered(confidence: NDArray[Any], correct: NDArray[Any], *, target: float, delta: float) -> Certificate | Refusal:
+def answered(
+    confidence: NDArray[Any], correct: NDArray[Any], *, target: float, delta: float, least: float = LEAST
+) -> Certificate | Refusal:
     """The loosest threshold shown to keep the promise, by exact tests of where the promise would first be broken.
 
     Thresholds are quantiles of the confidences, so no label has a say in them. For each of them there is the hypothesis
@@ -119,11 +121,14 @@ def answered(confidence: NDArray[Any], correct: NDArray[Any], *, target: float, 
     confidence that itself is left out of the test: given that confidence, the calls above it are independent draws of
     what the release will answer.
 
+    What is shown is shown of all thresholds at once, so a stricter one than the loosest may be taken for any reason.
+
     Args:
         confidence: shape (k,), cross-fitted confidence in [0, 1] of each calibration call.
         correct: shape (k,), whether the student's cross-fitted answer was equivalent to the teacher's.
         target: promised agreement on answered calls, in (0, 1).
         delta: error probability spent, in (0, 1).
+        least: looser thresholds than this are not certified.
 
     Returns:
         The certificate, or the refusal with its reason.
@@ -139,7 +144,7 @@ def answered(confidence: NDArray[Any], correct: NDArray[Any], *, target: float, 
             if found is None:
                 return _refusal(calls, bounds[0][1], wrong, total, target=target, delta=delta)
             break
-        if wrong[calls] <= allowed_errors(calls, target=target, delta=delta):
+        if threshold >= least and wrong[calls] <= allowed_errors(calls, target=target, delta=delta):
             found = calls, threshold
     if found is None:
         return _refusal(0, -1, wrong, total, target=target, delta=delta)

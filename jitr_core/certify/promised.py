@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..promises import ANSWERED, NEVER, Promise
+from ..promises import ANSWERED, NEVER, Promise, least_confidence
 from ..promises import promise as read
 from ..types import Certificate
 from .agreement import (
@@ -53,6 +53,7 @@ def certify(
     promise: str = ANSWERED,
     given: Sequence[str] | None = None,
     teacher: Sequence[str] | None = None,
+    apart: Sequence[bool] | NDArray[Any] | None = None,
 ) -> Certificate | Refusal:
     """The loosest threshold, or thresholds, shown to keep a promise.
 
@@ -65,6 +66,8 @@ def certify(
         promise: what is promised, see `jitr_core.promises`.
         given: k cross-fitted answers; needed for `classes` and `cost`.
         teacher: k answers of the teacher; needed for `cost`.
+        apart: shape (k,), the calls in no crowd, see `jitr_core.crowd`. They may be all that is to come, so the promise
+            is shown of them alone as well, with thresholds that are at least as strict. None: all are.
 
     Returns:
         The certificate, or the refusal with its reason.
@@ -82,26 +85,53 @@ def certify(
         raise ValueError("confidence and correct must be two sequences of one length, without NaN")
     if not (0 < target < 1 and 0 < delta < 1):
         raise ValueError(f"target and delta must be in (0, 1), got {target} and {delta}")
-    found: Certificate | Refusal
-    if wanted.kind == "answered":
-        found = answered(score, right, target=target, delta=delta)
-    elif wanted.kind == "overall":
-        found = _overall(score, right, target=target, delta=delta)
-    elif given is None or len(given) != len(score):
-        raise ValueError(f"the promise {promise} needs the answers given")
-    elif wanted.kind == "classes":
+    groups, loss = np.full(len(score), ""), (~right).astype(float)
+    if wanted.kind in ("classes", "cost"):
+        if given is None or len(given) != len(score):
+            raise ValueError(f"the promise {promise} needs the answers given")
         groups = np.array([wanted.group(each) for each in given], dtype=object)
-        found = _classes(score, right, groups, wanted, target=target, delta=delta)
-    elif teacher is None or len(teacher) != len(score):
-        raise ValueError(f"the promise {promise} needs the teacher's answers")
-    else:
+    if given is not None and wanted.kind == "cost":
+        if teacher is None or len(teacher) != len(score):
+            raise ValueError(f"the promise {promise} needs the teacher's answers")
         pairs = zip(given, teacher, right, strict=True)
         loss = np.array([0.0 if ok else wanted.cost(one, other) for one, other, ok in pairs])
-        found = _cost(score, loss, right, wanted.dearest, target=target, delta=delta)
+    how: dict[str, Any] = {"wanted": wanted, "target": target, "delta": delta}
+    least: Certificate | None = None
+    if apart is not None and not np.all(apart):
+        rows = np.flatnonzero(apart)
+        alone = _shown(score[rows], right[rows], groups[rows], loss[rows], **how)
+        if isinstance(alone, Refusal):
+            return replace(alone, reason=f"of the calls that do not repeat one input, or nearly: {alone.reason}")
+        least = alone
+    found = _shown(score, right, groups, loss, **how, least=least)
     return replace(found, promise=promise) if isinstance(found, Certificate) else found
 
 
-def _overall(score: NDArray[Any], right: NDArray[Any], *, target: float, delta: float) -> Certificate | Refusal:
+def _shown(
+    score: NDArray[Any],
+    right: NDArray[Any],
+    groups: NDArray[Any],
+    loss: NDArray[Any],
+    *,
+    wanted: Promise,
+    target: float,
+    delta: float,
+    least: Certificate | None = None,
+) -> Certificate | Refusal:
+    """What is shown of these calls, with thresholds that are at least as strict as those of `least`."""
+    if wanted.kind == "classes":
+        return _classes(score, right, groups, wanted, target=target, delta=delta, least=least)
+    limit = least.threshold if least else LEAST
+    if wanted.kind == "answered":
+        return answered(score, right, target=target, delta=delta, least=limit)
+    if wanted.kind == "overall":
+        return _overall(score, right, target=target, delta=delta, least=limit)
+    return _cost(score, loss, right, wanted.dearest, target=target, delta=delta, least=limit)
+
+
+def _overall(
+    score: NDArray[Any], right: NDArray[Any], *, target: float, delta: float, least: float
+) -> Certificate | Refusal:
     """Deferred calls count as right.
 
     The rate of errors above a threshold, among all calls, never falls as the threshold does. So one exact test with
@@ -112,11 +142,11 @@ def _overall(score: NDArray[Any], right: NDArray[Any], *, target: float, delta: 
 
     total, allowed = len(score), allowed_errors(len(score), target=target, delta=delta)
     if allowed < 0:
-        least = math.ceil(math.log(delta) / math.log(target))
-        reason = f"{total} labelled calls are too few: even without an error {least} are needed to show {target:.3g}"
-        return Refusal(reason, total, 0, allowed, least - total)
+        needed = math.ceil(math.log(delta) / math.log(target))
+        reason = f"{total} labelled calls are too few: even without an error {needed} are needed to show {target:.3g}"
+        return Refusal(reason, total, 0, allowed, needed - total)
     wrong = np.sort(score[~right])[::-1]
-    threshold = LEAST if len(wrong) <= allowed else float(np.nextafter(wrong[allowed], np.inf))
+    threshold = least if len(wrong) <= allowed else max(least, float(np.nextafter(wrong[allowed], np.inf)))
     above = score >= threshold
     calls, errors = int(above.sum()), int((above & ~right).sum())
     if not calls:
@@ -129,7 +159,14 @@ def _overall(score: NDArray[Any], right: NDArray[Any], *, target: float, delta: 
 
 
 def _classes(
-    score: NDArray[Any], right: NDArray[Any], groups: NDArray[Any], wanted: Promise, *, target: float, delta: float
+    score: NDArray[Any],
+    right: NDArray[Any],
+    groups: NDArray[Any],
+    wanted: Promise,
+    *,
+    target: float,
+    delta: float,
+    least: Certificate | None,
 ) -> Certificate | Refusal:
     """Every group of answers has a threshold of its own, or is never given.
 
@@ -148,7 +185,8 @@ def _classes(
     rest = NEVER
     for name, _ in counts[:tried]:
         mine = groups == name
-        found = answered(score[mine], right[mine], target=target, delta=delta / tried)
+        limit = least_confidence(least, name) if least else LEAST
+        found = answered(score[mine], right[mine], target=target, delta=delta / tried, least=limit)
         if isinstance(found, Refusal):
             refused.append((name, found))
             continue
@@ -173,7 +211,14 @@ def _no_class(refused: list[tuple[str, Refusal]], counts: list[tuple[str, int]],
 
 
 def _cost(
-    score: NDArray[Any], loss: NDArray[Any], right: NDArray[Any], dearest: float, *, target: float, delta: float
+    score: NDArray[Any],
+    loss: NDArray[Any],
+    right: NDArray[Any],
+    dearest: float,
+    *,
+    target: float,
+    delta: float,
+    least: float,
 ) -> Certificate | Refusal:
     """The mean cost of answered calls, by betting against its being 1 − target or more, along the same thresholds.
 
@@ -198,7 +243,7 @@ def _cost(
         worst = _log_capital(np.repeat([dearest, 0.0], [errors, total]), most, dearest)
         return errors + bisect_left(range(total), True, key=lambda n: bool(worst[errors + n - 1] >= -math.log(level)))
 
-    passed, tested = _walks(score, start, passes, delta=delta)
+    passed, tested = _walks(score, start, passes, delta=delta, least=least)
     if passed is None:
         mean = float(loss[:tested].mean()) if tested else 0.0
         reason = (
@@ -212,7 +257,12 @@ def _cost(
 
 
 def _walks(
-    score: NDArray[Any], start: Callable[[float], int], passes: Callable[[int, float], bool], *, delta: float
+    score: NDArray[Any],
+    start: Callable[[float], int],
+    passes: Callable[[int, float], bool],
+    *,
+    delta: float,
+    least: float,
 ) -> tuple[tuple[int, float, float] | None, int]:
     """Test thresholds in two walks, each from strict to loose until one fails.
 
@@ -221,6 +271,7 @@ def _walks(
         start: level → calls that the first walk's first threshold should let through; may look at no label.
         passes: calls let through and a level → whether the test shows at that level that they keep the promise.
         delta: level of both walks together.
+        least: looser thresholds than this are left out of what is returned.
 
     Returns:
         (calls, threshold, level) of the loosest that passed, None if none did; and the calls that the first walk's
@@ -239,7 +290,8 @@ def _walks(
             tested.append(calls)
             if not passes(calls, level):
                 break
-            found.append((calls, threshold, level))
+            if threshold >= least:
+                found.append((calls, threshold, level))
     return max(found, key=lambda each: each[0], default=None), tested[0] if tested else 0
 
 
