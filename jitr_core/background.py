@@ -124,6 +124,11 @@ class Background:
                 self._placed.append((call.id, match))
         self._store()
 
+    def remember(self, limit: int = 1_000) -> None:
+        """Take in what the latest calls of earlier processes were like: who edits a prompt starts the app anew."""
+        for match in self.store.latest_matches(limit, app=self.app):
+            self._note(match)
+
     def close(self) -> None:
         """Give back what this process alone may hold, and close the store."""
         try:
@@ -193,6 +198,7 @@ class Background:
         """Place a call; returns earlier calls that are placed now."""
         decision = observed.decision
         if decision.match is not None:
+            self._note(decision.match)
             parted = self._parted.get(decision.match.template)
             if parted is not None and decision.kind == "teacher":  # decided before, on its way here since
                 decision.match = self.identifier.match_anew(parted, decision.match.slots) or decision.match
@@ -200,6 +206,16 @@ class Background:
         told = observed.answer.text if observed.answer is not None and observed.call.replaceable else None
         decision.match, placed = self._place(observed.call, told)
         return placed
+
+    def _note(self, match: Match) -> None:
+        """Tell the identifier of a call that was recognised: its prompt may have been edited."""
+        try:
+            known, learned = self.identifier.template(match.template), self.identifier.note_call(match)
+            if learned.created and known is not None:
+                self._adopt(learned)
+                self._parted[known.id] = known
+        except Exception as error:
+            self.fault("identify", error)
 
     def _tell(self, match: Match, answer: Answer) -> None:
         """Tell the identifier what was answered to a call of a task."""

@@ -315,6 +315,7 @@ class JITR:
         )
         background.recall()
         background.refresh()
+        background.remember()
         return background
 
     def _attempter(self, pipeline: Pipeline) -> Callable[[str], None]:

@@ -267,6 +267,18 @@ class Observations:
         with self._database.read() as connection:
             return [rows.observation_of(row) for row in connection.execute(query)][::-1]
 
+    def latest_matches(self, limit: int, *, app: str) -> list[Match]:
+        """Of the latest calls of an application, those that belong to a task and whose texts are kept, oldest first.
+
+        Args:
+            limit: of at most so many.
+            app: the application.
+        """
+        query = select(o.c.task, o.c.template, o.c.slots).where(o.c.app == app).order_by(o.c.n.desc()).limit(limit)
+        with self._database.read() as connection:
+            found = [row for row in connection.execute(query) if row.slots is not None]
+        return [Match(row.task, row.template, tuple(json.loads(row.slots))) for row in reversed(found)]
+
     def template_counts(self, task: str, after: int = 0) -> dict[str, int]:
         """Number of calls of a task by the id of their template.
 
