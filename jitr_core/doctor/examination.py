@@ -62,7 +62,7 @@ def examine(url: str, settings: Settings) -> Iterator[Check]:
             yield from privacy(store, settings, ledger)
             yield from replacements(store, url, settings)
     except JITRError as error:
-        yield Check("state", "fail", str(error), error.hint or "See the message.")
+        yield Check("state", "fail", str(error.args[0]), error.hint or "See the message.")
 
 
 def _state(store: Store, folder: Path) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ..errors import ConfigError
 from ..identify import join_prompt, messages_of
 from ..own import imported
 from ..settings import Settings
@@ -37,8 +38,9 @@ def privacy(store: Store, settings: Settings, ledger: list[LedgerEntry]) -> Iter
     if named:
         try:
             imported(named, "redaction")
-        except Exception as error:
-            yield Check("redaction", "fail", str(error), "Until then an app that takes its settings runs without JITR.")
+        except ConfigError as error:
+            found = f"{error.args[0]} An app that takes its settings runs without JITR"
+            yield Check("redaction", "fail", found, error.hint)
     for app, redactions in sorted(runs.items()):
         yield _redaction(app, redactions, named)
     if calls := store.latest(None, _SAMPLE):
@@ -66,7 +68,7 @@ def _redaction(app: str, redactions: set[str], named: str) -> Check:
         return Check("redaction", "warn", f"app “{app}” {some}" + (f"; settings name {named}" if named else ""), fix)
     runs = ", ".join(sorted(redactions))
     if redactions == {named}:
-        return Check("redaction", "ok", f"app “{app}” runs {runs}; the rehearsal tries it")
+        return Check("redaction", "ok", f"app “{app}” runs {runs}")
     fix = 'Name it in jitr.toml, `redact = "module:function"`, and it is tried.'
     return Check("redaction", "warn", f"app “{app}” runs {runs}, which the rehearsal cannot try", fix)
 
@@ -84,7 +86,7 @@ def _personal(calls: list[Observation], templates: Mapping[str, Template]) -> Ch
         last = max(last, seen.call.time if held else 0.0)
         number, chars = number + 1, chars + sum(map(len, texts))
     if not found:
-        return Check("personal data", "ok", f"no {', '.join(KINDS)} in the latest {number:,} calls")
+        return Check("personal data", "ok", f"no {', '.join(KINDS[:-1])} or {KINDS[-1]} in the latest {number:,} calls")
     counts = ", ".join(f"{found[kind]:,} with a {kind}" for kind in KINDS if found[kind])
     when = f"the last {max(time.time() - last, 0) / 60:,.0f} minutes ago"
     fix = "Hide it by `redact`, or mend that; `jitr purge` deletes what is stored. If you want it there, all is well."

@@ -104,7 +104,7 @@ class _Rehearsal:
 
     def run(self) -> Iterator[Check]:
         if self.redact and (broken := _broken_redaction(self.redact)):
-            yield Check("redaction", "fail", broken, "Mend it: a call whose redaction fails is not observed.")
+            yield Check("redaction", "fail", broken, "Mend it: what it cannot redact is not observed.")
             return
         url = f"sqlite:///{self.folder / 'jitr.db'}"
         jitr = JITR(url, policy=self.policy, app="doctor", redact=self.redact or self._hide, seed=0)
