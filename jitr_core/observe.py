@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Auditor", "Recorder"]
+__all__ = ["DROPPED", "Auditor", "Recorder"]
 
 T = TypeVar("T")
 
+DROPPED = "queue"
+"""Where the faults are that lost a call: more came than could be stored."""
 
 _alive: weakref.WeakSet[Recorder[Any]] = weakref.WeakSet()
 
@@ -40,13 +42,14 @@ if hasattr(os, "register_at_fork"):
 class Recorder(Generic[T]):
     """Hands items to `process` in batches, from a daemon thread of its own or, inline, in the caller's thread.
 
-    `put` takes about a microsecond, never blocks and never raises: when the queue is full the item is dropped and
-    counted. The thread starts with the first item, again after a fork, and what is queued at exit is still processed.
+    `put` takes about a microsecond, never blocks and never raises: when the queue is full the item is dropped, which
+    is a fault. The thread starts with the first item, again after a fork, and what is queued at exit is still
+    processed.
 
     Args:
         process: called with 1 … `batch` items, or with none when `wait_s` passed; never from two threads at once;
             an exception goes to `fault`.
-        fault: told of exceptions.
+        fault: told of exceptions, and of every dropped item as a `queue.Full` under `DROPPED`.
         batch: most items a call of `process` gets, ≥ 1.
         limit: most items that wait, ≥ 1.
         wait_s: seconds after which an incomplete batch is processed all the same.
@@ -65,7 +68,6 @@ class Recorder(Generic[T]):
     ) -> None:
         self._process, self._fault = process, fault
         self._batch, self._limit, self._wait_s, self._threaded = batch, limit, wait_s, threaded
-        self.dropped = 0
         self._closed = False
         self._reset()
         _alive.add(self)
@@ -81,7 +83,7 @@ class Recorder(Generic[T]):
     def put(self, item: T) -> None:
         """Queue an item."""
         if self._queue.qsize() >= self._limit:
-            self.dropped += 1
+            self._fault(DROPPED, queue.Full(f"{self._limit:,} calls wait to be stored, this one is lost"))
             return
         self._queue.put(item)
         if not self._threaded:

@@ -163,11 +163,12 @@ class Pipeline:
                     space = replace(space, kind="fields")
                 release = self._search(task, dataset, delta, report, active, space)
         except JITRError as error:
-            report.refusal = str(error)
+            # A training that comes to nothing is an outcome; what cannot be read, written or imported is none.
+            report.refusal, report.failed = str(error), not isinstance(error, TrainingError)
         except Exception as error:
             # Recorded like any other outcome: an attempt that fails for good must not be made again and again.
             _log.exception("the search for task %s failed", task.id)
-            report.refusal = f"the search failed: {_said(error)}"
+            report.refusal, report.failed = f"the search failed: {_said(error)}", True
         report.seconds = time.perf_counter() - began
         expected = in_place.id if in_place else None
         path = path_of(self.policy)

@@ -336,7 +336,8 @@ class SearchReport:
         chosen: name of the winner, None if there was none to choose.
         certificate: None if none was reached.
         refusal: why nothing was promoted; "" if it was.
-        seconds: time spent in all.
+        failed: whether it broke off by an error, and so says nothing of the task.
+        seconds: time spent in all; 0 if nothing was searched.
         outlook: what more calls would bring; None where nothing was searched.
     """
 
@@ -346,6 +347,7 @@ class SearchReport:
     chosen: str | None = None
     certificate: Certificate | None = None
     refusal: str = ""
+    failed: bool = False
     seconds: float = 0.0
     outlook: Outlook | None = None
 

@@ -224,6 +224,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # prompts may hold what the terminal's encoding does not have
             stream.reconfigure(errors="replace")
+    sys.path.append("")  # as `python -m` has it, for functions that settings name; last, so that it hides nothing
     try:
         app()
     except JITRError as error:

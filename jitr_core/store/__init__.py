@@ -24,6 +24,7 @@ from .patterns import Patterns
 from .records import (
     Asked,
     Audited,
+    Drawn,
     Given,
     Handled,
     LedgerEntry,
@@ -44,6 +45,7 @@ from .wanted import Wanted
 __all__ = [
     "Asked",
     "Audited",
+    "Drawn",
     "Given",
     "Handled",
     "LedgerEntry",

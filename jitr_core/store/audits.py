@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Integer, case, func, select
 
 from .database import Database
-from .records import Audited, Given
+from .records import Audited, Drawn, Given
 from .schema import observations as o
 
 __all__ = ["Audits"]
@@ -51,3 +51,19 @@ class Audits:
         with self._database.read() as connection:
             answered, least = connection.execute(select(func.count(), func.min(o.c.audit_share)).where(*mine)).one()
             return Given(answered, 1.0 if least is None else least, tuple(connection.execute(failed).scalars()))
+
+    def drawn(self, task: str, release: str, limit: int) -> Drawn:
+        """What came of the audits of the latest answers of a release.
+
+        Args:
+            task: id of the task.
+            release: the release.
+            limit: at most so many answers.
+        """
+        columns = o.c.audit_share, o.c.asked, (o.c.audit & ~o.c.asked).label("failed")
+        latest = select(*columns).where(o.c.task == task, o.c.release == release, _REPLACED)
+        last = latest.order_by(o.c.n.desc()).limit(limit).subquery()
+        sums = [func.coalesce(func.sum(each.cast(Integer)), 0) for each in (last.c.asked, last.c.failed)]
+        query = select(func.count(), func.coalesce(func.sum(last.c.audit_share), 0.0), *sums).select_from(last)
+        with self._database.read() as connection:
+            return Drawn(*connection.execute(query).one())

@@ -256,14 +256,16 @@ class Observations:
         with self._database.read() as connection:
             return int(connection.execute(query).scalar() or 0)
 
-    def latest(self, task: str, limit: int) -> list[Observation]:
+    def latest(self, task: str | None, limit: int) -> list[Observation]:
         """The latest calls of a task whose texts are kept, oldest first.
 
         Args:
-            task: id of the task.
+            task: id of the task; None: of all tasks and of none.
             limit: at most so many.
         """
-        query = select(o).where(o.c.task == task, o.c.kept).order_by(o.c.n.desc()).limit(limit)
+        query = select(o).where(o.c.kept).order_by(o.c.n.desc()).limit(limit)
+        if task is not None:
+            query = query.where(o.c.task == task)
         with self._database.read() as connection:
             return [rows.observation_of(row) for row in connection.execute(query)][::-1]
 

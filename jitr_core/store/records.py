@@ -10,6 +10,7 @@ from ..types import Reason, Release, Slots
 __all__ = [
     "Asked",
     "Audited",
+    "Drawn",
     "Given",
     "Handled",
     "LedgerEntry",
@@ -176,6 +177,23 @@ class Given:
     answered: int
     least: float
     failed: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came of the audits of a release's latest answers.
+
+    Attributes:
+        answered: number of these answers.
+        expected: how many of them were to be audited: the sum of the probabilities with which each was, ≥ 0.
+        made: audits that brought the teacher's answer.
+        failed: audits that were drawn and came to nothing.
+    """
+
+    answered: int
+    expected: float
+    made: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)
