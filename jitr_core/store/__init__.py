@@ -22,6 +22,7 @@ from .database import Database
 from .observations import Observations
 from .patterns import Patterns
 from .records import (
+    Answers,
     Asked,
     Audited,
     Given,
@@ -42,6 +43,7 @@ from .upkeep import Upkeep
 from .wanted import Wanted
 
 __all__ = [
+    "Answers",
     "Asked",
     "Audited",
     "Given",
@@ -90,6 +92,7 @@ class Store(Observations, Audits, UnplacedCalls, Tasks, Regrouping, Patterns, Wa
         self._content_hash = content_hash
         self._literal_chars = {}
         self._tallies = {}
+        self._answers = {}
         self._database = Database(url, clock=clock)
 
     @property

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from sqlalchemy import case, func, select
 
 from .database import Database
-from .records import Audited, Given
+from .records import Answers, Audited, Given
+from .schema import counters
 from .schema import observations as o
 
 __all__ = ["Audits"]
 
 _REPLACED = o.c.kind == "replacement"
+_REGROUPINGS = select(counters.c.value).where(counters.c.name == "regroupings")
 
 
 class Audits:
     """Answers given and answers audited; a part of `Store`."""
 
     _database: Database
+    _answers: dict[str, Answers]
 
     def audited(self, task: str, release: str | None = None, *, deferred: bool = False) -> list[Audited]:
         """The audited answers of a task that have not expired, in the order of the stream.
@@ -51,3 +56,24 @@ class Audits:
         with self._database.read() as connection:
             answered, least = connection.execute(select(func.count(), func.min(o.c.audit_share)).where(*mine)).one()
             return Given(answered, 1.0 if least is None else least, tuple(connection.execute(failed).scalars()))
+
+    def answers(self, task: str) -> Answers:
+        """What the releases of a task have answered; costs no more than counting what is new since the last time.
+
+        Args:
+            task: id of the task.
+        """
+        known = self._answers.get(task, Answers())
+        with self._database.read() as connection:
+            regroupings = connection.execute(_REGROUPINGS).scalar()
+            if known.regroupings != regroupings:
+                known = Answers(regroupings=regroupings)
+            # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
+            new = o.c.task == task, o.c.n > known.last, _REPLACED
+            query = select(o.c.release, func.count(), func.sum(o.c.audit_share), func.max(o.c.n)).where(*new)
+            found = connection.execute(query.group_by(o.c.release)).all()
+        releases = Counter(known.releases)
+        releases.update({release: number for release, number, _, _ in found})
+        spent = known.spent + sum(share for _, _, share, _ in found)
+        self._answers[task] = Answers(releases, spent, max([known.last, *(last for *_, last in found)]), regroupings)
+        return self._answers[task]

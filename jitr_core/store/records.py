@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..types import Reason, Release, Slots
 
 __all__ = [
+    "Answers",
     "Asked",
     "Audited",
     "Given",
@@ -108,6 +110,28 @@ class Usage:
     input_chars: int
     output_chars: int
     latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers that the releases of a task have given; those whose audit is still to come are not among them.
+
+    Attributes:
+        releases: their number by the id of the release.
+        spent: the sum of the probabilities with which each was to be audited, ≥ 0.
+        last: last row that was looked at.
+        regroupings: as of which regrouping of stored calls; None before the first look.
+    """
+
+    releases: Mapping[str, int] = field(default_factory=dict)
+    spent: float = 0.0
+    last: int = -1
+    regroupings: int | None = None
+
+    @property
+    def answered(self) -> int:
+        """How many there are in all."""
+        return sum(self.releases.values())
 
 
 @dataclass(frozen=True, slots=True)
