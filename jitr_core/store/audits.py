@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from sqlalchemy import case, func, select
 
+from ..types import Answer
+from . import rows
 from .database import Database
+from .parts import last_row
 from .records import Answers, Audited, Given
 from .schema import counters
 from .schema import observations as o
 
 __all__ = ["Audits"]
 
+_PENDING = select(o.c.n, o.c.model, o.c.replaceable, o.c.kept).where(o.c.pending)
 _REPLACED = o.c.kind == "replacement"
 _REGROUPINGS = select(counters.c.value).where(counters.c.name == "regroupings")
 
@@ -57,6 +62,43 @@ class Audits:
             answered, least = connection.execute(select(func.count(), func.min(o.c.audit_share)).where(*mine)).one()
             return Given(answered, 1.0 if least is None else least, tuple(connection.execute(failed).scalars()))
 
+    def conclude_audits(self, done: Sequence[tuple[str, Answer | None]]) -> int:
+        """Says what came of audits; their calls move to the end of the stream, where labels stand as they come.
+
+        Args:
+            done: (id of the answered call, the teacher's answer or None where the audit came to nothing). Calls whose
+                audit is not pending stay as they are: they were purged, or given up.
+
+        Returns:
+            How many were pending.
+        """
+        if not done:
+            return 0
+        with self._database.write() as connection:
+            row = first = last_row(connection)
+            for call, answer in done:
+                found = connection.execute(_PENDING.where(o.c.id == rows.storable(call))).first()
+                if found is None:
+                    continue
+                row += 1
+                told = rows.answered(answer, found.model, found.replaceable, kept=found.kept) if answer else {}
+                connection.execute(o.update().where(o.c.n == found.n).values(n=row, pending=False, **told))
+        return row - first
+
+    def give_up_audits(self, older_s: float) -> int:
+        """Concludes audits that nobody makes any more, as those of a process that was killed: they came to nothing.
+
+        Args:
+            older_s: age of their calls in seconds, longer than a process tries.
+
+        Returns:
+            How many there were.
+        """
+        with self._database.read() as connection:
+            old = select(o.c.id).where(o.c.pending, o.c.time < self._database.clock() - older_s)
+            calls = connection.execute(old.order_by(o.c.n)).scalars().all()
+        return self.conclude_audits([(call, None) for call in calls])
+
     def answers(self, task: str) -> Answers:
         """What the releases of a task have answered; costs no more than counting what is new since the last time.
 
@@ -69,7 +111,7 @@ class Audits:
             if known.regroupings != regroupings:
                 known = Answers(regroupings=regroupings)
             # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
-            new = o.c.task == task, o.c.n > known.last, _REPLACED
+            new = o.c.task == task, o.c.n > known.last, _REPLACED, ~o.c.pending
             query = select(o.c.release, func.count(), func.sum(o.c.audit_share), func.max(o.c.n)).where(*new)
             found = connection.execute(query.group_by(o.c.release)).all()
         releases = Counter(known.releases)

@@ -194,7 +194,7 @@ class Given:
     Attributes:
         answered: their number.
         least: the smallest probability, in (0, 1], with which one of them was to be audited; 1 without any.
-        failed: that of each whose audit came to nothing.
+        failed: that of each whose audit came to nothing, or has not come back yet.
     """
 
     answered: int
