@@ -2,7 +2,8 @@
 
     python benchmarks/audits.py [--quick] [--seed 0]
 
-Exit code 1 where the one-sided 95% lower bound of the rate of false rollbacks exceeds `Policy.audit_delta`.
+Exit code 1 where the one-sided 95% lower bound of the rate of false rollbacks exceeds `Policy.audit_delta`, or a task
+has audited more than 0.5% of a million answered calls, however often it was replaced.
 """
 
 from __future__ import annotations
@@ -15,10 +16,24 @@ from collections.abc import Sequence
 
 from scipy.special import betaincinv
 
-from jitr_core.audit import AuditMonitor, audit_share
+from jitr_core.audit import AuditMonitor, audit_share, extra_left
 from jitr_core.config import Policy
+from jitr_core.worth import expected_audits
 
 HORIZON = 10_000
+MILLION = 1_000_000
+
+LIVES: dict[str, tuple[Sequence[int], Sequence[int]]] = {
+    "one release": ((), ()),
+    "replaced at 500,000": ((500_000,), ()),
+    "replaced at 20,000 and 100,000": ((20_000, 100_000), ()),
+    "replaced five times early": ((2_000, 5_000, 10_000, 20_000, 50_000), ()),
+    "replaced five times, one warning": ((10_000, 50_000, 150_000, 400_000, 700_000), (300_000,)),
+    "replaced at every attempt, two warnings": ([int(200 * 1.5**k) for k in range(1, 21)], (300_000, 600_000)),
+}
+"""Lives of a task: after how many answered calls another release takes over, or a warning of drift comes."""
+
+FULL = "replaced five times, one warning"
 
 
 def rollback_after(error_rate: float, audits: int, rng: random.Random, policy: Policy, *, good: int = 0) -> int | None:
@@ -28,6 +43,56 @@ def rollback_after(error_rate: float, audits: int, rng: random.Random, policy: P
         if monitor.update(rng.random() >= (0.02 if i < good else error_rate)) == "rollback":
             return i + 1 - good
     return None
+
+
+def whole_life(starts: Sequence[int], warnings: Sequence[int], rng: random.Random, policy: Policy) -> list[int]:
+    """Audits of each release and warning of a task in a million answered calls, a coin tossed for every one."""
+    begins = {0: False, **dict.fromkeys(starts, False), **dict.fromkeys(warnings, True)}
+    audits: list[int] = []
+    since, spent, warned = 0, 0.0, False
+    for answered in range(MILLION):
+        if answered in begins:
+            since, warned = 0, begins[answered]
+            audits.append(0)
+        share = audit_share(since, policy, left=extra_left(answered, spent, policy), warned=warned)
+        since, spent = since + 1, spent + share
+        audits[-1] += rng.random() < share
+    return audits
+
+
+def lives(seed: int, policy: Policy) -> bool:
+    """Print what whole lives take; True where one has audited more than 0.5% of its million answered calls."""
+    failed = False
+    print("\n| life of a million answered calls | audits | share | expected | … of each release or warning |")
+    print("|---|---|---|---|---|")
+    for name, (starts, warnings) in LIVES.items():
+        audits = whole_life(starts, warnings, random.Random(f"{seed}:{name}"), policy)
+        expected = expected_audits(MILLION, policy, starts=starts, warnings=warnings)
+        failed |= sum(audits) > 0.005 * MILLION
+        each = ", ".join(map(str, audits))
+        print(f"| {name} | {sum(audits):,} | {sum(audits) / MILLION:.2%} | {expected:,.0f} | {each} |", flush=True)
+    return failed
+
+
+def fresh(policy: Policy) -> None:
+    """Print how many answers a release gives until it has had so many audits, as the first of its task and later."""
+    starts, warnings = LIVES[FULL]
+    tasks = (
+        (0, 0.0),
+        (500_000, expected_audits(500_000, policy)),
+        (800_000, expected_audits(800_000, policy, starts=starts, warnings=warnings)),
+    )
+    print("\n| audits | answers until then: first release | second, after 500,000 | seventh, after a warning |")
+    print("|---|---|---|---|")
+    for wanted in (9, 31, 102, 256, 548):
+        cells = []
+        for answered, spent in tasks:
+            since, total = 0, 0.0
+            while total < wanted:
+                left = extra_left(answered + since, spent + total, policy)
+                since, total = since + 1, total + audit_share(since, policy, left=left)
+            cells.append(f"{since:,}")
+        print(f"| {wanted} | {' | '.join(cells)} |")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             cells.append(f"{statistics.median(delays):.0f}, {delays[int(0.95 * runs)]}")
         print(f"| {rate} | {cells[0]} | {cells[1]} |", flush=True)
     for answered in (1_000, 10_000, 100_000, 1_000_000):
-        audits = sum(audit_share(i, policy) for i in range(answered))
+        audits = expected_audits(answered, policy)
         print(f"{answered:,} answered calls: {audits:,.0f} audits, {audits / answered:.4f}")
+    failed |= lives(arguments.seed, policy)
+    fresh(policy)
     return int(failed)
 
 

@@ -5,8 +5,9 @@
 Poodle replaces an LLM for the sentiment of film reviews after 5,000 of a million requests, without audits, and reports
 82 times less cost at an accuracy of 0.90 (LLM: 0.937). Its price of a request is not published with it; a price here is
 that of `--price-model` by genai-prices, and what is compared is the factor. The log is replayed, then taken to go on to
-a million calls: deferrals at the coverage of its last fifth, audits by the share that decays, searches as they come due
-at the seconds of the last one, and `--answer-s` for each answer. Word-based students do best on film reviews.
+a million calls: deferrals at the coverage of its last fifth, audits by the share that decays and begins again with
+every search, as if each brought another release, searches as they come due at the seconds of the last one, and
+`--answer-s` for each answer. Word-based students do best on film reviews.
 """
 
 from __future__ import annotations
@@ -88,10 +89,11 @@ def show(log: Path, found: Found, target: float, options: argparse.Namespace) ->
     rest = calls - len(records)
     answered = len(records) - found.before + found.coverage * rest
     deferred = found.before + (1 - found.coverage) * rest
-    audits = expected_audits(answered, policy)
-    index = found.searches
-    while next_attempt(index, policy).calls < calls:
+    index, later = found.searches, []
+    while (at := next_attempt(index, policy).calls) < calls:
         index += 1
+        later.append(int(len(records) - found.before + found.coverage * max(at - len(records), 0)))
+    audits = expected_audits(answered, policy, starts=later)
     training = rates.compute_usd(index * found.search_s)
     inference = rates.compute_usd(calls * options.answer_s)
     total = (deferred + audits) * alone + training + inference

@@ -31,7 +31,7 @@ import plots
 from certificate_streams import LOGS, SYNTHETIC, Fit, Log, Searched, Synthetic, load_log, load_rows
 from scipy.special import bdtr, betaincinv
 
-from jitr_core.audit import AuditMonitor, audit_share
+from jitr_core.audit import AuditMonitor, audit_share, extra_left
 from jitr_core.certify import Refusal, better, certify, next_attempt
 from jitr_core.config import FAMILIES, Policy
 
@@ -111,6 +111,8 @@ class Life:
         coverage: share of the calls that replacements answered.
         agreeing, answered: of those, how many agreed, and their number.
         audits: answered calls also sent to the teacher.
+        spent: sum of the shares that answered calls were audited with.
+        since: calls that the active release has answered.
         first: calls before the first release, None without one.
         releases: true agreement of each release, as far as known.
         rollbacks: releases rolled back by audits, and how many of them kept the promise.
@@ -120,6 +122,8 @@ class Life:
     agreeing: int = 0
     answered: int = 0
     audits: int = 0
+    spent: float = 0.0
+    since: int = 0
     first: int | None = None
     releases: list[float] = field(default_factory=list)
     rollbacks: list[bool] = field(default_factory=list)
@@ -145,6 +149,7 @@ def live(stream: Stream, policy: Policy, rule: Rule, rng: np.random.Generator) -
         life.first = until if life.first is None else life.first
         life.releases.append(fit.truth(threshold, until))
         active, monitor = (fit, threshold), AuditMonitor(target=policy.target, audit_delta=policy.audit_delta)
+        life.since = 0
     life.coverage = life.answered / end
     return life
 
@@ -174,12 +179,13 @@ def _serve(
             sampled[i:end] = labelled[i:end] = True
             break
         fit, threshold = active
-        sampled[i] = rng.random() < audit_share(life.answered, policy)
+        share = audit_share(life.since, policy, left=extra_left(life.answered, life.spent, policy))
+        sampled[i] = rng.random() < share
         answers = fit.confidence[i] >= threshold
         labelled[i] = sampled[i] or not answers
         if not answers:
             continue
-        life.answered += 1
+        life.answered, life.since, life.spent = life.answered + 1, life.since + 1, life.spent + share
         life.agreeing += int(fit.correct[i])
         if sampled[i]:
             life.audits += 1

@@ -8,10 +8,10 @@ for a while, then
     mix       a fifth of the classes makes up four fifths of the calls
 
 Compared: audits alone, and audits that warnings of drift make more frequent (`jitr_core.drift`), both with the release
-young (it has answered nothing yet) and mature (50,000 calls, so that 1% are audited). The student is a ridge classifier
-on fixed features without a gate for inputs out of distribution, so changes of topic reach it in full. With `--gate` it
-has one, on the distance to the nearest training input, and a third way to watch is compared: warnings also of a change
-in how far inputs are from those learnt from.
+young (it has answered nothing yet) and mature (50,000 calls, so that 0.5% are audited). The student is a ridge
+classifier on fixed features without a gate for inputs out of distribution, so changes of topic reach it in full. With
+`--gate` it has one, on the distance to the nearest training input, and a third way to watch is compared: warnings also
+of a change in how far inputs are from those learnt from.
 
     python benchmarks/drift.py [--gate] [--streams 200] [--clean 300000] [--seed 0] [--json OUT] [--plot FILE.svg]
 
@@ -34,12 +34,13 @@ import numpy as np
 import plots
 from certificate_streams import Data, Log, load_log
 
-from jitr_core.audit import AuditMonitor, audit_share
+from jitr_core.audit import AuditMonitor, audit_share, extra_left
 from jitr_core.certify import Refusal, certify
 from jitr_core.config import Policy
 from jitr_core.drift import BLOCK, ChangeDetector, Signals
 from jitr_core.store import Handled
 from jitr_core.students.ood import Strange
+from jitr_core.worth import expected_audits
 
 LOGS = ("smsspam", "clinc150", "trec", "banking77-gpt4", "phrasebank-gpt4")
 STABLE, AFTER = 2_000, 20_000
@@ -174,13 +175,14 @@ def watch(
         0,
     )
     distances = ChangeDetector()
-    coins = rng.random(len(takes))
+    coins, since, spent = rng.random(len(takes)), answered, expected_audits(answered, policy)
     for i in range(len(takes)):
-        audits = takes[i] and coins[i] < audit_share(answered, policy, warned=warned)
+        share = audit_share(since, policy, left=extra_left(answered, spent, policy), warned=warned)
+        audits = takes[i] and coins[i] < share
         if i == STABLE:
             served, out.audited = 0, 0
         if takes[i]:
-            answered, served = answered + 1, served + 1
+            answered, since, served, spent = answered + 1, since + 1, served + 1, spent + share
             out.audited += int(audits)
             out.wrong += int(i >= STABLE and not right[i])
             if audits and monitor.update(bool(right[i])) == "rollback":
@@ -194,7 +196,7 @@ def watch(
             if by == FAR and i % BLOCK == BLOCK - 1:
                 changed |= distances.add(Counter(map(str, release.far[i + 1 - BLOCK : i + 1])))
             if changed:
-                seen, distances, warned, answered = Signals(i), ChangeDetector(), True, 0
+                seen, distances, warned, since = Signals(i), ChangeDetector(), True, 0
                 if out.warned is None and i >= STABLE:
                     out.warned = i - STABLE
     return out

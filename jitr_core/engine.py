@@ -26,7 +26,7 @@ from .route import Router
 from .types import Answer, Call, Decision
 
 if TYPE_CHECKING:
-    from .background import Background, Event, Observed
+    from .background import Background, Event, Observed, Stage
     from .pipeline import Pipeline
     from .store import Store
 
@@ -205,11 +205,11 @@ class JITR:
             answer: the teacher's answer; None if the teacher was not asked.
             ask: puts a question of JITR's own to the teacher, see `Policy.ask_teacher`.
         """
-        if not (decision.kind == "replacement" and decision.audit):  # else observed when its audit is done
+        if not (decision.kind == "replacement" and decision.audit):  # else observed by `audit`
             self._record(call, decision, answer, ask)
 
     def audit(self, call: Call, decision: Decision, ask: Callable[[], Answer]) -> None:
-        """Have the teacher answer a replaced call too, in the background, and observe both answers; never raises.
+        """Observe a replaced call, and have the teacher answer it too, in the background; never raises.
 
         Args:
             call: as given to `decide`.
@@ -218,6 +218,7 @@ class JITR:
         """
         if not call.storable:
             return
+        self._record(call, decision, None, stage="pending")
 
         def compare() -> None:
             try:
@@ -225,16 +226,21 @@ class JITR:
             except Exception as error:
                 self.fault("audit", error)
                 raise  # it is tried again when the teacher is back
-            self._record(call, decision, answer)
+            self._record(call, decision, answer, stage="audited")
 
         def give_up() -> None:
             # The coin fell, but there is no label: the call counts as answered and not audited.
-            self._record(call, decision, None)
+            self._record(call, decision, None, stage="audited")
 
         self._audits.put(compare, give_up)
 
     def _record(
-        self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None
+        self,
+        call: Call,
+        decision: Decision,
+        answer: Answer | None,
+        ask: Callable[[str], Answer] | None = None,
+        stage: Stage = "decided",
     ) -> None:
         from .background import Observed
 
@@ -243,7 +249,7 @@ class JITR:
                 return
             if answer is not None and self._redact is not None:
                 answer = dataclasses.replace(answer, text=self._redact(answer.text))
-            self._recorder.put(Observed(call, decision, answer, ask))
+            self._recorder.put(Observed(call, decision, answer, ask, stage))
         except Exception as error:
             self.fault("observe", error)
 

@@ -144,7 +144,7 @@ PAUSE_S = (1.0, 60.0)
 """Seconds until the next try while the teacher fails: at first, and at most; they double in between."""
 
 PATIENCE_S = 2 * 3600.0
-"""Seconds after which an audit that failed is given up: longer than most outages."""
+"""Seconds after which an audit that waits while others fail is given up: longer than most outages."""
 
 TRIES = 3
 """Failures of an audit, with others made in between, after which it is given up: the teacher works, but not for it."""
@@ -169,10 +169,11 @@ class Auditor:
     Args:
         threaded: False runs them in the thread that puts them, and gives up what fails.
         limit: most audits that wait.
+        clock: seconds that only ever grow.
     """
 
-    def __init__(self, *, threaded: bool, limit: int = 1000) -> None:
-        self._threaded, self._limit = threaded, limit
+    def __init__(self, *, threaded: bool, limit: int = 1000, clock: Callable[[], float] = time.monotonic) -> None:
+        self._threaded, self._limit, self._clock = threaded, limit, clock
         self.reset()
 
     def reset(self) -> None:
@@ -184,7 +185,7 @@ class Auditor:
 
     def put(self, make: Callable[[], None], give_up: Callable[[], None]) -> None:
         """Make an audit when its turn comes, or give it up."""
-        audit = _Audit(make, give_up, time.monotonic())
+        audit = _Audit(make, give_up, self._clock())
         if not self._threaded:
             try:
                 make()
@@ -215,7 +216,7 @@ class Auditor:
 
     def _run(self) -> None:
         while True:
-            wait_s = max(self._retry_at - time.monotonic(), 0.0)
+            wait_s = max(self._retry_at - self._clock(), 0.0)
             if self._failed and not wait_s:
                 with contextlib.suppress(IndexError):  # given up meanwhile
                     self._try(self._failed.popleft())
@@ -231,7 +232,6 @@ class Auditor:
             self._queue.task_done()
 
     def _try(self, audit: _Audit) -> None:
-        now = time.monotonic()
         try:
             audit.make()
         except Exception:
@@ -239,13 +239,25 @@ class Auditor:
             audit.made_before = self._made
             least, most = PAUSE_S
             self._pause_s = min(max(2 * self._pause_s, least), most)
-            self._retry_at = time.monotonic() + self._pause_s
-            if audit.failures >= TRIES or now > audit.since + PATIENCE_S:
+            self._retry_at = self._clock() + self._pause_s
+            if audit.failures >= TRIES:
                 audit.give_up()
             else:
                 self._failed.append(audit)
+            self._lose_patience()
         except BaseException:  # a teacher may raise anything, the next audit is to be made all the same
             audit.give_up()
         else:
             self._made += 1
             self._pause_s = self._retry_at = 0.0
+
+    def _lose_patience(self) -> None:
+        """Give up what has waited too long, whether its turn came or not."""
+        limit = self._clock() - PATIENCE_S
+        with contextlib.suppress(IndexError):  # given up meanwhile
+            for _ in range(len(self._failed)):
+                audit = self._failed.popleft()
+                if audit.since < limit:
+                    audit.give_up()
+                else:
+                    self._failed.append(audit)

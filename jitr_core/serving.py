@@ -78,17 +78,15 @@ class Serving:
         self._drift.look(self.router.loaded(), self._rules, touched)
 
     def audit(self, decided: Iterable[tuple[Decision, bool]]) -> None:
-        """Count answered calls, and roll back what audited answers contradict.
+        """Roll back what audited answers contradict.
 
         Args:
             decided: decisions that are stored by now, each with whether the teacher was asked.
         """
         audited: set[tuple[str, str]] = set()
         for decision, asked in decided:
-            if decision.kind == "replacement" and decision.task and decision.release:
-                self._drift.count(decision.release)
-                if asked:
-                    audited.add((decision.task, decision.release))
+            if asked and decision.kind == "replacement" and decision.task and decision.release:
+                audited.add((decision.task, decision.release))
         for task, release in sorted(audited):
             self._contradicted(task, release)
 

@@ -205,11 +205,13 @@ class Observation:
         call: the request; `messages` is empty once `match` rebuilds them.
         decision: who answered.
         answer: the **teacher's** answer; None where the teacher was not asked.
+        pending: whether the teacher is still to be asked about an answered call: its audit has not come back.
     """
 
     call: Call
     decision: Decision
     answer: Answer | None
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ is left alone; what may pay is searched. Counted work and counted calls only, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .audit import audit_share
+from .audit import audit_share, extra_left
 from .prices import Prices
 from .savings import Rates, Traffic, bill
 
@@ -88,19 +88,41 @@ def worth(store: Store, task: str, policy: Policy) -> Worth | None:
     coverage = store.coverage_lately(task, active.id, _LATELY) if active is not None else 0.0
     call_usd, coming = paid.usd / paid.calls, calls_per_day * policy.horizon_days
     gained = (1 - coverage) * coming
-    audits = expected_audits(counts.answered + gained, policy) - expected_audits(counts.answered, policy)
+    audits = expected_audits(gained, policy, answered=counts.answered, spent=store.answers(task).spent)
     saved = (gained - audits) * call_usd - rates.compute_usd(coming * ANSWER_S)
     search_usd = rates.compute_usd(search_s(store.label_count(task), policy))
     return Worth(calls_per_day, policy.horizon_days, call_usd, saved, search_usd)
 
 
-def expected_audits(answered: float, policy: Policy) -> float:
-    """Audits that come with so many answered calls, by the share that each of them is audited with."""
-    total, before = 0.0, 0.0
-    for step in range(1, _STEPS + 1):
-        upto = (answered + 1) ** (step / _STEPS) - 1
-        total += (upto - before) * audit_share(int((upto + before) / 2), policy)
-        before = upto
+def expected_audits(
+    calls: float,
+    policy: Policy,
+    *,
+    answered: int = 0,
+    spent: float = 0.0,
+    starts: Sequence[int] = (),
+    warnings: Sequence[int] = (),
+) -> float:
+    """Audits that come with so many answered calls of a fresh release, by the share that each of them is audited with.
+
+    Args:
+        calls: answered calls to come, ≥ 0.
+        policy: gives the shares.
+        answered: calls that the task's releases have answered before.
+        spent: sum of the shares that those were audited with.
+        starts: after how many of the calls to come another release takes over.
+        warnings: after how many there is a warning of drift.
+    """
+    begins = sorted([(0, False), *((at, False) for at in starts), *((at, True) for at in warnings)])
+    ends = [*(at for at, _ in begins[1:]), calls]
+    done = total = 0.0
+    for (begin, warned), end in zip(begins, ends, strict=True):
+        before = 0.0
+        for step in range(1, _STEPS + 1):
+            upto = max(end - begin + 1, 1.0) ** (step / _STEPS) - 1
+            left = extra_left(int(answered + done), spent + total, policy)
+            total += (upto - before) * audit_share(int((upto + before) / 2), policy, left=left, warned=warned)
+            done, before = done + upto - before, upto
     return total
 
 

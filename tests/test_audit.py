@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from jitr_core.audit import AuditMonitor, audit_share
+from jitr_core.audit import AuditMonitor, audit_share, extra_left
 from jitr_core.config import Policy
+from jitr_core.worth import expected_audits
 
 
 def _audits_until_rollback(error_rate: float, audits: int, seed: int, *, good: int = 0) -> int | None:
@@ -18,17 +19,46 @@ def _audits_until_rollback(error_rate: float, audits: int, seed: int, *, good: i
     return next((i for i in range(1, audits + 1) if monitor.update(rng.random() >= error_rate) == "rollback"), None)
 
 
-def test_a_million_answered_calls_are_audited_at_half_a_percent_at_most():
+@pytest.mark.parametrize(
+    ("starts", "warnings"),
+    [
+        ((), ()),
+        ((500_000,), ()),
+        ((2_000, 5_000, 10_000, 20_000, 50_000), ()),
+        ((10_000, 50_000, 150_000, 400_000, 700_000), (300_000,)),
+        (range(1_000, 1_000_000, 1_000), range(50_000, 1_000_000, 50_000)),
+    ],
+)
+def test_a_million_answered_calls_are_audited_at_half_a_percent_at_most_however_often_it_begins_again(starts, warnings):
+    assert expected_audits(1_000_000, Policy(), starts=starts, warnings=warnings) <= 4_801
+
+
+def test_a_longer_life_leaves_more_to_later_releases():
     policy = Policy()
-    expected = sum(1000 * audit_share(answered, policy) for answered in range(0, 1_000_000, 1000))
-    assert expected <= 0.005 * 1_000_000
+    ten = expected_audits(10_000_000, policy, starts=range(500_000, 10_000_000, 500_000))
+    assert 0.002 * 10_000_000 < ten <= 0.0048 * 10_000_000 + 1
+    assert extra_left(10_000_000, 20_000.0, policy) == 28_000 > extra_left(1_000_000, 2_000.0, policy) == 2_800
+
+
+def test_a_fresh_release_of_an_old_task_is_watched_from_its_start_as_the_first_one_was():
+    policy = Policy()
+    spent = expected_audits(500_000, policy)
+    with_first = expected_audits(1_000, policy)
+    assert expected_audits(1_000, policy, answered=500_000, spent=spent) == pytest.approx(with_first, rel=0.02)
+    assert expected_audits(5_000, policy, answered=500_000, spent=spent) > 0.7 * expected_audits(5_000, policy)
+
+
+def test_what_was_spent_beyond_the_allowance_leaves_the_least_share():
+    policy = Policy()
+    assert extra_left(100_000, 90_000.0, policy) == 0
+    assert audit_share(0, policy, left=0) == policy.audit_share_min
 
 
 def test_the_audit_share_falls_from_its_start_to_its_minimum_and_never_to_zero():
     policy = Policy(audit_share_start=0.2, audit_share_min=0.001)
     shares = [audit_share(answered, policy) for answered in (0, 100, 10_000, 100_000, 10**7, 10**9)]
     assert shares == sorted(shares, reverse=True)
-    assert shares[0] == 0.2 and shares[-1] == 0.001
+    assert shares[0] == 0.2 and shares[-1] == pytest.approx(0.001, rel=0.01)
 
 
 def test_the_share_never_exceeds_its_start_even_if_the_minimum_does():

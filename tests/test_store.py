@@ -214,6 +214,39 @@ def test_of_answers_given_the_audits_that_failed_are_told(store):
     assert store.given("t", "r1") == Given(3, 0.1, (0.1,))
 
 
+def test_an_answered_call_is_there_before_its_audit_which_moves_it_to_the_end(store, clock):
+    with_task(store)
+    pending = [replace(served(name, audit=True), pending=True) for name in "123"]
+    store.add_observations([*pending, served("4")])
+    assert (store.counts("t").answered, store.counts("t").audits) == (4, 0)
+    assert store.given("t", "r1").failed == (0.1, 0.1, 0.1) and store.answers("t").answered == 1
+    assert [row.asked for row in store.usage("t")] == [False]
+    assert store.conclude_audits([("2", Answer("no", "gpt-5", 10, 2)), ("3", None), ("other", Answer("no"))]) == 2
+    assert [each.call.id for each in store.observations("t")] == ["1", "4", "2", "3"]
+    assert store.conclude_audits([("2", Answer("yes")), ("4", Answer("yes"))]) == 0, "it was done, or was none"
+    told = store.answers("t")
+    assert (told.answered, told.spent, told.releases) == (3, pytest.approx(0.3), {"r1": 3})
+    assert [(each.call, each.teacher) for each in store.audited("t", "r1")] == [("2", "no")]
+    assert store.label_count("t") == store.counts("t").labels == 1 and store.replaceable_count("t") == 3
+    assert [(h.row, h.teacher, h.model) for h in store.handled("t", "r1", 4, 9)] == [
+        (5, "no", "gpt-5"),
+        (6, None, "gpt-4.1"),
+    ]
+
+
+def test_an_audit_of_a_call_whose_texts_are_gone_is_billed_and_teaches_nothing(store, clock):
+    with_task(store)
+    store.add_observations([replace(served("1", audit=True), pending=True)])
+    clock.now += 90 * 86_400
+    assert store.expire(30) == 1
+    assert store.conclude_audits([("1", Answer("no", "gpt-4.1", 10, 2))]) == 1
+    assert (store.counts("t").audits, store.counts("t").labels) == (1, 0)
+    assert not store.examples("t") and not store.audited("t") and "no" not in str(list(store.observations()))
+    store.add_observations([replace(served("2", audit=True), pending=True)])
+    store.purge(task="t")
+    assert store.conclude_audits([("2", Answer("no"))]) == 0 and not list(store.observations())
+
+
 def test_usage_sums_tokens_where_known_and_characters_where_not(store):
     with_task(store)
     store.add_observations([placed("1"), placed("2", tokens=(None, None)), served("3", "four"), unplaced("4")])

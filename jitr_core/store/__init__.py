@@ -22,6 +22,7 @@ from .database import Database
 from .observations import Observations
 from .patterns import Patterns
 from .records import (
+    Answers,
     Asked,
     Audited,
     Drawn,
@@ -43,6 +44,7 @@ from .upkeep import Upkeep
 from .wanted import Wanted
 
 __all__ = [
+    "Answers",
     "Asked",
     "Audited",
     "Drawn",
@@ -92,6 +94,7 @@ class Store(Observations, Audits, UnplacedCalls, Tasks, Regrouping, Patterns, Wa
         self._content_hash = content_hash
         self._literal_chars = {}
         self._tallies = {}
+        self._answers = {}
         self._database = Database(url, clock=clock)
 
     @property

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from sqlalchemy import Integer, case, func, select
 
+from ..types import Answer
+from . import rows
 from .database import Database
-from .records import Audited, Drawn, Given
+from .parts import last_row
+from .records import Answers, Audited, Drawn, Given
+from .schema import counters
 from .schema import observations as o
 
 __all__ = ["Audits"]
 
+_PENDING = select(o.c.n, o.c.model, o.c.replaceable, o.c.kept).where(o.c.pending)
 _REPLACED = o.c.kind == "replacement"
+_REGROUPINGS = select(counters.c.value).where(counters.c.name == "regroupings")
 
 
 class Audits:
     """Answers given and answers audited; a part of `Store`."""
 
     _database: Database
+    _answers: dict[str, Answers]
 
     def audited(self, task: str, release: str | None = None, *, deferred: bool = False) -> list[Audited]:
         """The audited answers of a task that have not expired, in the order of the stream.
@@ -60,10 +70,68 @@ class Audits:
             release: the release.
             limit: at most so many answers.
         """
-        columns = o.c.audit_share, o.c.asked, (o.c.audit & ~o.c.asked).label("failed")
+        columns = o.c.audit_share, o.c.asked, (o.c.audit & ~o.c.asked & ~o.c.pending).label("failed")
         latest = select(*columns).where(o.c.task == task, o.c.release == release, _REPLACED)
         last = latest.order_by(o.c.n.desc()).limit(limit).subquery()
         sums = [func.coalesce(func.sum(each.cast(Integer)), 0) for each in (last.c.asked, last.c.failed)]
         query = select(func.count(), func.coalesce(func.sum(last.c.audit_share), 0.0), *sums).select_from(last)
         with self._database.read() as connection:
             return Drawn(*connection.execute(query).one())
+
+    def conclude_audits(self, done: Sequence[tuple[str, Answer | None]]) -> int:
+        """Says what came of audits; their calls move to the end of the stream, where labels stand as they come.
+
+        Args:
+            done: (id of the answered call, the teacher's answer or None where the audit came to nothing). Calls whose
+                audit is not pending stay as they are: they were purged, or given up.
+
+        Returns:
+            How many were pending.
+        """
+        if not done:
+            return 0
+        with self._database.write() as connection:
+            row = first = last_row(connection)
+            for call, answer in done:
+                found = connection.execute(_PENDING.where(o.c.id == rows.storable(call))).first()
+                if found is None:
+                    continue
+                row += 1
+                told = rows.answered(answer, found.model, found.replaceable, kept=found.kept) if answer else {}
+                connection.execute(o.update().where(o.c.n == found.n).values(n=row, pending=False, **told))
+        return row - first
+
+    def give_up_audits(self, older_s: float) -> int:
+        """Concludes audits that nobody makes any more, as those of a process that was killed: they came to nothing.
+
+        Args:
+            older_s: age of their calls in seconds, longer than a process tries.
+
+        Returns:
+            How many there were.
+        """
+        with self._database.read() as connection:
+            old = select(o.c.id).where(o.c.pending, o.c.time < self._database.clock() - older_s)
+            calls = connection.execute(old.order_by(o.c.n)).scalars().all()
+        return self.conclude_audits([(call, None) for call in calls])
+
+    def answers(self, task: str) -> Answers:
+        """What the releases of a task have answered; costs no more than counting what is new since the last time.
+
+        Args:
+            task: id of the task.
+        """
+        known = self._answers.get(task, Answers())
+        with self._database.read() as connection:
+            regroupings = connection.execute(_REGROUPINGS).scalar()
+            if known.regroupings != regroupings:
+                known = Answers(regroupings=regroupings)
+            # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
+            new = o.c.task == task, o.c.n > known.last, _REPLACED, ~o.c.pending
+            query = select(o.c.release, func.count(), func.sum(o.c.audit_share), func.max(o.c.n)).where(*new)
+            found = connection.execute(query.group_by(o.c.release)).all()
+        releases = Counter(known.releases)
+        releases.update({release: number for release, number, _, _ in found})
+        spent = known.spent + sum(share for _, _, share, _ in found)
+        self._answers[task] = Answers(releases, spent, max([known.last, *(last for *_, last in found)]), regroupings)
+        return self._answers[task]

@@ -116,7 +116,8 @@ class Observations:
 
     def answered_since(self, task: str, release: str, row: int, *, audited: bool = False) -> int:
         """Number of calls of a task, stored after a row, that a release answered; or of those, the audited ones."""
-        mine = o.c.task == task, o.c.n > row, o.c.release == release, _REPLACED & o.c.asked if audited else _REPLACED
+        answered = _REPLACED & o.c.asked if audited else _REPLACED & ~o.c.pending
+        mine = o.c.task == task, o.c.n > row, o.c.release == release, answered
         with self._database.read() as connection:
             return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
 
@@ -141,8 +142,10 @@ class Observations:
             if known.regroupings != regroupings:
                 known = _Tally(regroupings)
             # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
-            query = select(_number(o.c.replaceable), _number(o.c.labelled), func.max(o.c.n))
-            replaceable, labels, last = connection.execute(query.where(o.c.task == task, o.c.n > known.last)).one()
+            # A call whose audit is to come is counted when it has moved to the end.
+            new = o.c.task == task, o.c.n > known.last, ~o.c.pending
+            query = select(_number(o.c.replaceable), _number(o.c.labelled), func.max(o.c.n)).where(*new)
+            replaceable, labels, last = connection.execute(query).one()
         known = _Tally(
             regroupings, known.replaceable + replaceable, known.labels + labels, known.last if last is None else last
         )
@@ -353,9 +356,12 @@ class Observations:
 
 
 def _asked_about(task: str, release: str) -> tuple[ColumnElement[bool], ...]:
-    """Calls that a release was asked about: those of a template it does not answer it hands over unasked."""
+    """Calls that a release was asked about, but those whose audit is to come, which will move to the end.
+
+    Calls of a template that it does not answer it hands over unasked.
+    """
     asked = (o.c.reason != "deferral") | o.c.confidence.is_not(None)
-    return o.c.task == task, o.c.release == release, asked
+    return o.c.task == task, o.c.release == release, asked, ~o.c.pending
 
 
 def _place(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..types import Reason, Release, Slots
 
 __all__ = [
+    "Answers",
     "Asked",
     "Audited",
     "Drawn",
@@ -112,6 +114,28 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers that the releases of a task have given; those whose audit is still to come are not among them.
+
+    Attributes:
+        releases: their number by the id of the release.
+        spent: the sum of the probabilities with which each was to be audited, ≥ 0.
+        last: last row that was looked at.
+        regroupings: as of which regrouping of stored calls; None before the first look.
+    """
+
+    releases: Mapping[str, int] = field(default_factory=dict)
+    spent: float = 0.0
+    last: int = -1
+    regroupings: int | None = None
+
+    @property
+    def answered(self) -> int:
+        """How many there are in all."""
+        return sum(self.releases.values())
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A call that a release was asked about.
 
@@ -171,7 +195,7 @@ class Given:
     Attributes:
         answered: their number.
         least: the smallest probability, in (0, 1], with which one of them was to be audited; 1 without any.
-        failed: that of each whose audit came to nothing.
+        failed: that of each whose audit came to nothing, or has not come back yet.
     """
 
     answered: int
