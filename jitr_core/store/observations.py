@@ -163,12 +163,32 @@ class Observations:
             _number(_REPLACED & o.c.asked),
             _number(o.c.reason.in_(("deferral", "ood"))),
             func.max(o.c.time),
-            func.min(o.c.time),
         ).where(o.c.task == task)
         if release is not None:
             query = query.where(o.c.release == release)
         with self._database.read() as connection:
             return TaskCounts(*connection.execute(query).one())
+
+    def call_times(self, task: str, most: int = 400) -> tuple[list[float], int]:
+        """When the later half of a task's calls was made, as far as that is known.
+
+        Args:
+            task: id of the task.
+            most: at most so many times, evenly thinned.
+
+        Returns:
+            Times in the order of the stream, in seconds since the epoch, and of how many calls of the task, the earlier
+            half included, the time is known.
+        """
+        mine = o.c.task == task, o.c.time > 0
+        later = select(o.c.time, func.row_number().over(order_by=o.c.n.desc()).label("back")).where(*mine)
+        with self._database.read() as connection:
+            known = int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
+            half = known - known // 2
+            numbered = later.order_by(o.c.n.desc()).limit(half).subquery()
+            some = numbered.c.back % max(-(-half // most), 1) == 0
+            query = select(numbered.c.time).where(some).order_by(numbered.c.back.desc())
+            return list(connection.execute(query).scalars()), known
 
     def calls_served(self, task: str) -> int:
         """Number of calls of a task since the first one that was replaced, it included; 0 if none was."""
