@@ -69,8 +69,9 @@ class Policy:
             nothing is searched; None searches whatever it costs. A price that is not known does not count against it.
         compute_usd_per_hour: price of one core in US dollars an hour, ≥ 0, at which own computing is billed.
         price_model: name of the model whose list price the calls have; None for the names they were made with.
-        calls_per_day: calls of the app a day, > 0; None takes them from the times of the calls.
-        retention_days: days after which stored inputs and answers are deleted; None keeps them.
+        calls_per_day: calls of the app a day, > 0; None takes them from the times of the later calls.
+        retention_days: days after which stored inputs and answers are deleted, at most about a day late while an app
+            runs, so that a clock that leaps for some hours deletes nothing; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
         base_models: further base models to choose among: folders, installed packages or hub ids, see docs/search.md.
         download: True lets searches fetch base models from the model hub: those of `base_models`, and a default pool.

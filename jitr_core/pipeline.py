@@ -332,12 +332,11 @@ class Pipeline:
             return ""  # it serves nobody
         place = {group: i for i, group in enumerate(dataset.groups)}
         most = _GENERATED if student.family == "generator" else _COMPARED
-        asked = self.store.asked(active.id, most, after=self._present(task.id, self._start(task.id)))
+        present = self._present(task.id, self._start(task.id))
+        asked = self.store.asked(active.id, most, after=present)
         if result.held is not None:
             learnt = {g for g, held in zip(dataset.groups, result.held, strict=True) if not held}
             asked = [each for each in asked if each.group not in learnt]
-        if not asked:
-            return ""
         new = []
         for i, each in enumerate(asked):
             if i % _RENEWED == 0 or student.family == "generator":
@@ -353,6 +352,13 @@ class Pipeline:
         now = self.store.active_release(task.id)
         if better(new, old) or now is None or now.id != active.id:  # withdrawn meanwhile: nothing to compare with
             return ""
+        if not old and not self.store.handled(task.id, active.id, present, 1):
+            return ""  # it answers nothing of what comes now
+        if not old:
+            return (
+                "the active release stays: no text is left of the calls it was asked about, so the two cannot be "
+                "compared; the next attempt tries again, and `jitr rollback` makes room"
+            )
         share = sum(new) / len(new), sum(old) / len(old)
         return f"no better than the active release: {share[0]:.0%} against {share[1]:.0%} of the last {len(old)} calls"
 

@@ -312,6 +312,19 @@ def test_a_clock_that_jumps_changes_no_decision(tmp_path: Path, monkeypatch: pyt
     jitr.close()
 
 
+def test_a_start_with_a_clock_that_leapt_deletes_no_texts_and_they_go_in_time(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, retention_days=30.0)
+    kept, day = [], 86_400.0
+    for run, leap in enumerate((0.0, 365 * day, 1 * day, 31 * day, 32 * day)):
+        jitr = JITR(url(tmp_path), policy=policy, training="off")
+        jitr.open_store()._database.clock = lambda leap=leap: time.time() + leap
+        serve(jitr, easy_calls(20, seed=run) if run < 2 else [], str(run))
+        jitr.refresh()
+        kept.append(sum(o.answer.text != "" for o in jitr.open_store().observations() if o.answer))
+        jitr.close()
+    assert kept == [20, 40, 40, 40, 0]
+
+
 def test_a_lease_from_the_future_is_not_kept_for_a_clock_that_was_set_back(tmp_path: Path) -> None:
     now = [1e9 + 86_400.0]
     with Store(url(tmp_path), clock=lambda: now[0]) as store:

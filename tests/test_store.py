@@ -46,6 +46,18 @@ def store(tmp_path, clock):
         yield opened
 
 
+def expired(store, days, clock):
+    """What is deleted by two looks half a day apart, the second of them now."""
+    clock.now -= 43_200
+    assert store.expire(days) == 0, "the first look deletes nothing"
+    clock.now += 43_200
+    return store.expire(days)
+
+
+def texts(store):
+    return [each.decision.match.slots for each in store.observations()]
+
+
 def task(name="t", tenant=""):
     return Task(name, "shop", tenant, f"name of {name}")
 
@@ -280,7 +292,7 @@ def test_counts_stay_right_whatever_happens_to_the_calls(store, tmp_path, clock)
         agree(5, 4)
         other.add_observations([placed("6", at=-1e9)])
         agree(6, 5)
-        other.expire(1)
+        expired(other, 1, clock)
         agree(6, 4)
         other.purge(before=0.0)
         agree(5, 4)
@@ -438,13 +450,46 @@ def test_expired_texts_are_gone_from_the_file_while_the_figures_stay(store, cloc
     old, new = clock.now - 40 * 86_400, clock.now
     store.add_observations([placed("1", secret, secret, at=old), placed("2", at=new)])
     calls, usage = store.counts("t").calls, store.usage()
-    assert store.expire(30) == 1
+    assert expired(store, 30, clock) == 1
     assert store.expire(30) == 0
     assert [e.seq for e in store.examples("t")] == [1]
     assert store.label_count("t") == store.counts("t").labels == 1
     assert (store.counts("t").calls, store.usage()) == (calls, usage)
     assert next(store.observations()).decision.match.slots == ()
     assert secret.encode() not in b"".join(file.read_bytes() for file in store.path.parent.iterdir())
+
+
+@pytest.mark.parametrize("looks", [1, 10])
+def test_a_clock_that_leaps_for_some_hours_deletes_nothing(store, clock, looks):
+    store.add_observations([placed(str(i), at=clock.now - i * 86_400) for i in range(20)])
+    store.expire(30)
+    for leap in (365 * 86_400, -365 * 86_400):
+        clock.now += 86_400 + leap
+        for _ in range(looks):
+            assert store.expire(30) == 0
+            clock.now += 3_600
+        clock.now -= leap
+        assert store.expire(30) == 0
+    assert () not in texts(store)
+
+
+@pytest.mark.parametrize("every_s", [3_600, 20 * 86_400])
+def test_texts_are_deleted_about_a_day_late_or_at_the_next_run_after_that(store, clock, every_s):
+    store.add_observations([placed("1", at=clock.now)])
+    ended = clock.now + 30 * 86_400
+    while store.expire(30) == 0:
+        clock.now += every_s
+        clock.now -= 60  # small corrections of the clock are no leaps
+        assert clock.now < ended + 27 * 3_600 + 2 * every_s
+    assert clock.now >= ended and texts(store) == [()]
+
+
+def test_calls_from_the_future_go_with_those_that_came_after_them(store, clock):
+    ahead = clock.now + 3_650 * 86_400
+    store.add_observations([placed("1", at=ahead), placed("2", at=clock.now), placed("3", at=ahead)])
+    clock.now += 31 * 86_400
+    assert expired(store, 30, clock) == 2
+    assert texts(store)[:2] == [(), ()] and texts(store)[2]
 
 
 def test_a_purged_task_leaves_nothing_but_a_line_in_the_ledger(store):

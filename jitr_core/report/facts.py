@@ -16,6 +16,7 @@ from ..manage import pipeline, task_templates
 from ..promises import ANSWERED, promised, where
 from ..terms import rule_at_work
 from ..types import GIVEN
+from ..worth import calls_per_day
 from .wording import by_rule, share, warning_text
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ __all__ = ["marked", "task_facts"]
 _ANSWERS = 2_000  # latest labelled calls whose answers are looked at
 _EXAMPLES = 3
 _SEEN = 60  # latest calls among which examples are chosen
-_DAY_S = 86_400.0
 
 
 def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
     Returns:
         For each task: `task` (its id), `name`, `app`, `tenant`, `state`, `reason`, `why` (it is or is not replaced),
         `decided` (by the user), `ignored`, `input_type` and `task_type` (as the teacher said), `templates` [{`id`,
-        `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
+        `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (of late, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `promise`, `answers` {`kind`, `labels`,
         `reason`}, `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them,
         `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `pinned` (id of the release,
@@ -50,16 +50,14 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         see `jitr_core.types.SearchReport`: every candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
-    last = max((store.counts(each.id).last_time or 0.0 for each in tasks), default=0.0)
     cold_path = pipeline(store, Policy(), f"sqlite:///{store.path}")
     wanted = tasks if task is None else [task]
-    return [_facts(store, each, last, cold_path, with_examples=task is not None) for each in wanted]
+    return [_facts(store, each, cold_path, with_examples=task is not None) for each in wanted]
 
 
-def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
+def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
     counts, release = store.counts(task.id), store.active_release(task.id)
     space = answer_space(store.answer_counts(task.id, _ANSWERS))
-    days = max(last - (counts.first_time if counts.first_time is not None else last), _DAY_S) / _DAY_S
     declared = [each for each in store.declarations() if each.task == task.id]
     facts: dict[str, Any] = {
         "task": task.id,
@@ -77,7 +75,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         ],
         "templates": _templates(store, task),
         "calls": counts.calls,
-        "calls_per_day": round(counts.calls / days, 2),
+        "calls_per_day": round(calls_per_day(store, task.id, least_days=1.0) or counts.calls, 2),
         "labels": counts.labels,
         "replaced": counts.answered,
         "coverage": counts.answered / counts.calls if counts.calls else None,

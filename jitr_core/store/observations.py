@@ -166,7 +166,6 @@ class Observations:
             _number(_REPLACED & o.c.asked),
             _number(o.c.reason.in_(("deferral", "ood"))),
             func.max(o.c.time),
-            func.min(o.c.time),
         ).where(o.c.task == task)
         if release is not None:
             query = query.where(o.c.release == release)

@@ -74,7 +74,6 @@ class TaskCounts:
         audits: answered calls the teacher was asked about as well.
         deferred: calls a release handed over on purpose (deferral or out of distribution).
         last_time: when the latest call was made, seconds since the epoch; None without calls.
-        first_time: when the earliest one was.
     """
 
     calls: int = 0
@@ -83,7 +82,6 @@ class TaskCounts:
     audits: int = 0
     deferred: int = 0
     last_time: float | None = None
-    first_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
