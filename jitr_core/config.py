@@ -10,13 +10,30 @@ from .equivalence import EXACT, equivalence
 from .errors import ConfigError
 from .promises import ANSWERED, promise
 
-__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_exists", "state_folder"]
+__all__ = [
+    "DEFAULT_URL",
+    "FAMILIES",
+    "TUNING_FEWEST",
+    "TUNING_S",
+    "Policy",
+    "absolute",
+    "disabled",
+    "state_exists",
+    "state_folder",
+]
 
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
 
 FAMILIES = ("lexical", "static", "encoder", "stacked", "lora")
 """Candidate families, cheapest first; `stacked` joins the features of the others, `lora` tunes an encoder."""
+
+TUNING_FEWEST = 500
+"""Different inputs below which a tuned encoder was no better than a frozen one."""
+
+TUNING_S = 0.27
+"""Core-seconds that tuning an encoder may cost for every input seen so far: a task is expected to go on about as long
+as it has been going on."""
 
 _LEAST = {
     "min_calls": 2,
@@ -75,10 +92,10 @@ class Policy:
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
         base_models: further base models to choose among: folders, installed packages or hub ids, see docs/search.md.
         download: True lets searches fetch base models from the model hub: those of `base_models`, and a default pool.
-        search_work_s: most core-seconds, > 0, that one search may spend on encoders; estimated from counted tokens,
-            never taken from the clock, so that two searches decide alike.
-        search_seconds: most seconds, > 0, that one search may take by the clock; None for any. With a limit, two
-            searches may decide differently.
+        search_work_s: most core-seconds, > 0, that one search may spend on encoders, tuning them included; estimated
+            from counted tokens, never taken from the clock, so that two searches decide alike.
+        search_seconds: most seconds, > 0, that one search may take by the clock, tuning included; None for any. The
+            cheapest candidate is always tried. With a limit, two searches may decide differently.
         search_memory_mb: most memory, in MB, ≥ 500, of the process that trains; None for any. Counts where the cold
             path runs in a process of its own, on Linux.
         serving_memory_mb: most memory, in MB, ≥ 1, that replacements take in one process, base models and what they

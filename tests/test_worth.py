@@ -117,7 +117,13 @@ def test_the_audits_of_a_horizon_are_what_the_share_adds_up_to() -> None:
 
 def test_a_search_costs_more_with_more_labels_up_to_its_budget() -> None:
     policy = Policy(search_work_s=100)
-    assert search_s(200, policy) < search_s(1_000, policy) < search_s(10_000, policy) == 100
+    assert search_s(200, policy) < search_s(300, policy) < search_s(10_000, policy) == 100
+
+
+def test_a_search_costs_more_where_an_encoder_may_be_tuned() -> None:
+    frozen, tuning = Policy(families=("lexical", "encoder")), Policy()
+    assert search_s(300, frozen) == search_s(300, tuning), "too few to tune one"
+    assert search_s(1_000, tuning) > 2 * search_s(1_000, frozen)
 
 
 def test_a_cheap_teacher_that_is_asked_rarely_is_left_alone_and_nothing_of_delta_is_spent(tmp_path: Path) -> None:
