@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from scipy.special import betaincinv
 
-from jitr_core.audit import AuditMonitor, audit_share, extra_left
+from jitr_core.audit import AuditMonitor, audit_share
 from jitr_core.config import Policy
 from jitr_core.worth import expected_audits
 
@@ -54,7 +54,7 @@ def whole_life(starts: Sequence[int], warnings: Sequence[int], rng: random.Rando
         if answered in begins:
             since, warned = 0, begins[answered]
             audits.append(0)
-        share = audit_share(since, policy, left=extra_left(answered, spent, policy), warned=warned)
+        share = audit_share(since, policy, answered=answered, spent=spent, warned=warned)
         since, spent = since + 1, spent + share
         audits[-1] += rng.random() < share
     return audits
@@ -89,8 +89,8 @@ def fresh(policy: Policy) -> None:
         for answered, spent in tasks:
             since, total = 0, 0.0
             while total < wanted:
-                left = extra_left(answered + since, spent + total, policy)
-                since, total = since + 1, total + audit_share(since, policy, left=left)
+                share = audit_share(since, policy, answered=answered + since, spent=spent + total)
+                since, total = since + 1, total + share
             cells.append(f"{since:,}")
         print(f"| {wanted} | {' | '.join(cells)} |")
 
