@@ -19,7 +19,7 @@ __all__ = ["Holds"]
 _log = logging.getLogger("jitr")
 
 MISSED = 50
-"""Audits in a row that came to nothing, for a hold: half as many show an error rate of 0.2 in time."""
+"""Audits in a row that came to nothing, for a hold: 31 would show an error rate of 0.2, half of the time."""
 
 SPAN_S = 86_400.0
 """Seconds between the calls of the first and the last of them: longer than outages of a teacher are."""
