@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import betaincinv
 
-from jitr_core.audit import AuditMonitor, audit_share, extra_left
+from jitr_core.audit import AuditMonitor, audit_share
 from jitr_core.config import Policy
 from jitr_core.estimate import Bets, Estimate, estimate
 from jitr_core.worth import expected_audits
@@ -68,7 +68,7 @@ def whole_life(starts: Sequence[int], warnings: Sequence[int], rng: random.Rando
         if answered in begins:
             since, warned = 0, begins[answered]
             audits.append(0)
-        share = audit_share(since, policy, left=extra_left(answered, spent, policy), warned=warned)
+        share = audit_share(since, policy, answered=answered, spent=spent, warned=warned)
         since, spent = since + 1, spent + share
         audits[-1] += rng.random() < share
     return audits
@@ -103,8 +103,8 @@ def fresh(policy: Policy) -> None:
         for answered, spent in tasks:
             since, total = 0, 0.0
             while total < wanted:
-                left = extra_left(answered + since, spent + total, policy)
-                since, total = since + 1, total + audit_share(since, policy, left=left)
+                share = audit_share(since, policy, answered=answered + since, spent=spent + total)
+                since, total = since + 1, total + share
             cells.append(f"{since:,}")
         print(f"| {wanted} | {' | '.join(cells)} |")
 
@@ -127,7 +127,7 @@ def tell(runs: int, seed: int, policy: Policy) -> bool:
     """Print what audits say of all answers; True where that is biased, or intervals lose the truth too often."""
     shares, spent, failed = np.empty(GIVEN), 0.0, False
     for i in range(GIVEN):
-        shares[i] = audit_share(i, policy, left=extra_left(i, spent, policy))
+        shares[i] = audit_share(i, policy, answered=i, spent=spent)
         spent += shares[i]
     print("\n| errors | agreement | bias of the estimate | … of audits alone | interval: mean | lost the truth |")
     print("|---|---|---|---|---|---|")

@@ -63,6 +63,8 @@ class Policy:
         audit_share_start: share of calls audited right after a release, in (0, 1].
         audit_share_warned: the same right after a warning of drift, in (0, 1].
         audit_share_min: share below which the audit share never decays, in (0, 1].
+        audit_budget: most audits, > 0, to be expected of a task for each 1,000 answers it has given; None for what the
+            shares bring. All answers of a canary are audited all the same, and later ones less.
         audit_delta: probability, in (0, 1), with which audits roll back a replacement that keeps its promise,
             per 10,000 audits.
         approval: "auto": a certified release serves by itself; "manual": it is a shadow until `jitr approve`.
@@ -122,6 +124,7 @@ class Policy:
     audit_share_start: float = 0.1
     audit_share_warned: float = 0.5
     audit_share_min: float = 0.002
+    audit_budget: float | None = None
     audit_delta: float = 0.05
     approval: str = "auto"
     shadow_calls: int = 0
@@ -164,6 +167,7 @@ class Policy:
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be ≥ {low}, got {value}.")
         for name in (
+            "audit_budget",
             "horizon_days",
             "calls_per_day",
             "retention_days",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .audit import audit_share, extra_left
+from .audit import audit_share
 from .config import TUNING_FEWEST, TUNING_S
 from .prices import Prices
 from .savings import Rates, Traffic, bill
@@ -125,8 +125,9 @@ def expected_audits(
         before = 0.0
         for step in range(1, _STEPS + 1):
             upto = max(end - begin + 1, 1.0) ** (step / _STEPS) - 1
-            left = extra_left(int(answered + done), spent + total, policy)
-            total += (upto - before) * audit_share(int((upto + before) / 2), policy, left=left, warned=warned)
+            since, given = int((upto + before) / 2), int(answered + done)
+            share = audit_share(since, policy, answered=given, spent=spent + total, warned=warned)
+            total += (upto - before) * share
             done, before = done + upto - before, upto
     return total
 

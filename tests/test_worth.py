@@ -14,7 +14,7 @@ from test_engine import POLICY, url
 from typer.testing import CliRunner
 
 from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
-from jitr_core.audit import audit_share, extra_left
+from jitr_core.audit import audit_share
 from jitr_core.cli import app
 from jitr_core.store import Store
 from jitr_core.types import Decision, Match, Observation
@@ -110,7 +110,7 @@ def test_the_audits_of_a_horizon_are_what_the_share_adds_up_to() -> None:
         total = 0.0
         for n in range(calls):
             since = n if n < 20_000 else n - 20_000
-            total += audit_share(since, policy, left=extra_left(50_000 + n, 1_200 + total, policy))
+            total += audit_share(since, policy, answered=50_000 + n, spent=1_200 + total)
         found = expected_audits(calls, policy, answered=50_000, spent=1_200, starts=[20_000] if calls > 20_000 else [])
         assert found == pytest.approx(total, rel=0.02)
 
