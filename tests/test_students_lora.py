@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_bases import write_encoder
 
+from jitr_core import JITR, Answer, Call, manage
 from jitr_core.base_models import BaseModels, HashingModel, OnnxEncoder
 from jitr_core.base_models.catalog import Facts, prepared_folder, read_facts
 from jitr_core.base_models.prepare import add_encoder
@@ -19,8 +20,10 @@ from jitr_core.base_models.sources import HUB_ID
 from jitr_core.collect import build_dataset
 from jitr_core.config import TUNING_S, Policy
 from jitr_core.errors import ArtifactError, JITRError, MissingExtraError, TrainingError
+from jitr_core.promote import KEPT
 from jitr_core.search import search
 from jitr_core.search.trials import Budget, Trials
+from jitr_core.store import Store
 from jitr_core.students import load_student, tuning
 from jitr_core.students.kept import tuned_part
 from jitr_core.students.lora import run_job
@@ -457,6 +460,29 @@ def test_a_search_killed_while_it_tunes_goes_on_with_what_it_had(base_models, ea
     assert again.predict_one(("w1 w2 good",)) == whole.fit().predict_one(("w1 w2 good",))
     search(some, policy=policy, base_models=base_models, seed=1, kept=tmp_path / "kept")
     assert tunings[-3:] == ["0", "1", "2"], "another seed, other encoders"
+
+
+def test_training_that_was_killed_goes_on_and_leaves_nothing_once_it_is_concluded(
+    base_models, eager, tunings, tmp_path
+):
+    policy, where = Policy(families=("lora",), first_attempt=80), f"sqlite:///{tmp_path / 'jitr.db'}"
+    jitr = JITR(where, policy=policy, training="off", seed=1)
+    for i, ((text,), answer) in enumerate(pairs(200)):
+        call = Call(f"c{i}", (("user", f"Is this good or bad? {text}"),), step="mood")
+        jitr.observe(call, jitr.decide(call), Answer(answer, "m"))
+    jitr.close()
+    tunings.die_at = 2
+    with Store(where) as store:
+        with pytest.raises(Killed):
+            list(manage.train(manage.pipeline(store, policy, where, base_models=base_models)))
+        assert any((tmp_path / KEPT).rglob("settings.json"))
+        tunings.die_at = -1
+        ((task, report),) = manage.train(manage.pipeline(store, policy, where, base_models=base_models))
+        assert tunings[:3] == ["0", "1", "2"] and report.chosen.startswith("lora")
+        assert not (tmp_path / KEPT / task.id).exists()
+        (tmp_path / KEPT / "left").mkdir(parents=True)
+        manage.purge(store)
+        assert not (tmp_path / KEPT).exists()
 
 
 def test_what_was_tuned_is_used_while_it_saw_nothing_that_is_scored_or_void(tmp_path):

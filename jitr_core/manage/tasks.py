@@ -302,7 +302,7 @@ def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, 
     else:
         purged = [store.purge(task=task.id if task else None, tenant=tenant, before=before)]
     forget(store)
-    paths = [Path(path) for part in purged for path in part.paths]
-    for path in (*paths, store.path.parent / KEPT):  # a killed search may have learnt from what was purged
+    # A killed search may have learnt from what was purged, too.
+    for path in (*(Path(path) for part in purged for path in part.paths), store.path.parent / KEPT):
         shutil.rmtree(path, ignore_errors=True)
     return sum(part.observations for part in purged)

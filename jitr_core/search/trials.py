@@ -146,23 +146,9 @@ class Trials:
             kept: a folder for tuned encoders that are finished; None keeps none.
         """
 
-        def hopeless(scored: NDArray[np.bool_], scores: NDArray[np.float32]) -> str:
-            own = Crossed(scores.argmax(axis=1), scores.max(axis=1).astype(np.float64), np.zeros(bench.n))
-            confidence, right = judged(own, scored)
-            rivals = [judged(each, scored) for each in tried.values()]
-            # Coverage in hindsight would say it directly, but where a teacher slips it is a matter of luck.
-            ours, theirs = half_errors(confidence, right), min(half_errors(*rival) for rival in rivals)
-            agreed = max(float(rival.mean()) for _, rival in rivals)
-            if ours >= theirs and right.mean() <= agreed:
-                return f"errors among the more confident half {ours:.3f}, without tuning {theirs:.3f}"
-            surest = right[np.argsort(-confidence, kind="stable")][: math.ceil(_SUREST * len(right))]
-            wrong = int((~surest).sum())
-            if wrong and bdtrc(wrong - 1.0, len(surest), 1 - self.policy.target) < _HOPELESS:
-                return f"{wrong} of even the {len(surest)} most confident answers differed"
-            return ""
-
         def promising(scored: NDArray[np.bool_], scores: NDArray[np.float32]) -> str:
-            why = hopeless(scored, scores) if tried else ""  # where there is nothing else, there is no choice
+            # Where there is nothing else, there is no choice.
+            why = self._hopeless(tried, judged, scored, scores) if tried else ""
             return why or self._too_slow(bench.tuner.part_s if bench.tuner else 0.0)
 
         everything, key = np.ones(bench.n, bool), recipes[0].base or ""
@@ -204,6 +190,28 @@ class Trials:
         found = plan(tokens, len(bench.classes.answers), frozen, left, weight)
         self.budget.tuned += found.seconds + scoring
         return found
+
+    def _hopeless(
+        self,
+        tried: dict[str, Crossed],
+        judged: Judged,
+        scored: NDArray[np.bool_],
+        scores: NDArray[np.float32],
+    ) -> str:
+        """Why more tuning is not worth it, by what the first part shows; "" if it is."""
+        own = Crossed(scores.argmax(axis=1), scores.max(axis=1).astype(np.float64), np.zeros(len(scores)))
+        confidence, right = judged(own, scored)
+        rivals = [judged(each, scored) for each in tried.values()]
+        # Coverage in hindsight would say it directly, but where a teacher slips it is a matter of luck.
+        ours, theirs = half_errors(confidence, right), min(half_errors(*rival) for rival in rivals)
+        agreed = max(float(rival.mean()) for _, rival in rivals)
+        if ours >= theirs and right.mean() <= agreed:
+            return f"errors among the more confident half {ours:.3f}, without tuning {theirs:.3f}"
+        surest = right[np.argsort(-confidence, kind="stable")][: math.ceil(_SUREST * len(right))]
+        wrong = int((~surest).sum())
+        if wrong and bdtrc(wrong - 1.0, len(surest), 1 - self.policy.target) < _HOPELESS:
+            return f"{wrong} of even the {len(surest)} most confident answers differed"
+        return ""
 
     def _too_slow(self, part_s: float) -> str:
         """Why time will not do for the other parts and for the encoder that would serve, "" if it will.

@@ -24,6 +24,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .._version import __version__
 from ..base_models.models import BaseModel, OnnxEncoder
 from ..base_models.sources import locate, public_name
 from ..config import TUNING_FEWEST, TUNING_S
@@ -209,7 +210,7 @@ class Tuner:
             raise TrainingError("there is no encoder to tune.")
         self.encoder, self.source = encoder, source_of(encoder, known)
         self.known, self.part_s = known, 0.0
-        self._kept = kept / digest(source_hash(self.source), asdict(settings), seed) if kept else None
+        self._kept = kept / digest(__version__, source_hash(self.source), asdict(settings), seed) if kept else None
         self.texts, self.labels, self.folds = list(texts), labels, folds
         self.classes = int(labels.max()) + 1
         self.settings, self.examples, self.seed, self.progress = settings, examples, seed, progress
