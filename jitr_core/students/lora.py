@@ -313,7 +313,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
 
     try:
-        job = json.loads(sys.stdin.readline())
+        line = sys.stdin.readline()
+        if not line.endswith("\n"):  # whoever asked is gone before it had said all
+            _leave_nothing(folder)
+            return 1
+        job = json.loads(line)
         threading.Thread(target=_end_with_input, args=(folder,), daemon=True).start()
         run_job(job, folder, tell)
     except (JITRError, OSError) as error:
@@ -330,10 +334,14 @@ def _end_with_input(folder: Path) -> None:
     """End at once when whoever asked is gone: nobody would take what comes, or clear it away."""
     while os.read(0, 1):  # not by `sys.stdin`, whose lock would be held when the process ends by itself
         pass
+    _leave_nothing(folder)
+    os._exit(1)
+
+
+def _leave_nothing(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # others are in there
         folder.parent.rmdir()
-    os._exit(1)
 
 
 if __name__ == "__main__":
