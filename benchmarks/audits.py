@@ -1,9 +1,10 @@
-"""How fast audits roll back a release that breaks its promise, and how rarely one that keeps it.
+"""How fast audits roll back a release that breaks its promise, and how rarely one that keeps it; what they say of it.
 
     python benchmarks/audits.py [--quick] [--seed 0]
 
-Exit code 1 where the one-sided 95% lower bound of the rate of false rollbacks exceeds `Policy.audit_delta`, or a task
-has audited more than 0.5% of a million answered calls, however often it was replaced.
+Exit code 1 where the one-sided 95% lower bound of the rate of false rollbacks exceeds `Policy.audit_delta`, where that
+of intervals that ever lose the truth exceeds 0.05, where the estimate is biased, or where a task has audited more than
+0.5% of a million answered calls, however often it was replaced.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import statistics
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 from scipy.special import betaincinv
 
-from jitr_core.audit import AuditMonitor, audit_share, extra_left
+from jitr_core.audit import AuditMonitor, audit_share
 from jitr_core.config import Policy
+from jitr_core.estimate import Bets, Estimate, estimate
 from jitr_core.worth import expected_audits
 
 HORIZON = 10_000
@@ -34,6 +37,17 @@ LIVES: dict[str, tuple[Sequence[int], Sequence[int]]] = {
 """Lives of a task: after how many answered calls another release takes over, or a warning of drift comes."""
 
 FULL = "replaced five times, one warning"
+GIVEN = 100_000
+"""Answers after which the estimate is looked at."""
+
+ERRORS = {
+    "steady, 0.03": np.full(GIVEN, 0.03),
+    "steady, 0.005": np.full(GIVEN, 0.005),
+    "0.01, from 20,000 on 0.08": np.where(np.arange(GIVEN) < 20_000, 0.01, 0.08),
+    "0.08, from 20,000 on 0.01": np.where(np.arange(GIVEN) < 20_000, 0.08, 0.01),
+    "all of 50 in a row, every 2,000": np.where(np.arange(GIVEN) % 2_000 < 50, 1.0, 0.0),
+}
+"""Rate of errors at each answer."""
 
 
 def rollback_after(error_rate: float, audits: int, rng: random.Random, policy: Policy, *, good: int = 0) -> int | None:
@@ -54,7 +68,7 @@ def whole_life(starts: Sequence[int], warnings: Sequence[int], rng: random.Rando
         if answered in begins:
             since, warned = 0, begins[answered]
             audits.append(0)
-        share = audit_share(since, policy, left=extra_left(answered, spent, policy), warned=warned)
+        share = audit_share(since, policy, answered=answered, spent=spent, warned=warned)
         since, spent = since + 1, spent + share
         audits[-1] += rng.random() < share
     return audits
@@ -89,10 +103,49 @@ def fresh(policy: Policy) -> None:
         for answered, spent in tasks:
             since, total = 0, 0.0
             while total < wanted:
-                left = extra_left(answered + since, spent + total, policy)
-                since, total = since + 1, total + audit_share(since, policy, left=left)
+                share = audit_share(since, policy, answered=answered + since, spent=spent + total)
+                since, total = since + 1, total + share
             cells.append(f"{since:,}")
         print(f"| {wanted} | {' | '.join(cells)} |")
+
+
+def told(rates: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float, float, bool]:
+    """What audits say in the end, the true agreement, that of the audits alone, and whether the truth was ever lost."""
+    wrong, audited = rng.random(len(rates)) < rates, rng.random(len(rates)) < shares
+    bets, errors, lost = Bets(0.05), 0, False
+    for i in np.flatnonzero(wrong | audited):
+        errors += int(wrong[i])
+        if audited[i]:
+            bets.audit(shares[i], not wrong[i])
+        lost = lost or bets.too_many(errors, shares[i]) or bets.too_few(errors)
+    audits = [(float(shares[i]), not wrong[i]) for i in np.flatnonzero(audited)]
+    found = estimate(len(rates), audits, least=float(shares[-1]))
+    return found, 1 - errors / len(rates), 1 - float(wrong[audited].mean()), lost
+
+
+def tell(runs: int, seed: int, policy: Policy) -> bool:
+    """Print what audits say of all answers; True where that is biased, or intervals lose the truth too often."""
+    shares, spent, failed = np.empty(GIVEN), 0.0, False
+    for i in range(GIVEN):
+        shares[i] = audit_share(i, policy, answered=i, spent=spent)
+        spent += shares[i]
+    print("\n| errors | agreement | bias of the estimate | … of audits alone | interval: mean | lost the truth |")
+    print("|---|---|---|---|---|---|")
+    for name, rates in ERRORS.items():
+        found = [told(rates, shares, np.random.default_rng([seed, run])) for run in range(runs)]
+        off = np.array([each.agreement - true for each, true, _, _ in found])
+        alone = np.mean([audits - true for _, true, audits, _ in found])
+        lost = sum(each[3] for each in found)
+        low = float(betaincinv(lost, runs - lost + 1, 0.05)) if lost else 0.0
+        noise = 3.3 * off.std() / runs**0.5
+        failed |= low > 0.05 or abs(off.mean()) > max(noise, 1e-4)
+        between = f"{np.mean([e.low for e, *_ in found]):.4f} to {np.mean([e.high for e, *_ in found]):.4f}"
+        print(
+            f"| {name} | {np.mean([true for _, true, _, _ in found]):.4f} | {off.mean():+.4f} ± {noise:.4f} | "
+            f"{alone:+.4f} | {between} | {lost} of {runs} |",
+            flush=True,
+        )
+    return failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{answered:,} answered calls: {audits:,.0f} audits, {audits / answered:.4f}")
     failed |= lives(arguments.seed, policy)
     fresh(policy)
+    failed |= tell(runs, arguments.seed, policy)
     return int(failed)
 
 

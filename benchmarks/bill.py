@@ -93,7 +93,7 @@ def show(log: Path, found: Found, target: float, options: argparse.Namespace) ->
     while (at := next_attempt(index, policy).calls) < calls:
         index += 1
         later.append(int(len(records) - found.before + found.coverage * max(at - len(records), 0)))
-    audits = expected_audits(answered, policy, starts=later)
+    audits, stays = expected_audits(answered, policy, starts=later), expected_audits(answered, policy)
     training = rates.compute_usd(index * found.search_s)
     inference = rates.compute_usd(calls * options.answer_s)
     total = (deferred + audits) * alone + training + inference
@@ -101,7 +101,7 @@ def show(log: Path, found: Found, target: float, options: argparse.Namespace) ->
     cells = " | ".join(f"${part:,.2f}" for part in parts)
     print(
         f"| {target:g} | {found.coverage:.3f} | {found.agreement:.3f} | {cells} | {calls * alone / total:.1f}× | "
-        f"{audits / answered:.2%} | {audits / calls:.2%} |",
+        f"{audits / answered:.2%} | {audits / calls:.2%} | {stays / answered:.2%} |",
         flush=True,
     )
     return parts
@@ -141,7 +141,8 @@ def main() -> None:
     options = parser.parse_args()
     print(
         "| target | coverage, later | agreement | teacher alone | deferrals | audits | searches | inference "
-        "| with JITR | factor | audited of answered | of all |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+        "| with JITR | factor | audited of answered | of all | of answered, if never replaced again |\n"
+        f"|{'---|' * 13}"
     )
     bills = {}
     for target in options.targets:

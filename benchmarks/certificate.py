@@ -31,7 +31,7 @@ import plots
 from certificate_streams import LOGS, SYNTHETIC, Fit, Log, Searched, Synthetic, load_log, load_rows
 from scipy.special import bdtr, betaincinv
 
-from jitr_core.audit import AuditMonitor, audit_share, extra_left
+from jitr_core.audit import AuditMonitor, audit_share
 from jitr_core.certify import Refusal, better, certify, next_attempt
 from jitr_core.config import FAMILIES, Policy
 
@@ -179,7 +179,7 @@ def _serve(
             sampled[i:end] = labelled[i:end] = True
             break
         fit, threshold = active
-        share = audit_share(life.since, policy, left=extra_left(life.answered, life.spent, policy))
+        share = audit_share(life.since, policy, answered=life.answered, spent=life.spent)
         sampled[i] = rng.random() < share
         answers = fit.confidence[i] >= threshold
         labelled[i] = sampled[i] or not answers

@@ -35,7 +35,7 @@ import numpy as np
 import plots
 from certificate_streams import Data, Log, load_log
 
-from jitr_core.audit import AuditMonitor, audit_share, extra_left
+from jitr_core.audit import AuditMonitor, audit_share
 from jitr_core.certify import Refusal, certify
 from jitr_core.config import Policy
 from jitr_core.drift import BLOCK, ChangeDetector, Signals
@@ -175,7 +175,7 @@ def watch(
     distances = ChangeDetector()
     coins, since, spent = rng.random(len(takes)), answered, expected_audits(answered, policy)
     for i in range(len(takes)):
-        share = audit_share(since, policy, left=extra_left(answered, spent, policy), warned=warned)
+        share = audit_share(since, policy, answered=answered, spent=spent, warned=warned)
         audits = takes[i] and coins[i] < share
         if i == STABLE:
             served, out.audited = 0, 0

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from certificate import lower_bound
 
-from jitr_core.audit import audit_share, extra_left
+from jitr_core.audit import audit_share
 from jitr_core.certify import Refusal, better, certify, next_attempt, peak_calls
 from jitr_core.collect import fair_sample, strata
 from jitr_core.config import Policy
@@ -119,7 +119,7 @@ def live(scene: Scene, how: str, policy: Policy, seed: Sequence[int]) -> Life:
         if i == merge and not active:
             mine = i
         asks = active is not None and int(life.wording[i]) in active[1]
-        share = audit_share(since, policy, left=extra_left(answered, spent, policy)) if active else 1.0
+        share = audit_share(since, policy, answered=answered, spent=spent) if active else 1.0
         life.coin[i] = coins[i] < share
         life.fair[i] = not asks or life.coin[i]
         says = asks and life.confidence[i] >= active[0]  # type: ignore[index]

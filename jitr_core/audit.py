@@ -9,7 +9,7 @@ from .config import Policy
 from .promises import NEVER, promise
 from .types import Certificate
 
-__all__ = ["EXTRA", "AuditMonitor", "Watch", "audit_share", "extra_left"]
+__all__ = ["AuditMonitor", "Watch", "audit_share"]
 
 EXTRA = 2_800
 """Audits that a task may spend beyond the least share until it has answered LIFE calls, and as large a part of more."""
@@ -17,7 +17,7 @@ EXTRA = 2_800
 LIFE = 1_000_000
 """Answered calls within which EXTRA is spent: with a least share of 0.002 that makes 0.48% of them."""
 
-SPREAD = 12
+SPREAD = 16
 """How slowly it is spent: the larger, the fewer audits a fresh release gets, and the more are left for later ones."""
 
 HORIZON = 10_000
@@ -27,7 +27,7 @@ SHIFTS = (0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 0.9)
 """Error rates watched for, as shares of the way from 1 − target to 1; the first is 1.3 times 1 − target at 0.95."""
 
 
-def audit_share(since: int, policy: Policy, *, left: float = EXTRA, warned: bool = False) -> float:
+def audit_share(since: int, policy: Policy, *, answered: int = 0, spent: float = 0.0, warned: bool = False) -> float:
     """Probability with which the next call's coin asks for an audit: least + left / (SPREAD · since), up to the start.
 
     Every new release and every warning begins again at the start, and each time a part of what is left goes. So the
@@ -36,30 +36,23 @@ def audit_share(since: int, policy: Policy, *, left: float = EXTRA, warned: bool
 
     Args:
         since: calls that the release has answered, ≥ 0; since the last warning of drift, if there was one.
-        policy: gives `audit_share_start`, `audit_share_warned` and `audit_share_min`.
-        left: audits beyond the least share that the task may still spend, ≥ 0, see `extra_left`.
+        policy: gives `audit_share_start`, `audit_share_warned`, `audit_share_min` and `audit_budget`.
+        answered: calls that all releases of the task have answered, ≥ 0.
+        spent: sum of the shares that these were audited with: the audits to be expected of them.
         warned: whether there was a warning of this release.
 
     Returns:
         A share in (0, 1].
     """
     start = max(policy.audit_share_start, policy.audit_share_warned) if warned else policy.audit_share_start
-    return min(start, _least(policy) + left / (SPREAD * max(since, 1)))
-
-
-def extra_left(answered: int, spent: float, policy: Policy) -> float:
-    """Audits beyond the least share that a task may still spend, ≥ 0.
-
-    Args:
-        answered: calls that all its releases have answered, ≥ 0.
-        spent: sum of the shares that these calls were audited with: the audits to be expected of them.
-        policy: gives the least share.
-    """
-    return max(EXTRA * max(answered / LIFE, 1.0) - max(spent - _least(policy) * answered, 0.0), 0.0)
-
-
-def _least(policy: Policy) -> float:
-    return min(policy.audit_share_min, policy.audit_share_start)
+    least = min(policy.audit_share_min, policy.audit_share_start)
+    left = max(EXTRA * max(answered / LIFE, 1.0) - max(spent - least * answered, 0.0), 0.0)
+    share = min(start, least + left / (SPREAD * max(since, 1)))
+    if policy.audit_budget is None:
+        return share
+    each = policy.audit_budget / 1000
+    # What earlier answers left of the budget, or overdrew, is made up for over a thousand answers, as shares lag.
+    return min(share, max(each + (each * answered - spent) / 1000, each / 2))
 
 
 class AuditMonitor:

@@ -32,7 +32,7 @@ _EXPIRE_S = 3600.0  # how often is looked for texts older than the policy keeps 
 _ABANDONED_S = PATIENCE_S + 3600.0  # age of a call after which nobody audits it any more
 
 Event = dict[str, Any]
-"""What happened, for reports: `kind` (task, placed, merged, search, rollback, warning, fault) and its figures."""
+"""What happened, for reports: `kind` (task, placed, merged, search, rollback, warning, hold, fault) and its figures."""
 
 
 Stage = Literal["decided", "pending", "audited"]
@@ -54,6 +54,11 @@ class Observed:
     answer: Answer | None
     ask: Callable[[str], Answer] | None = None
     stage: Stage = "decided"
+
+    @property
+    def asked(self) -> bool | None:
+        """Whether the teacher answered; None where it was to be asked about an answer, and that came to nothing."""
+        return None if self.stage == "audited" and self.answer is None else self.answer is not None
 
 
 @dataclass(slots=True)
@@ -115,7 +120,7 @@ class Background:
         touched = self._learn(batch)
         self._store()
         self.freely.renew()
-        self.serving.audit((observed.decision, observed.answer is not None) for observed in batch)
+        self.serving.audit((observed.decision, observed.asked) for observed in batch)
         self.serving.watch(touched)
         if self.policy.ask_teacher:
             self._wonder(batch)

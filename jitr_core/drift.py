@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .audit import audit_share, extra_left
+from .audit import audit_share
 
 if TYPE_CHECKING:
     from .config import Policy
@@ -213,10 +213,11 @@ class Drift:
 
     def _count(self, task: str, release: str) -> None:
         """Sets the share by what all processes have answered and audited."""
-        told, policy = self.store.answers(task), self.policy
+        told = self.store.answers(task)
         since = told.releases.get(release, 0) - self._before.get(release, 0)
-        left = extra_left(told.answered, told.spent, policy)
-        self._shares[release] = audit_share(since, policy, left=left, warned=release in self._warned)
+        self._shares[release] = audit_share(
+            since, self.policy, answered=told.answered, spent=told.spent, warned=release in self._warned
+        )
 
     def look(
         self, table: Mapping[str, LoadedRelease], rules: Mapping[str, Equivalence], touched: Mapping[str, int]

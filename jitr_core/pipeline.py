@@ -22,7 +22,7 @@ from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
 from .probation import path_of
 from .promises import ANSWERED
-from .promote import package, remove_leftovers
+from .promote import KEPT, package, remove_leftovers
 from .route import gives
 from .terms import Terms, rule_at_work
 from .types import Certificate, Example, Release, SearchReport, Task
@@ -43,6 +43,7 @@ __all__ = ["Pipeline"]
 _log = logging.getLogger("jitr")
 Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
+_KEPT_S = 86_400.0  # what a killed search left is thrown away then, if its task was not searched again
 _NEW_LABELS = 0.25  # growth of the labels below which a task that is served is not searched again
 _COMPARED = 2_000  # latest calls on which a new student is compared with the active release …
 _RENEWED = 100  # compared calls after which the lease is renewed
@@ -132,13 +133,21 @@ class Pipeline:
             task = self.store.task(task.id)
             if task is None or task.state == "paused" or not (force or self.due(task)):
                 return None
-            return self._attempt(task, force)
+            report = self._attempt(task, force)
+            if self.store.renew(lease, self.owner, _LEASE_S):  # else another process may be at it
+                shutil.rmtree(self._kept(task), ignore_errors=True)
+            return report
         finally:
             self.store.free(lease, self.owner)
+
+    def _kept(self, task: Task) -> Path:
+        """Where a search keeps what took minutes until its attempt is concluded: one that is killed goes on with it."""
+        return self.folder.with_name(KEPT) / task.id
 
     def _attempt(self, task: Task, force: bool) -> SearchReport | None:
         began = time.perf_counter()
         self.terms.warn_unheard(task.id)
+        remove_leftovers(self.folder.with_name(KEPT), set(), _KEPT_S)
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
         active = in_place = self.store.active_release(task.id)
         if active is not None and not self.terms.are_met(task.id, active):
@@ -286,6 +295,7 @@ class Pipeline:
         }
         if space.kind == "text":
             return search_text(dataset, rule=rule, reason=space.reason, **how)
+        how["kept"] = self._kept(task)
         if space.kind == "fields":
             return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
         return search(dataset, **how)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .audit import audit_share, extra_left
+from .audit import audit_share
+from .config import TUNING_FEWEST, TUNING_S
 from .prices import Prices
 from .savings import Rates, Traffic, bill
 
@@ -26,7 +27,7 @@ ANSWER_S = 0.001
 
 SEARCH_S = 5.0
 LABEL_S = 0.06
-"""Core-seconds of a search, in all and for each label: the budget of 60 for 1,000 short examples."""
+"""Core-seconds of a search without tuning, in all and for each label: the budget of 60 for 1,000 short examples."""
 
 _DAY_S = 86_400.0
 _LATELY = 500  # calls by which it is judged how much the active release answers
@@ -124,15 +125,18 @@ def expected_audits(
         before = 0.0
         for step in range(1, _STEPS + 1):
             upto = max(end - begin + 1, 1.0) ** (step / _STEPS) - 1
-            left = extra_left(int(answered + done), spent + total, policy)
-            total += (upto - before) * audit_share(int((upto + before) / 2), policy, left=left, warned=warned)
+            since, given = int((upto + before) / 2), int(answered + done)
+            share = audit_share(since, policy, answered=given, spent=spent + total, warned=warned)
+            total += (upto - before) * share
             done, before = done + upto - before, upto
     return total
 
 
 def search_s(labels: float, policy: Policy) -> float:
-    """Estimated core-seconds of a search on so many labels."""
-    return min(SEARCH_S + LABEL_S * min(labels, policy.max_examples), policy.search_work_s)
+    """Estimated core-seconds of a search on so many labels: as if an encoder is tuned where one may be."""
+    learnt = min(labels, policy.max_examples)
+    tuning = TUNING_S * learnt if "lora" in policy.families and learnt >= TUNING_FEWEST else 0.0
+    return min(SEARCH_S + LABEL_S * learnt + tuning, policy.search_work_s)
 
 
 def traffic_of(part: Usage) -> Traffic:

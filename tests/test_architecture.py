@@ -64,6 +64,7 @@ HUBS = {
     "crowd",
     "serving",
     "drift",
+    "holds",
     "probation",
     "memory",
     "questions",

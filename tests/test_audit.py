@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from jitr_core.audit import AuditMonitor, audit_share, extra_left
+from jitr_core.audit import AuditMonitor, audit_share
 from jitr_core.config import Policy
 from jitr_core.worth import expected_audits
 
@@ -37,7 +37,8 @@ def test_a_longer_life_leaves_more_to_later_releases():
     policy = Policy()
     ten = expected_audits(10_000_000, policy, starts=range(500_000, 10_000_000, 500_000))
     assert 0.002 * 10_000_000 < ten <= 0.0048 * 10_000_000 + 1
-    assert extra_left(10_000_000, 20_000.0, policy) == 28_000 > extra_left(1_000_000, 2_000.0, policy) == 2_800
+    late, early = (audit_share(10_000, policy, answered=n, spent=0.002 * n) for n in (10_000_000, 1_000_000))
+    assert late > 5 * early
 
 
 def test_a_fresh_release_of_an_old_task_is_watched_from_its_start_as_the_first_one_was():
@@ -50,8 +51,28 @@ def test_a_fresh_release_of_an_old_task_is_watched_from_its_start_as_the_first_o
 
 def test_what_was_spent_beyond_the_allowance_leaves_the_least_share():
     policy = Policy()
-    assert extra_left(100_000, 90_000.0, policy) == 0
-    assert audit_share(0, policy, left=0) == policy.audit_share_min
+    assert audit_share(0, policy, answered=100_000, spent=90_000.0) == policy.audit_share_min
+
+
+@pytest.mark.parametrize("budget", [0.5, 5.0, 50.0])
+def test_at_no_time_are_more_audits_to_be_expected_than_the_budget_for_a_thousand_answers(budget):
+    policy, spent, shares = Policy(audit_budget=budget), 0.0, []
+    for answered in range(60_000):
+        warned = answered >= 40_000
+        since = answered % 20_000
+        shares.append(audit_share(since, policy, answered=answered, spent=spent, warned=warned))
+        spent += shares[-1]
+        assert 0 < spent <= budget * (answered + 1) / 1000 + 1e-6
+    plain = [audit_share(n % 20_000, Policy()) for n in range(60_000)]
+    assert all(share <= other + 1e-9 for share, other in zip(shares[:40_000], plain, strict=False))
+    if budget == 50:  # what was saved is spent on what is new
+        assert shares[40_000] > 0.08 > shares[0] == 0.05
+
+
+def test_a_budget_that_was_overdrawn_is_made_up_for_and_leaves_some_audits():
+    policy = Policy(audit_budget=10)
+    assert audit_share(0, policy, answered=1_000, spent=1_000.0) == 0.005
+    assert audit_share(0, policy, answered=1_000, spent=12.0) == pytest.approx(0.008)
 
 
 def test_the_audit_share_falls_from_its_start_to_its_minimum_and_never_to_zero():

@@ -14,7 +14,7 @@ from test_engine import POLICY, url
 from typer.testing import CliRunner
 
 from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
-from jitr_core.audit import audit_share, extra_left
+from jitr_core.audit import audit_share
 from jitr_core.cli import app
 from jitr_core.store import Store
 from jitr_core.types import Decision, Match, Observation
@@ -110,14 +110,20 @@ def test_the_audits_of_a_horizon_are_what_the_share_adds_up_to() -> None:
         total = 0.0
         for n in range(calls):
             since = n if n < 20_000 else n - 20_000
-            total += audit_share(since, policy, left=extra_left(50_000 + n, 1_200 + total, policy))
+            total += audit_share(since, policy, answered=50_000 + n, spent=1_200 + total)
         found = expected_audits(calls, policy, answered=50_000, spent=1_200, starts=[20_000] if calls > 20_000 else [])
         assert found == pytest.approx(total, rel=0.02)
 
 
 def test_a_search_costs_more_with_more_labels_up_to_its_budget() -> None:
     policy = Policy(search_work_s=100)
-    assert search_s(200, policy) < search_s(1_000, policy) < search_s(10_000, policy) == 100
+    assert search_s(200, policy) < search_s(300, policy) < search_s(10_000, policy) == 100
+
+
+def test_a_search_costs_more_where_an_encoder_may_be_tuned() -> None:
+    frozen, tuning = Policy(families=("lexical", "encoder")), Policy()
+    assert search_s(300, frozen) == search_s(300, tuning), "too few to tune one"
+    assert search_s(1_000, tuning) > 2 * search_s(1_000, frozen)
 
 
 def test_a_cheap_teacher_that_is_asked_rarely_is_left_alone_and_nothing_of_delta_is_spent(tmp_path: Path) -> None:

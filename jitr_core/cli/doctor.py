@@ -24,7 +24,7 @@ def doctor(
     """Prove that capture, storage, redaction, training, routing, audits and costs are live here.
 
     Looks at the state, then runs the whole loop once in a throwaway state beside it, with a task and a teacher made
-    for it, and with the redaction that the settings name: under a minute, nothing is sent anywhere. Exits with 1 if
+    for it, and with the redaction that the settings name: some seconds, nothing is sent anywhere. Exits with 1 if
     something fails.
     """
     from ..doctor import examine, rehearse

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..base_models import BaseModels
 from ..base_models.catalog import prepared_folder, read_facts
+from ..errors import JITRError
 from ..files import MANIFEST, verify_folder
 from ..settings import Settings
 from .check import Check
@@ -27,10 +28,10 @@ def bases(settings: Settings) -> Check:
         try:
             sound += _used(BaseModels(settings.policy.cache_dir), path)
         except Exception as error:
-            broken[key] = str(error) or repr(error)
+            broken[key] = str(error.args[0]) if isinstance(error, JITRError) else repr(error)
     if broken:
         named = "; ".join(f"{key}: {why}" for key, why in broken.items())
-        fix = "`jitr models remove NAME` deletes it; the next search, or `jitr models add`, prepares it anew."
+        fix = f"Delete it in {folder}; the next search, or `jitr models add`, prepares it anew."
         return Check("base models", "fail", f"cannot be used: {named}", fix)
     if sound:
         return Check("base models", "ok", f"{len(sound)} loaded, each embedded a text: {', '.join(sorted(sound))}")

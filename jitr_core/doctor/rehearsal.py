@@ -40,7 +40,7 @@ _PRICE = Price(2.0, 8.0, "made up")
 
 
 def rehearse(
-    beside: Path, policy: Policy, *, redact: str = "", secrets: Sequence[str] = (), timeout_s: float = 40.0
+    beside: Path, policy: Policy, *, redact: str = "", secrets: Sequence[str] = (), timeout_s: float = 120.0
 ) -> Iterator[Check]:
     """Have a recurring task captured, stored, redacted, trained, answered, audited, rolled back and billed.
 

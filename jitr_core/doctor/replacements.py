@@ -77,7 +77,7 @@ def _releases(store: Store, tasks: list[Task], models: BaseModels) -> Iterator[C
         except (JITRError, OSError) as error:
             broken += 1
             fix = f"`jitr rollback {task.id}` withdraws it; restoring its folder mends it."
-            yield Check("replacements", "fail", f"{task.name}: cannot be loaded: {error}", fix)
+            yield Check("replacements", "fail", f"{_named([task])}: cannot be loaded: {error}", fix)
     if served and not broken:
         yield Check("replacements", "ok", f"{len(served)} in service, all can be loaded")
     waiting = [task for task in tasks if task.id in store.probations()]

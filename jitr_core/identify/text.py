@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 __all__ = [
+    "LETTER",
     "MESSAGE",
     "ROLE_END",
     "content_hash",
@@ -28,6 +29,9 @@ ROLE_END = "\x1f"
 _ESCAPES = str.maketrans({MESSAGE: "\u241e", ROLE_END: "\u241f"})
 # Scripts written without spaces are cut into characters, everything else into words.
 _UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+LETTER = rf"[^\W{_UNSPACED}]"
+"""A letter, digit or underscore of a word, as a regular expression."""
+
 _TOKEN = re.compile(rf"\x1e[^\x1f]*\x1f|\n|[^\S\n]+|[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]|.", re.DOTALL)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 

@@ -11,6 +11,7 @@ from ..config import Policy
 from ..equivalence import OWN
 from ..errors import JITRError
 from ..estimate import estimate
+from ..holds import Holds
 from ..identify import answer_space
 from ..manage import pipeline, task_templates
 from ..promises import ANSWERED, promised, where
@@ -45,9 +46,10 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `promise`, `answers` {`kind`, `labels`,
         `reason`}, `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them,
         `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `pinned` (id of the release,
-        or null); and if it is one task `examples` [{`input`, `answer`}], `releases` [{`release`, `state`, `family`,
-        `created`}], `history` [{`time`, `what`, `reason`, `figures`}]: every change of what serves it, and `searches`,
-        see `jitr_core.types.SearchReport`: every candidate, how it fared, and what more calls would bring.
+        or null), `held` (why the teacher answers in its place for now, or null); and if it is one task `examples`
+        [{`input`, `answer`}], `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`,
+        `reason`, `figures`}]: every change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every
+        candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
     cold_path = pipeline(store, Policy(), f"sqlite:///{store.path}")
@@ -86,6 +88,7 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
         "fields": _fields(store, task),
         "replacement": None,
         "pinned": pin.release if (pin := store.pinned(task.id)) else None,
+        "held": _held(store, release) if release is not None else None,
     }
     if release is not None:
         facts["replacement"] = {
@@ -126,6 +129,13 @@ def _audited(store: Store, release: Release, cold_path: Pipeline) -> dict[str, A
     return asdict(estimate(given.answered, seen, least=given.least)) if seen else None
 
 
+def _held(store: Store, release: Release) -> str | None:
+    """Why the teacher answers in place of a release that is in service; None if it does not."""
+    entry = store.last_entry("hold", release.task)
+    held = Holds(store, lambda event: None).on(release.task, release.id)
+    return str(entry.details["reason"]) if entry is not None and held else None
+
+
 def _templates(store: Store, task: Task) -> list[dict[str, Any]]:
     """The templates of a task, with their calls."""
     return [
@@ -152,6 +162,8 @@ def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:
             what = f"release {release} is pinned" if release else "nothing is pinned any more"
         elif kind in ("state", "ignore", "unignore"):
             what = f"the task is {told.get('state', 'no longer ignored')}"
+        elif kind == "hold":
+            what = f"release {release} {'is held: the teacher answers' if told['held'] else 'answers again'}"
         elif kind == "warning":
             what = f"release {release}, {warning_text(told)}"
         else:
@@ -179,6 +191,8 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     answers, release = facts["answers"], facts["replacement"]
     if task.state == "paused":
         return f"not replaced: {task.reason or 'paused'}"
+    if facts["held"]:
+        return f"held: {facts['held']}"
     if release is not None:
         low = f"agreement{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
         if release["promise"] != ANSWERED:

@@ -24,7 +24,14 @@ __all__ = ["ReplayView", "SearchProgress"]
 _REFRESH_S = 0.2
 _PLAIN_WIDTH = 140  # columns where the output is no terminal: a file or a pipe has no width of its own
 _PLAIN_LINES = 10  # progress lines of a replay that is no terminal
-_STYLES = {"task": "cyan", "merged": "cyan", "rollback": "bold red", "warning": "yellow", "fault": "bold red"}
+_STYLES = {
+    "task": "cyan",
+    "merged": "cyan",
+    "rollback": "bold red",
+    "warning": "yellow",
+    "hold": "yellow",
+    "fault": "bold red",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Integer, case, func, select
 
 from ..types import Answer
 from . import rows
 from .database import Database
-from .parts import last_row
+from .parts import entry, last_details, last_row
 from .records import Answers, Audited, Drawn, Given
 from .schema import counters
 from .schema import observations as o
@@ -19,6 +20,7 @@ __all__ = ["Audits"]
 
 _PENDING = select(o.c.n, o.c.model, o.c.replaceable, o.c.kept).where(o.c.pending)
 _REPLACED = o.c.kind == "replacement"
+_HELD = o.c.reason == "audit_hold"
 _REGROUPINGS = select(counters.c.value).where(counters.c.name == "regroupings")
 
 
@@ -28,17 +30,21 @@ class Audits:
     _database: Database
     _answers: dict[str, Answers]
 
-    def audited(self, task: str, release: str | None = None, *, deferred: bool = False) -> list[Audited]:
+    def audited(
+        self, task: str, release: str | None = None, *, deferred: bool = False, held: bool = False
+    ) -> list[Audited]:
         """The audited answers of a task that have not expired, in the order of the stream.
 
         Args:
             task: id of the task.
             release: if given, only answers of this release.
             deferred: also the calls that a student was unsure of and the coin chose: a fair sample of all calls.
+            held: also what a held release would have answered where the teacher did.
         """
+        answers = _REPLACED | _HELD if held else _REPLACED
         # what a student was not asked, as of a template that the release does not answer, has no confidence
-        chosen = _REPLACED | (o.c.audit & o.c.confidence.is_not(None)) if deferred else _REPLACED
-        given = case((_REPLACED, o.c.replacement_answer))
+        chosen = answers | (o.c.audit & o.c.confidence.is_not(None)) if deferred else answers
+        given = case((answers, o.c.replacement_answer))
         query = (
             select(o.c.id, o.c.release, given, o.c.answer, o.c.confidence, o.c.audit_share)
             .where(o.c.task == task, o.c.labelled, chosen)
@@ -77,6 +83,59 @@ class Audits:
         query = select(func.count(), func.coalesce(func.sum(last.c.audit_share), 0.0), *sums).select_from(last)
         with self._database.read() as connection:
             return Drawn(*connection.execute(query).one())
+
+    def unwatched(self, task: str, release: str) -> tuple[int, float]:
+        """How long none of a release's audits has come back.
+
+        Args:
+            task: id of the task.
+            release: the release.
+
+        Returns:
+            Audits that came to nothing, or have not come back, since its answers were compared last; and the seconds
+            between the calls of the first and the last of them.
+        """
+        mine = o.c.task == task, o.c.release == release
+        last = select(o.c.n).where(*mine, _REPLACED | _HELD, o.c.asked).order_by(o.c.n.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(last).scalar() or 0
+            missed = select(func.count(), func.min(o.c.time), func.max(o.c.time))
+            missed = missed.where(*mine, _REPLACED, o.c.audit, ~o.c.asked, o.c.n > row)
+            number, first, latest = connection.execute(missed).one()
+        return number, latest - first if number else 0.0
+
+    def compared_since(self, task: str, release: str, row: int) -> int:
+        """Answers of a release, given or held back, that the teacher's is known of, stored after a row."""
+        mine = o.c.task == task, o.c.release == release, o.c.n > row, _REPLACED | _HELD, o.c.asked
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
+
+    def hold(self, task: str, release: str, held: bool, reason: str, figures: Mapping[str, Any]) -> bool:
+        """Notes that the teacher answers in place of a release, or does no longer.
+
+        Args:
+            task: id of the task.
+            release: the release.
+            held: whether it does from now on.
+            reason: why.
+            figures: what the reason rests on.
+
+        Returns:
+            False if that was so already.
+        """
+        details = {"release": release, "held": held, "reason": reason, "figures": figures}
+        with self._database.write(notify=True) as connection:
+            last = last_details(connection, task, "hold")
+            if (last is not None and last["release"] == release and last["held"]) == held:
+                return False
+            entry(connection, self._database.clock(), "hold", task, {**details, "row": last_row(connection)})
+        return True
+
+    def held_since(self, task: str, release: str) -> int | None:
+        """The last row of the store when a release was held; None if it is not."""
+        with self._database.read() as connection:
+            last = last_details(connection, task, "hold")
+        return last["row"] if last is not None and last["release"] == release and last["held"] else None
 
     def conclude_audits(self, done: Sequence[tuple[str, Answer | None]]) -> int:
         """Says what came of audits; their calls move to the end of the stream, where labels stand as they come.

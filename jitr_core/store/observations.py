@@ -226,14 +226,12 @@ class Observations:
             limit: at most so many.
             after: only calls stored after this row.
         """
-        query = select(o.c.slots, o.c.input_hash, o.c.kind, o.c.template)
+        answers = _REPLACED | (o.c.reason == "audit_hold")
+        query = select(o.c.slots, o.c.input_hash, answers.label("answers"), o.c.template)
         query = query.where(o.c.release == release, o.c.kept, o.c.n > after)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(o.c.n.desc()).limit(limit)).all()
-        return [
-            Asked(tuple(json.loads(r.slots)), r.input_hash, r.kind == "replacement", r.template)
-            for r in reversed(found)
-        ]
+        return [Asked(tuple(json.loads(r.slots)), r.input_hash, bool(r.answers), r.template) for r in reversed(found)]
 
     def handled(self, task: str, release: str, row: int, limit: int) -> list[Handled]:
         """The first calls after a row that a release was asked about, oldest first.
@@ -248,7 +246,7 @@ class Observations:
         query = select(*columns).where(o.c.n > row, *_asked_about(task, release)).order_by(o.c.n).limit(limit)
         with self._database.read() as connection:
             return [
-                Handled(n, "answered" if reason == "shadow" else reason, *said)
+                Handled(n, "answered" if reason in ("shadow", "audit_hold") else reason, *said)
                 for n, reason, *said in connection.execute(query)
             ]
 

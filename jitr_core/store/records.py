@@ -140,7 +140,7 @@ class Asked:
     Attributes:
         slots: the input.
         group: hash of the normalised input.
-        answered: whether the release answered; False if it deferred.
+        answered: whether the release answered, or would have unless it was held; False if it deferred.
         template: id of the call's template.
     """
 
