@@ -3,7 +3,8 @@
     python benchmarks/audits.py [--quick] [--seed 0]
 
 Exit code 1 where the one-sided 95% lower bound of the rate of false rollbacks exceeds `Policy.audit_delta`, where that
-of intervals that ever lose the truth exceeds 0.05, where the estimate is biased, or where audits are more than 0.5%.
+of intervals that ever lose the truth exceeds 0.05, where the estimate is biased, or where a task has audited more than
+0.5% of a million answered calls, however often it was replaced.
 """
 
 from __future__ import annotations
@@ -20,8 +21,22 @@ from scipy.special import betaincinv
 from jitr_core.audit import AuditMonitor, audit_share
 from jitr_core.config import Policy
 from jitr_core.estimate import Bets, Estimate, estimate
+from jitr_core.worth import expected_audits
 
 HORIZON = 10_000
+MILLION = 1_000_000
+
+LIVES: dict[str, tuple[Sequence[int], Sequence[int]]] = {
+    "one release": ((), ()),
+    "replaced at 500,000": ((500_000,), ()),
+    "replaced at 20,000 and 100,000": ((20_000, 100_000), ()),
+    "replaced five times early": ((2_000, 5_000, 10_000, 20_000, 50_000), ()),
+    "replaced five times, one warning": ((10_000, 50_000, 150_000, 400_000, 700_000), (300_000,)),
+    "replaced at every attempt, two warnings": ([int(200 * 1.5**k) for k in range(1, 21)], (300_000, 600_000)),
+}
+"""Lives of a task: after how many answered calls another release takes over, or a warning of drift comes."""
+
+FULL = "replaced five times, one warning"
 GIVEN = 100_000
 """Answers after which the estimate is looked at."""
 
@@ -44,6 +59,56 @@ def rollback_after(error_rate: float, audits: int, rng: random.Random, policy: P
     return None
 
 
+def whole_life(starts: Sequence[int], warnings: Sequence[int], rng: random.Random, policy: Policy) -> list[int]:
+    """Audits of each release and warning of a task in a million answered calls, a coin tossed for every one."""
+    begins = {0: False, **dict.fromkeys(starts, False), **dict.fromkeys(warnings, True)}
+    audits: list[int] = []
+    since, spent, warned = 0, 0.0, False
+    for answered in range(MILLION):
+        if answered in begins:
+            since, warned = 0, begins[answered]
+            audits.append(0)
+        share = audit_share(since, policy, answered=answered, spent=spent, warned=warned)
+        since, spent = since + 1, spent + share
+        audits[-1] += rng.random() < share
+    return audits
+
+
+def lives(seed: int, policy: Policy) -> bool:
+    """Print what whole lives take; True where one has audited more than 0.5% of its million answered calls."""
+    failed = False
+    print("\n| life of a million answered calls | audits | share | expected | … of each release or warning |")
+    print("|---|---|---|---|---|")
+    for name, (starts, warnings) in LIVES.items():
+        audits = whole_life(starts, warnings, random.Random(f"{seed}:{name}"), policy)
+        expected = expected_audits(MILLION, policy, starts=starts, warnings=warnings)
+        failed |= sum(audits) > 0.005 * MILLION
+        each = ", ".join(map(str, audits))
+        print(f"| {name} | {sum(audits):,} | {sum(audits) / MILLION:.2%} | {expected:,.0f} | {each} |", flush=True)
+    return failed
+
+
+def fresh(policy: Policy) -> None:
+    """Print how many answers a release gives until it has had so many audits, as the first of its task and later."""
+    starts, warnings = LIVES[FULL]
+    tasks = (
+        (0, 0.0),
+        (500_000, expected_audits(500_000, policy)),
+        (800_000, expected_audits(800_000, policy, starts=starts, warnings=warnings)),
+    )
+    print("\n| audits | answers until then: first release | second, after 500,000 | seventh, after a warning |")
+    print("|---|---|---|---|")
+    for wanted in (9, 31, 102, 256, 548):
+        cells = []
+        for answered, spent in tasks:
+            since, total = 0, 0.0
+            while total < wanted:
+                share = audit_share(since, policy, answered=answered + since, spent=spent + total)
+                since, total = since + 1, total + share
+            cells.append(f"{since:,}")
+        print(f"| {wanted} | {' | '.join(cells)} |")
+
+
 def told(rates: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float, float, bool]:
     """What audits say in the end, the true agreement, that of the audits alone, and whether the truth was ever lost."""
     wrong, audited = rng.random(len(rates)) < rates, rng.random(len(rates)) < shares
@@ -60,7 +125,10 @@ def told(rates: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> tup
 
 def tell(runs: int, seed: int, policy: Policy) -> bool:
     """Print what audits say of all answers; True where that is biased, or intervals lose the truth too often."""
-    shares, failed = np.array([audit_share(i, policy) for i in range(GIVEN)]), False
+    shares, spent, failed = np.empty(GIVEN), 0.0, False
+    for i in range(GIVEN):
+        shares[i] = audit_share(i, policy, answered=i, spent=spent)
+        spent += shares[i]
     print("\n| errors | agreement | bias of the estimate | … of audits alone | interval: mean | lost the truth |")
     print("|---|---|---|---|---|---|")
     for name, rates in ERRORS.items():
@@ -104,9 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             cells.append(f"{statistics.median(delays):.0f}, {delays[int(0.95 * runs)]}")
         print(f"| {rate} | {cells[0]} | {cells[1]} |", flush=True)
     for answered in (1_000, 10_000, 100_000, 1_000_000):
-        audits = sum(audit_share(i, policy) for i in range(answered))
+        audits = expected_audits(answered, policy)
         print(f"{answered:,} answered calls: {audits:,.0f} audits, {audits / answered:.4f}")
-        failed |= answered == 1_000_000 and audits > 0.005 * answered
+    failed |= lives(arguments.seed, policy)
+    fresh(policy)
     failed |= tell(runs, arguments.seed, policy)
     return int(failed)
 

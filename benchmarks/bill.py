@@ -1,12 +1,13 @@
 """What a million calls of Poodle's scenario cost with JITR: audits, deferrals and training in one bill, beside its 82×.
 
-    python benchmarks/bill.py --log data/calls/imdb-gold.jsonl.gz      # two replays, some minutes
+    python benchmarks/bill.py --log data/calls/imdb-gold.jsonl.gz [--plot FILE.svg]   # two replays, some minutes
 
 Poodle replaces an LLM for the sentiment of film reviews after 5,000 of a million requests, without audits, and reports
 82 times less cost at an accuracy of 0.90 (LLM: 0.937). Its price of a request is not published with it; a price here is
 that of `--price-model` by genai-prices, and what is compared is the factor. The log is replayed, then taken to go on to
-a million calls: deferrals at the coverage of its last fifth, audits by the share that decays, searches as they come due
-at the seconds of the last one, and `--answer-s` for each answer. Word-based students do best on film reviews.
+a million calls: deferrals at the coverage of its last fifth, audits by the share that decays and begins again with
+every search, as if each brought another release, searches as they come due at the seconds of the last one, and
+`--answer-s` for each answer. Word-based students do best on film reviews.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import plots
 
 from jitr_core.calllog import read_calls
 from jitr_core.certify import next_attempt
@@ -74,8 +77,8 @@ def replayed(log: Path, target: float, families: str, seed: int) -> Found:
     )
 
 
-def show(log: Path, found: Found, target: float, options: argparse.Namespace) -> None:
-    """Print the bill of a million calls."""
+def show(log: Path, found: Found, target: float, options: argparse.Namespace) -> list[float]:
+    """Print the bill of a million calls; in dollars: teacher alone, deferrals, audits, searches, inference, in all."""
     prices, rates = checked_prices(options.price_model), Rates(compute_usd_per_hour=options.compute_usd_per_hour)
     records = list(read_calls([log]))
     chars = sum(len(str(m.get("content") or "")) for record in records for m in record.messages)
@@ -86,10 +89,11 @@ def show(log: Path, found: Found, target: float, options: argparse.Namespace) ->
     rest = calls - len(records)
     answered = len(records) - found.before + found.coverage * rest
     deferred = found.before + (1 - found.coverage) * rest
-    audits = expected_audits(answered, policy)
-    index = found.searches
-    while next_attempt(index, policy).calls < calls:
+    index, later = found.searches, []
+    while (at := next_attempt(index, policy).calls) < calls:
         index += 1
+        later.append(int(len(records) - found.before + found.coverage * max(at - len(records), 0)))
+    audits, stays = expected_audits(answered, policy, starts=later), expected_audits(answered, policy)
     training = rates.compute_usd(index * found.search_s)
     inference = rates.compute_usd(calls * options.answer_s)
     total = (deferred + audits) * alone + training + inference
@@ -97,9 +101,30 @@ def show(log: Path, found: Found, target: float, options: argparse.Namespace) ->
     cells = " | ".join(f"${part:,.2f}" for part in parts)
     print(
         f"| {target:g} | {found.coverage:.3f} | {found.agreement:.3f} | {cells} | {calls * alone / total:.1f}× | "
-        f"{audits / answered:.2%} | {audits / calls:.2%} |",
+        f"{audits / answered:.2%} | {audits / calls:.2%} | {stays / answered:.2%} |",
         flush=True,
     )
+    return parts
+
+
+def plot(bills: dict[float, list[float]], path: Path) -> None:
+    """The bills beside the teacher's alone, in dollars."""
+    names = ("calls left to the LLM", "audits", "searches and inference")
+    figure, (axis,) = plots.panels(1, 8, 0.8 + 0.45 * (len(bills) + 1))
+    alone = next(iter(bills.values()))[0]
+    rows = {"the LLM alone": (alone, 0.0, 0.0)}
+    rows |= {f"JITR, target {target:g}": (b[1], b[2], b[3] + b[4]) for target, b in bills.items()}
+    start = [0.0] * len(rows)
+    for i, (name, colour) in enumerate(zip(names, (plots.GREY, plots.ORANGE, plots.BLUE), strict=True)):
+        values = [row[i] for row in rows.values()]
+        axis.barh(list(rows), values, 0.6, left=start, color=colour, label=name)
+        start = [a + b for a, b in zip(start, values, strict=True)]
+    for place, total in enumerate(start):
+        axis.text(total, place, f"  ${total:,.0f}" + (f", {alone / total:.1f}× less" if place else ""), va="center")
+    axis.set(xlabel="dollars for a million calls", xlim=(0, 1.15 * alone), ylim=(len(rows) - 0.5, -0.5))
+    axis.grid(visible=False, axis="y")
+    axis.legend(fontsize=8, loc="lower right")
+    plots.save(figure, path)
 
 
 def main() -> None:
@@ -112,15 +137,20 @@ def main() -> None:
     parser.add_argument("--answer-s", type=float, default=0.01, help="core-seconds an answer takes, at most")
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path, help="draw the bills (needs matplotlib)")
     options = parser.parse_args()
     print(
         "| target | coverage, later | agreement | teacher alone | deferrals | audits | searches | inference "
-        "| with JITR | factor | audited of answered | of all |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+        "| with JITR | factor | audited of answered | of all | of answered, if never replaced again |\n"
+        f"|{'---|' * 13}"
     )
+    bills = {}
     for target in options.targets:
         found = replayed(options.log, target, options.families, options.seed)
-        show(options.log, found, target, options)
+        bills[target] = show(options.log, found, target, options)
     print("Poodle, by the share of requests it would audit: " + ", ".join(f"{b:g}: {f:g}×" for b, f in POODLE))
+    if options.plot:
+        plot(bills, options.plot)
 
 
 if __name__ == "__main__":

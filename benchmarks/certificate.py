@@ -5,7 +5,7 @@ call logs (read from `JITR_SHARED`, skipped without it), where the rest of the l
 what `jitr_core` does: attempts on schedule, certified on the calls the coin chose, releases that take labels away,
 audits, rollbacks, retraining. Beside it, on the same streams: the same life with other rules for the threshold.
 
-    python benchmarks/certificate.py [--quick] [--search LIVES] [--logs NAME…] [--seed 0] [--json OUT]
+    python benchmarks/certificate.py [--quick] [--search LIVES] [--logs NAME…] [--seed 0] [--json OUT] [--plot FILE.svg]
 
 The student of the real logs is a ridge classifier on fixed features, so that hundreds of lives take minutes; with
 `--search` it is what the project's own search finds, which takes minutes a life.
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import plots
 from certificate_streams import LOGS, SYNTHETIC, Fit, Log, Searched, Synthetic, load_log, load_rows
 from scipy.special import bdtr, betaincinv
 
@@ -110,6 +111,8 @@ class Life:
         coverage: share of the calls that replacements answered.
         agreeing, answered: of those, how many agreed, and their number.
         audits: answered calls also sent to the teacher.
+        spent: sum of the shares that answered calls were audited with.
+        since: calls that the active release has answered.
         first: calls before the first release, None without one.
         releases: true agreement of each release, as far as known.
         rollbacks: releases rolled back by audits, and how many of them kept the promise.
@@ -119,6 +122,8 @@ class Life:
     agreeing: int = 0
     answered: int = 0
     audits: int = 0
+    spent: float = 0.0
+    since: int = 0
     first: int | None = None
     releases: list[float] = field(default_factory=list)
     rollbacks: list[bool] = field(default_factory=list)
@@ -144,6 +149,7 @@ def live(stream: Stream, policy: Policy, rule: Rule, rng: np.random.Generator) -
         life.first = until if life.first is None else life.first
         life.releases.append(fit.truth(threshold, until))
         active, monitor = (fit, threshold), AuditMonitor(target=policy.target, audit_delta=policy.audit_delta)
+        life.since = 0
     life.coverage = life.answered / end
     return life
 
@@ -173,12 +179,13 @@ def _serve(
             sampled[i:end] = labelled[i:end] = True
             break
         fit, threshold = active
-        sampled[i] = rng.random() < audit_share(life.answered, policy)
+        share = audit_share(life.since, policy, answered=life.answered, spent=life.spent)
+        sampled[i] = rng.random() < share
         answers = fit.confidence[i] >= threshold
         labelled[i] = sampled[i] or not answers
         if not answers:
             continue
-        life.answered += 1
+        life.answered, life.since, life.spent = life.answered + 1, life.since + 1, life.spent + share
         life.agreeing += int(fit.correct[i])
         if sampled[i]:
             life.audits += 1
@@ -236,6 +243,31 @@ def run(name: str, make: Callable[[Sequence[int]], Stream], draws: int, others: 
     return rows
 
 
+def plot(results: dict[str, dict[str, Row]], delta: float, path: Path) -> None:
+    """Coverage of each rule, and how many lives break the promise with exact 95% intervals, stream by stream."""
+    marks = {"jitr": (plots.BLUE, "o", "JITR"), "Bonferroni": (plots.GREEN, "s", "Bonferroni, 20 thresholds")}
+    marks["Hoeffding"] = (plots.GREY, "^", "Hoeffding, 20 thresholds")
+    marks["hindsight (wrong)"] = (plots.ORANGE, "D", "picked in hindsight: breaks the promise")
+    figure, (left, right) = plots.panels(2, 9, 4.6, sharey=True)
+    for rule, (colour, mark, words) in marks.items():
+        rows = [(i, stream[rule]) for i, stream in enumerate(results.values()) if rule in stream]
+        places = [i for i, _ in rows]
+        top = 3 if rule == "jitr" else 2
+        left.plot([r["coverage"] for _, r in rows], places, mark, color=colour, ms=6, label=words, zorder=top)
+        if rule in ("jitr", "hindsight (wrong)"):
+            k, n = (np.array([r[key] for _, r in rows], dtype=float) for key in ("broken", "lives"))
+            low = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, 0.025), 0)
+            high = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 0.975), 1)
+            right.errorbar(k / n, places, xerr=[k / n - low, high - k / n], fmt=mark, color=colour, ms=6, capsize=2)
+    right.axvline(delta, color="black", ls="--", lw=1)
+    right.text(delta + 0.015, -0.85, f"allowed: {delta:g}", fontsize=7, va="center")
+    left.set(yticks=range(len(results)), yticklabels=results, ylim=(len(results) - 0.5, -1.3), xlim=(-0.03, 1.03))
+    left.set_xlabel("coverage: share of a life's calls that are answered")
+    right.set(xlim=(-0.03, 1.03), xlabel="share of lives in which the promise is broken")
+    figure.legend(*left.get_legend_handles_labels(), loc="upper center", ncols=len(marks), fontsize=8, frameon=False)
+    plots.save(figure, path, top=0.94)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run everything, print the table, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -244,6 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS), help="call logs; all unless told")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--plot", type=Path, help="draw coverage and broken promises (needs matplotlib)")
     arguments = parser.parse_args(argv)
     start, delta = time.perf_counter(), Policy().delta
     draws, orders, others = (40, 4, 4) if arguments.quick else (300, 40, 20)
@@ -264,6 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = load_log(shared, log)
         if data is not None:
             results[log] = run(log, partial(Log, data), orders, others, arguments.seed)
+    if arguments.plot:
+        plot(results, delta, arguments.plot)
     return verdict(results, delta, time.perf_counter() - start, arguments.json)
 
 

@@ -102,7 +102,8 @@ def tuned_arrays(base_models: BaseModels) -> tuple[dict[str, Any], dict[str, np.
     """Settings and arrays of an encoder tuned on next to nothing."""
     texts = [(text,) for (text,) in inputs(60, 12, random.Random(1))]
     labels = np.arange(60) % 2
-    tuner = Tuner(base_models.get("encoder"), texts, labels, np.arange(60) % 10, Settings(epochs=1), 60)
+    encoder, known = base_models.get("encoder"), base_models.facts("encoder").source
+    tuner = Tuner(encoder, texts, labels, np.arange(60) % 10, Settings(epochs=1), 60, known=known)
     return tuner.fit().state()
 
 

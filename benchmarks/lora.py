@@ -120,10 +120,11 @@ def scratch(name: str, calls: int, seed: int, models: BaseModels, later: int) ->
     texts = [(normalise(x),) for x, _ in pairs[:calls]]
     encoder = models.get("encoder")
     assert encoder is not None, "prepare the base models first"
+    known = models.facts("encoder").source
     settings = {"tuned": Settings(), "from random weights": replace(Settings(), pretrained=False, rate=2e-4, epochs=8)}
     for label, how in settings.items():
         began = time.perf_counter()
-        tuner = Tuner(encoder, texts, classes.labels, np.arange(calls) % 10, how, calls, seed)
+        tuner = Tuner(encoder, texts, classes.labels, np.arange(calls) % 10, how, calls, seed, known=known)
         tuned: TunedEncoder = tuner.fit()
         seconds = time.perf_counter() - began
         new = pairs[calls : calls + later]

@@ -110,7 +110,7 @@ def live(scene: Scene, how: str, policy: Policy, seed: Sequence[int]) -> Life:
     coins = rng.random(CALLS)
     active: tuple[float, frozenset[int]] | None = None
     served: dict[str, str] = {"0": "", "1": ""}
-    restart, done, mine, answered = 0, 0, 0, 0
+    restart, done, mine, answered, since, spent = 0, 0, 0, 0, 0, 0.0
     for i in range(CALLS):
         if i == merge and active:
             restart, mine = i, 0
@@ -119,12 +119,13 @@ def live(scene: Scene, how: str, policy: Policy, seed: Sequence[int]) -> Life:
         if i == merge and not active:
             mine = i
         asks = active is not None and int(life.wording[i]) in active[1]
-        life.coin[i] = coins[i] < audit_share(answered, policy) if active else True
+        share = audit_share(since, policy, answered=answered, spent=spent) if active else 1.0
+        life.coin[i] = coins[i] < share
         life.fair[i] = not asks or life.coin[i]
         says = asks and life.confidence[i] >= active[0]  # type: ignore[index]
         life.labelled[i] = life.coin[i] or not says
         if says:
-            answered += 1
+            answered, since, spent = answered + 1, since + 1, spent + share
             life.agreed += int(life.correct[i])
         mine += own
         due = next_attempt(done - (start if restart else 0), policy).calls
@@ -138,7 +139,7 @@ def live(scene: Scene, how: str, policy: Policy, seed: Sequence[int]) -> Life:
         new = found.threshold, spoken
         if active and not gains(life, new, active, i):
             continue
-        active, life.first = new, life.first or i
+        active, life.first, since = new, life.first or i, 0
         for wording in spoken:
             served[str(wording)] = served[str(wording)] or f"r{done}"
         life.broken |= truth(scene, found.threshold, spoken, i) < policy.target

@@ -17,7 +17,7 @@ import time
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from transfer import remembering, score
+from transfer import FAMILIES, remembering, score
 from transfer_data import Texts, load
 
 from jitr_core.base_models import BaseModels
@@ -37,7 +37,7 @@ def line(what: str, labels: int, seconds: float, accuracy: float) -> None:
 
 
 def searched(texts: Texts, labels: int, seed: int, families: tuple[str, ...] | None = None) -> None:
-    """A search over all families, its base models at hand, its embeddings not."""
+    """A search without tuned encoders (so few long inputs would not tune one), embeddings not at hand."""
     dataset = texts.sample(labels, seed)
     known = remembering(None)
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,7 +45,7 @@ def searched(texts: Texts, labels: int, seed: int, families: tuple[str, ...] | N
         further = [(known.facts(key), known.get(key)) for key in keys if key not in ("encoder", "static")]
         models = BaseModels(scratch, encoder=known.get("encoder"), static=known.get("static"), further=further)
         began = time.process_time()
-        found = search(dataset, policy=Policy(), base_models=models, seed=seed, families=families)
+        found = search(dataset, policy=Policy(), base_models=models, seed=seed, families=families or FAMILIES)
         student = found.fit()
         seconds = time.process_time() - began
     line(f"search, chosen {found.chosen}, seed {seed}", labels, seconds, score(student, texts)["accuracy"])

@@ -35,7 +35,7 @@ def bad_release(rate: float, policy: Policy, rng: random.Random) -> tuple[int, i
     """Wrong answers that reached the app, calls until the withdrawal, and whether it came within `CALLS`."""
     shadow = AuditMonitor(target=policy.target, audit_delta=policy.audit_delta)
     audits = AuditMonitor(target=policy.target, audit_delta=policy.audit_delta)
-    answered = wrong = 0
+    answered, wrong, spent = 0, 0, 0.0
     for call in range(CALLS):
         errs = rng.random() < rate
         if shadow.audits < policy.shadow_calls:
@@ -45,8 +45,9 @@ def bad_release(rate: float, policy: Policy, rng: random.Random) -> tuple[int, i
         canary = answered < policy.canary_calls
         if canary and rng.random() >= policy.canary_share:
             continue
-        answered, wrong = answered + 1, wrong + errs
-        if (canary or rng.random() < audit_share(answered, policy)) and audits.update(not errs) == "rollback":
+        share = 1.0 if canary else audit_share(answered, policy, answered=answered, spent=spent)
+        answered, wrong, spent = answered + 1, wrong + errs, spent + share
+        if rng.random() < share and audits.update(not errs) == "rollback":
             return wrong, call, True
     return wrong, CALLS, False
 

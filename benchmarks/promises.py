@@ -5,7 +5,7 @@ release. The truth is known, so a life is broken where any certificate breaks it
 orders (read from `JITR_SHARED`, skipped without it): what each promise would answer of the calls that were held out,
 and what it kept there. Last, how rarely audits roll back a release at the very edge of its promise.
 
-    python benchmarks/promises.py [--quick] [--logs NAME…] [--lives 100] [--audits 100] [--orders 10] [--seed 0]
+    python benchmarks/promises.py [--quick] [--lives 100] [--edge 400] [--audits 100] [--logs NAME…] [--orders 10]
 
 Exit code 1 where the one-sided 95% lower bound of a rate of broken promises, or of false rollbacks, exceeds delta.
 """
@@ -13,6 +13,7 @@ Exit code 1 where the one-sided 95% lower bound of a rate of broken promises, or
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -141,6 +142,36 @@ def synthetic(lives: int, seed: int, policy: Policy) -> bool:
     return failed
 
 
+EDGE: dict[str, Sequence[float]] = {
+    "the same at every confidence": (0.0502,),
+    "dear at the top": (0.1, *[0.0447] * 9),
+    "up and down, 20 times": (0.0602, 0.0402) * 10,
+    "up and down, twice": (0.0602, 0.0402) * 2,
+}
+"""Mean costs from the highest confidence to the lowest, in bands of equal width, such that every threshold is bad."""
+
+
+def edge(draws: int, seed: int, target: float, delta: float) -> bool:
+    """Table of single attempts at all of delta where whatever is certified is wrong; whether a bound exceeds it."""
+    print(f"\n| cost, every threshold just bad | certified wrongly at delta {delta}: answered | cost |\n|---|---|---|")
+    failed, calls, dear = False, 2_000, np.array([_mean_cost(k) for k in range(len(NAMES))])
+    for name, costs in EDGE.items():
+        wrongly = dict.fromkeys(("answered", DEAR), 0)
+        for i, wanted in itertools.product(range(draws), wrongly):
+            rng = np.random.default_rng([seed, i])
+            given, confidence = rng.choice(len(NAMES), calls, p=SHARES), rng.random(calls)
+            rate = np.array(costs)[np.minimum(((1 - confidence) * len(costs)).astype(int), len(costs) - 1)]
+            wrong = rng.random(calls) < (rate if wanted == "answered" else rate / dear[given])
+            meant = np.where(wrong, (given + rng.integers(1, len(NAMES), calls)) % len(NAMES), given)
+            said, told = NAMES[given].tolist(), NAMES[meant].tolist()
+            found = certify(confidence, ~wrong, target=target, delta=delta, promise=wanted, given=said, teacher=told)
+            wrongly[wanted] += isinstance(found, Certificate)
+        failed |= any(lower_bound(hits, draws) > delta for hits in wrongly.values())
+        cells = (f"{hits} of {draws} ({lower_bound(hits, draws):.3f})" for hits in wrongly.values())
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    return failed
+
+
 def _short(wanted: str) -> str:
     return "cost" if wanted.startswith("cost") else wanted
 
@@ -260,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the lives, one log")
     parser.add_argument("--logs", nargs="*", choices=LOGS, default=list(LOGS), help="call logs; all unless told")
     parser.add_argument("--lives", type=int, default=100, help="of each stream and promise; 0 for none")
+    parser.add_argument("--edge", type=int, default=400, help="single attempts at the edge of a promise; 0 for none")
     parser.add_argument("--audits", type=int, default=100, help="audited releases of each promise; 0 for none")
     parser.add_argument("--orders", type=int, default=10, help="random orders of each log")
     parser.add_argument("--seed", type=int, default=0)
@@ -269,6 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     if options.lives:
         failed = synthetic(max(options.lives // part, 1), options.seed, policy)
+    if options.edge:
+        failed |= edge(max(options.edge // part, 1), options.seed, policy.target, policy.delta)
     if options.audits:
         failed |= audits(max(options.audits // part, 1), options.seed, policy)
     logs(options.logs[: 1 if options.quick else None], max(options.orders // part, 2), options.seed, policy)

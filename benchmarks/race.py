@@ -93,7 +93,7 @@ def everything(name: str, models: BaseModels, seed: int, size: int) -> None:
     dataset = texts.sample(size, seed)
     fast = remembering(models)
     began = time.process_time()
-    found = search(dataset, policy=Policy(), base_models=fast, seed=seed)
+    found = search(dataset, policy=Policy(families=FAMILIES), base_models=fast, seed=seed)
     student = found.fit()
     search_s = time.process_time() - began
     print(f"{name}: {len(dataset.inputs):,} inputs; chosen {found.chosen} in {search_s:.0f} s", flush=True)

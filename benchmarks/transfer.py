@@ -1,7 +1,7 @@
 """Transfer beats scratch: every candidate family by number of examples, the search's choice, and what was best.
 
 python benchmarks/transfer.py --out transfer.jsonl          # about 25 minutes on one core, embeddings at hand
-python benchmarks/transfer.py --out transfer.jsonl --table  # the tables again, from the file
+python benchmarks/transfer.py --out transfer.jsonl --table  # the tables again, from the file; --plot FILE.svg
 
 Accuracy is measured on a fixed test set of 1,000 texts (trec: 500) against gold labels, for banking77-gpt4 against the
 teacher's answers; coverage is the share of the test set that could be answered at 0.95 in hindsight. Seconds are of one
@@ -17,6 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import plots
 from transfer_data import SETS, Texts, load
 
 from jitr_core import search as search_module
@@ -76,7 +77,7 @@ def cell(texts: Texts, size: int, seed: int, models: BaseModels) -> dict:
     dataset = texts.sample(size, seed)
     benches.clear()
     began = time.process_time()
-    found = search(dataset, policy=Policy(), base_models=models, seed=seed)
+    found = search(dataset, policy=Policy(families=FAMILIES), base_models=models, seed=seed)
     chosen = found.fit()
     seconds = time.process_time() - began
     bench = next(each for each in benches if each.n == len(dataset.inputs))
@@ -164,6 +165,31 @@ def table(rows: list[dict]) -> None:
     print(f"Regret in coverage at 0.95 in hindsight: {np.mean(missed):.4f}, most {max(missed):.3f}")
 
 
+def plot(rows: list[dict], path: Path) -> None:
+    """Accuracy by number of examples: of each family its best candidate, and what the search chose; 95% intervals."""
+    sets = [name for name in SETS if any(row["set"] == name for row in rows)]
+    figure, axes = plots.panels(len(sets), 1 + 1.7 * len(sets), 2.9, sharey=True)
+    looks = zip((*FAMILIES, "search"), (plots.GREY, plots.GREEN, plots.ORANGE, plots.PINK, plots.BLUE), strict=True)
+    for i, (family, colour) in enumerate(looks):
+        for axis, name in zip(axes, sets, strict=True):
+            cells = defaultdict(list)
+            for row in (row for row in rows if row["set"] == name):
+                of = [c["accuracy"] for c in row["candidates"].values() if c["family"] == family]
+                cells[row["size"]].append(row["search"]["accuracy"] if family == "search" else max(of))
+            sizes = np.array(sorted(cells))
+            error = [T95.get(len(v) - 1, 1.96) * np.std(v, ddof=1) / len(v) ** 0.5 for _, v in sorted(cells.items())]
+            means = [np.mean(v) for _, v in sorted(cells.items())]
+            last = family == "search"
+            style = {"lw": 2 if last else 1, "marker": "o" if last else ".", "label": family}
+            axis.errorbar(sizes * 1.05 ** (i - 2), means, error, color=colour, ls="-" if last else "--", **style)
+            axis.set(xscale="log", title=name, xlabel="examples", ylim=(0, 1))
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axis.minorticks_off()
+    axes[0].set_ylabel("accuracy")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=5, fontsize=8, frameon=False)
+    plots.save(figure, path, top=0.92)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -172,6 +198,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--plot", type=Path, help="draw the accuracies (needs matplotlib)")
     options = parser.parse_args()
     if not options.table:
         search_module.Bench = KeptBench
@@ -188,7 +215,10 @@ def main() -> None:
                     with options.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                     print(name, size, seed, row["chosen"], round(row["search"]["accuracy"], 3), flush=True)
-    table([json.loads(line) for line in options.out.read_text(encoding="utf-8").splitlines()])
+    rows = [json.loads(line) for line in options.out.read_text(encoding="utf-8").splitlines()]
+    table(rows)
+    if options.plot:
+        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

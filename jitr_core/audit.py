@@ -11,8 +11,14 @@ from .types import Certificate
 
 __all__ = ["AuditMonitor", "Watch", "audit_share"]
 
-FULL_AUDITS = 500
-"""Audits made at the starting share; from there on their number grows with the logarithm of the answered calls."""
+EXTRA = 2_800
+"""Audits that a task may spend beyond the least share until it has answered LIFE calls, and as large a part of more."""
+
+LIFE = 1_000_000
+"""Answered calls within which EXTRA is spent: with a least share of 0.002 that makes 0.48% of them."""
+
+SPREAD = 16
+"""How slowly it is spent: the larger, the fewer audits a fresh release gets, and the more are left for later ones."""
 
 HORIZON = 10_000
 """Audits over which `Policy.audit_delta` is counted."""
@@ -21,22 +27,32 @@ SHIFTS = (0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 0.9)
 """Error rates watched for, as shares of the way from 1 − target to 1; the first is 1.3 times 1 − target at 0.95."""
 
 
-def audit_share(answered: int, policy: Policy, *, warned: bool = False) -> float:
-    """Probability with which the next call's coin asks for an audit.
+def audit_share(since: int, policy: Policy, *, answered: int = 0, spent: float = 0.0, warned: bool = False) -> float:
+    """Probability with which the next call's coin asks for an audit: least + left / (SPREAD · since), up to the start.
 
-    min(start, FULL_AUDITS / answered), never below the minimum: after a million answered calls the defaults have
-    audited 0.4% of them in all.
+    Every new release and every warning begins again at the start, and each time a part of what is left goes. So the
+    share falls with what a release has shown, the start lasts the shorter the more audits the task has had, and
+    the sum is bounded however often it begins again: what is left never falls below 0.
 
     Args:
-        answered: calls that the release has answered, ≥ 0; since the last warning of drift, if there was one.
-        policy: gives `audit_share_start`, `audit_share_warned` and `audit_share_min`.
-        warned: whether there was one.
+        since: calls that the release has answered, ≥ 0; since the last warning of drift, if there was one.
+        policy: gives `audit_share_start`, `audit_share_warned`, `audit_share_min` and `audit_budget`.
+        answered: calls that all releases of the task have answered, ≥ 0.
+        spent: sum of the shares that these were audited with: the audits to be expected of them.
+        warned: whether there was a warning of this release.
 
     Returns:
         A share in (0, 1].
     """
     start = max(policy.audit_share_start, policy.audit_share_warned) if warned else policy.audit_share_start
-    return max(min(start, FULL_AUDITS / max(answered, 1)), min(policy.audit_share_min, policy.audit_share_start))
+    least = min(policy.audit_share_min, policy.audit_share_start)
+    left = max(EXTRA * max(answered / LIFE, 1.0) - max(spent - least * answered, 0.0), 0.0)
+    share = min(start, least + left / (SPREAD * max(since, 1)))
+    if policy.audit_budget is None:
+        return share
+    each = policy.audit_budget / 1000
+    # What earlier answers left of the budget, or overdrew, is made up for over a thousand answers, as shares lag.
+    return min(share, max(each + (each * answered - spent) / 1000, each / 2))
 
 
 class AuditMonitor:

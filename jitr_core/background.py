@@ -7,11 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, task_name
+from .observe import PATIENCE_S
 from .questions import Questions
 from .serving import Serving
 from .types import Answer, Call, Decision, Match, Observation, Task, Template
@@ -23,24 +24,41 @@ if TYPE_CHECKING:
     from .route import Router
     from .store import Store
 
-__all__ = ["Background", "Event", "Observed"]
+__all__ = ["Background", "Event", "Observed", "Stage"]
 
 _log = logging.getLogger("jitr")
 _KEPT = 5_000  # calls kept at most while the store cannot take them
-_EXPIRE_S = 3600.0  # how often texts are looked for that are older than the policy keeps them
+_EXPIRE_S = 3600.0  # how often is looked for texts older than the policy keeps them, and for abandoned audits
+_ABANDONED_S = PATIENCE_S + 3600.0  # age of a call after which nobody audits it any more
 
 Event = dict[str, Any]
-"""What happened, for reports: `kind` (task, placed, merged, search, rollback, warning, fault) and its figures."""
+"""What happened, for reports: `kind` (task, placed, merged, search, rollback, warning, hold, fault) and its figures."""
+
+
+Stage = Literal["decided", "pending", "audited"]
 
 
 @dataclass(slots=True)
 class Observed:
-    """One decided call on its way from the hot path into the store."""
+    """One decided call on its way from the hot path into the store.
+
+    Attributes:
+        call, decision: the call, and who answered.
+        answer: the teacher's; None where it was not asked, or failed.
+        ask: puts a question of JITR's own to the teacher.
+        stage: a call whose audit is to come is "pending"; later it comes again, "audited".
+    """
 
     call: Call
     decision: Decision
     answer: Answer | None
     ask: Callable[[str], Answer] | None = None
+    stage: Stage = "decided"
+
+    @property
+    def asked(self) -> bool | None:
+        """Whether the teacher answered; None where it was to be asked about an answer, and that came to nothing."""
+        return None if self.stage == "audited" and self.answer is None else self.answer is not None
 
 
 @dataclass(slots=True)
@@ -80,6 +98,7 @@ class Background:
     _missing: dict[str, int] = field(default_factory=dict)
     _questions: Questions = field(init=False)
     _unstored: list[Observed] = field(default_factory=list)
+    _audited: list[Observed] = field(default_factory=list)
     _placed: list[tuple[str, Match]] = field(default_factory=list)
     _parted: dict[str, Template] = field(default_factory=dict)
     _expire_at: float = 0.0
@@ -101,7 +120,7 @@ class Background:
         touched = self._learn(batch)
         self._store()
         self.freely.renew()
-        self.serving.audit((observed.decision, observed.answer is not None) for observed in batch)
+        self.serving.audit((observed.decision, observed.asked) for observed in batch)
         self.serving.watch(touched)
         if self.policy.ask_teacher:
             self._wonder(batch)
@@ -124,6 +143,11 @@ class Background:
                 self._placed.append((call.id, match))
         self._store()
 
+    def remember(self, limit: int = 1_000) -> None:
+        """Take in what the latest calls of earlier processes were like: who edits a prompt starts the app anew."""
+        for match in self.store.latest_matches(limit, app=self.app):
+            self._note(match)
+
     def close(self) -> None:
         """Give back what this process alone may hold, and close the store."""
         try:
@@ -139,18 +163,25 @@ class Background:
     def _store(self) -> None:
         del self._unstored[:-_KEPT]
         if self._unstored:
-            self.store.add_observations([Observation(o.call, o.decision, o.answer) for o in self._unstored])
+            seen = [Observation(o.call, o.decision, o.answer, o.stage == "pending") for o in self._unstored]
+            self.store.add_observations(seen)
             self._unstored.clear()
+        del self._audited[:-_KEPT]
+        if self._audited:
+            self.store.conclude_audits([(o.call.id, o.answer) for o in self._audited])
+            self._audited.clear()
         if self._placed:
             self.store.assign(self._placed)
             self._placed.clear()
 
     def _expire(self) -> None:
         now = time.monotonic()
-        if self.policy.retention_days is not None and now >= self._expire_at:
-            self._expire_at = now + _EXPIRE_S
-            if self.store.expire(self.policy.retention_days):
-                self.freely.forget()
+        if now < self._expire_at:
+            return
+        self._expire_at = now + _EXPIRE_S
+        self.store.give_up_audits(_ABANDONED_S)
+        if self.policy.retention_days is not None and self.store.expire(self.policy.retention_days):
+            self.freely.forget()
 
     def _attempt_if_due(self, task_id: str, calls: int) -> None:
         # The store is asked only when this process alone has seen enough calls, not after every batch.
@@ -168,17 +199,18 @@ class Background:
         touched: Counter[str] = Counter()
         late: Counter[str] = Counter()
         for observed in batch:
+            counted = observed.stage == "audited"
             was_known = observed.decision.match is not None
             placed: list[tuple[str, Match]] = []
             try:
                 placed = self._identify(observed)
             except Exception as error:
                 self.fault("identify", error)
-            self._unstored.append(observed)
+            (self._audited if counted else self._unstored).append(observed)
             self._placed += placed
             match = observed.decision.match
             found = [earlier.task for _, earlier in placed] + ([match.task] if match else [])
-            touched.update(found)
+            touched.update(dict.fromkeys(found, 0) if counted else found)
             late.update(found[:-1] if was_known else found)
             if match is not None and observed.answer is not None:
                 try:
@@ -193,6 +225,7 @@ class Background:
         """Place a call; returns earlier calls that are placed now."""
         decision = observed.decision
         if decision.match is not None:
+            self._note(decision.match)
             parted = self._parted.get(decision.match.template)
             if parted is not None and decision.kind == "teacher":  # decided before, on its way here since
                 decision.match = self.identifier.match_anew(parted, decision.match.slots) or decision.match
@@ -200,6 +233,16 @@ class Background:
         told = observed.answer.text if observed.answer is not None and observed.call.replaceable else None
         decision.match, placed = self._place(observed.call, told)
         return placed
+
+    def _note(self, match: Match) -> None:
+        """Tell the identifier of a call that was recognised: its prompt may have been edited."""
+        try:
+            known, learned = self.identifier.template(match.template), self.identifier.note_call(match)
+            if learned.created and known is not None:
+                self._adopt(learned)
+                self._parted[known.id] = known
+        except Exception as error:
+            self.fault("identify", error)
 
     def _tell(self, match: Match, answer: Answer) -> None:
         """Tell the identifier what was answered to a call of a task."""

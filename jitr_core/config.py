@@ -10,13 +10,30 @@ from .equivalence import EXACT, equivalence
 from .errors import ConfigError
 from .promises import ANSWERED, promise
 
-__all__ = ["DEFAULT_URL", "FAMILIES", "Policy", "absolute", "disabled", "state_exists", "state_folder"]
+__all__ = [
+    "DEFAULT_URL",
+    "FAMILIES",
+    "TUNING_FEWEST",
+    "TUNING_S",
+    "Policy",
+    "absolute",
+    "disabled",
+    "state_exists",
+    "state_folder",
+]
 
 DEFAULT_URL = "sqlite:///.jitr/jitr.db"
 """Where the state lives unless the user says otherwise: in the working folder."""
 
 FAMILIES = ("lexical", "static", "encoder", "stacked", "lora")
 """Candidate families, cheapest first; `stacked` joins the features of the others, `lora` tunes an encoder."""
+
+TUNING_FEWEST = 500
+"""Different inputs below which a tuned encoder was no better than a frozen one."""
+
+TUNING_S = 0.27
+"""Core-seconds that tuning an encoder may cost for every input seen so far: a task is expected to go on about as long
+as it has been going on."""
 
 _LEAST = {
     "min_calls": 2,
@@ -46,6 +63,8 @@ class Policy:
         audit_share_start: share of calls audited right after a release, in (0, 1].
         audit_share_warned: the same right after a warning of drift, in (0, 1].
         audit_share_min: share below which the audit share never decays, in (0, 1].
+        audit_budget: most audits, > 0, to be expected of a task for each 1,000 answers it has given; None for what the
+            shares bring. All answers of a canary are audited all the same, and later ones less.
         audit_delta: probability, in (0, 1), with which audits roll back a replacement that keeps its promise,
             per 10,000 audits.
         approval: "auto": a certified release serves by itself; "manual": it is a shadow until `jitr approve`.
@@ -69,15 +88,16 @@ class Policy:
             nothing is searched; None searches whatever it costs. A price that is not known does not count against it.
         compute_usd_per_hour: price of one core in US dollars an hour, ≥ 0, at which own computing is billed.
         price_model: name of the model whose list price the calls have; None for the names they were made with.
-        calls_per_day: calls of the app a day, > 0; None takes them from the times of the calls.
-        retention_days: days after which stored inputs and answers are deleted; None keeps them.
+        calls_per_day: calls of the app a day, > 0; None takes them from the times of the later calls.
+        retention_days: days after which stored inputs and answers are deleted, at most about a day late while an app
+            runs, so that a clock that leaps for some hours deletes nothing; None keeps them.
         cache_dir: folder for prepared base models, shared by all tasks; None = `$JITR_CACHE` or `~/.cache/jitr`.
         base_models: further base models to choose among: folders, installed packages or hub ids, see docs/search.md.
         download: True lets searches fetch base models from the model hub: those of `base_models`, and a default pool.
-        search_work_s: most core-seconds, > 0, that one search may spend on encoders; estimated from counted tokens,
-            never taken from the clock, so that two searches decide alike.
-        search_seconds: most seconds, > 0, that one search may take by the clock; None for any. With a limit, two
-            searches may decide differently.
+        search_work_s: most core-seconds, > 0, that one search may spend on encoders, tuning them included; estimated
+            from counted tokens, never taken from the clock, so that two searches decide alike.
+        search_seconds: most seconds, > 0, that one search may take by the clock, tuning included; None for any. The
+            cheapest candidate is always tried. With a limit, two searches may decide differently.
         search_memory_mb: most memory, in MB, ≥ 500, of the process that trains; None for any. Counts where the cold
             path runs in a process of its own, on Linux.
         serving_memory_mb: most memory, in MB, ≥ 1, that replacements take in one process, base models and what they
@@ -104,6 +124,7 @@ class Policy:
     audit_share_start: float = 0.1
     audit_share_warned: float = 0.5
     audit_share_min: float = 0.002
+    audit_budget: float | None = None
     audit_delta: float = 0.05
     approval: str = "auto"
     shadow_calls: int = 0
@@ -146,6 +167,7 @@ class Policy:
             if value is not None and value < low:
                 raise ConfigError(f"{name} must be ≥ {low}, got {value}.")
         for name in (
+            "audit_budget",
             "horizon_days",
             "calls_per_day",
             "retention_days",

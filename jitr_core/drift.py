@@ -192,32 +192,37 @@ class Drift:
     emit: Callable[[dict[str, Any]], None]
     _seen: dict[str, Signals] = field(default_factory=dict)
     _warned: dict[str, int] = field(default_factory=dict)
-    _answered: Counter[str] = field(default_factory=Counter)
+    _before: dict[str, int] = field(default_factory=dict)  # what a release had answered when it was warned of
+    _shares: dict[str, float] = field(default_factory=dict)
     _new: Counter[str] = field(default_factory=Counter)
-
-    def count(self, release: str) -> None:
-        """A release answered a call."""
-        self._answered[release] += 1
 
     def share(self, release: str) -> float:
         """Probability with which the next call's coin asks for an audit."""
-        return audit_share(self._answered[release], self.policy, warned=release in self._warned)
+        return self._shares[release]
 
     def refresh(self, task: str, release: str) -> None:
-        """Takes over what the store says of a release in service: what it answered, and since when it is warned of."""
+        """Takes over what the store says of a release in service: what was answered, and since when it is warned of."""
         last = self.store.last_entry("warning", task)
         row = last.details["row"] if last is not None and last.details["release"] == release else 0
-        if release in self._answered and row == self._warned.get(release, 0):
-            return
-        self._answered[release] = self.store.answered_since(task, release, row)
-        if row:
+        if row != self._warned.get(release, 0):
+            since = self.store.answered_since(task, release, row)
+            self._before[release] = self.store.answers(task).releases.get(release, 0) - since
             self._warned[release] = row
             self._seen.pop(release, None)
+        self._count(task, release)
+
+    def _count(self, task: str, release: str) -> None:
+        """Sets the share by what all processes have answered and audited."""
+        told = self.store.answers(task)
+        since = told.releases.get(release, 0) - self._before.get(release, 0)
+        self._shares[release] = audit_share(
+            since, self.policy, answered=told.answered, spent=told.spent, warned=release in self._warned
+        )
 
     def look(
         self, table: Mapping[str, LoadedRelease], rules: Mapping[str, Equivalence], touched: Mapping[str, int]
     ) -> None:
-        """Looks at what is new of some tasks, and warns where something changed.
+        """Looks at what is new of some tasks: sets the share of audits, and warns where something changed.
 
         Args:
             table: the loaded releases by task.
@@ -230,6 +235,7 @@ class Drift:
                 continue
             self._new[task] = 0
             for loaded in table[task].chain():
+                self._count(task, loaded.release.id)
                 if loaded.state == "active":
                     self._follow(task, loaded.release.id, rules[loaded.release.id].same)
 

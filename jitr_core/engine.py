@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import collections
+import contextlib
 import dataclasses
 import logging
 import os
@@ -15,24 +15,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from .config import DEFAULT_URL, Policy, absolute, state_exists
+from .diary import Diary
 from .equivalence import own_rule
 from .errors import ConfigError
 from .identify import Identifier
 from .jobs import TrainingChild
 from .observe import Auditor, Recorder
+from .own import imported
 from .route import Router
 from .types import Answer, Call, Decision
 
 if TYPE_CHECKING:
-    from .background import Background, Event, Observed
+    from .background import Background, Event, Observed, Stage
     from .pipeline import Pipeline
     from .store import Store
 
 __all__ = ["JITR", "default"]
 
 _log = logging.getLogger("jitr")
-_FAULTS_LOGGED = 20
-_FAULTS_KEPT_S = 60.0  # how often, in seconds, new faults are noted in the ledger
 _UNMADE: Any = object()
 _default: JITR | None = _UNMADE
 _default_lock = threading.Lock()
@@ -100,7 +100,7 @@ class JITR:
         app: name of the application; tasks never span applications.
         tenant: default tenant of its calls; tasks never span tenants.
         redact: applied to every text before JITR looks at, stores or learns from it; where it raises, the call is
-            not observed.
+            not observed. A function, or its name as settings have it, `module:function`.
         equivalence: the user's own rule for free text: whether an answer, the first argument, counts as the teacher's,
             the second. Takes the place of `Policy.equivalence`; a module must hold it that the training process can
             import.
@@ -120,7 +120,7 @@ class JITR:
         policy: Policy | None = None,
         app: str = "default",
         tenant: str = "",
-        redact: Callable[[str], str] | None = None,
+        redact: Callable[[str], str] | str | None = None,
         equivalence: Callable[[str, str], bool] | None = None,
         training: Literal["process", "inline", "off"] = "process",
         seed: int | None = None,
@@ -138,9 +138,10 @@ class JITR:
         if equivalence is not None:
             rule = own_rule(equivalence, elsewhere=training == "process")
             self.policy = dataclasses.replace(self.policy, equivalence=rule)
-        self.faults: collections.Counter[str] = collections.Counter()
-        self._faults_told, self._tell_faults_at = 0, 0.0
-        self._redact, self._training, self._seed, self._listener = redact, training, seed, listener
+        self._redact: Callable[[str], str] | None = imported(redact, "redaction") if isinstance(redact, str) else redact
+        self._diary = Diary(app, self._redact)
+        self.faults = self._diary.faults
+        self._training, self._seed, self._listener = training, seed, listener
         self._identifier = Identifier(min_calls=self.policy.min_calls)
         self._router = Router(time.perf_counter, self.fault)
         self._background: Background | None = None
@@ -204,11 +205,11 @@ class JITR:
             answer: the teacher's answer; None if the teacher was not asked.
             ask: puts a question of JITR's own to the teacher, see `Policy.ask_teacher`.
         """
-        if not (decision.kind == "replacement" and decision.audit):  # else observed when its audit is done
+        if not (decision.kind == "replacement" and decision.audit):  # else observed by `audit`
             self._record(call, decision, answer, ask)
 
     def audit(self, call: Call, decision: Decision, ask: Callable[[], Answer]) -> None:
-        """Have the teacher answer a replaced call too, in the background, and observe both answers; never raises.
+        """Observe a replaced call, and have the teacher answer it too, in the background; never raises.
 
         Args:
             call: as given to `decide`.
@@ -217,6 +218,7 @@ class JITR:
         """
         if not call.storable:
             return
+        self._record(call, decision, None, stage="pending")
 
         def compare() -> None:
             try:
@@ -224,16 +226,21 @@ class JITR:
             except Exception as error:
                 self.fault("audit", error)
                 raise  # it is tried again when the teacher is back
-            self._record(call, decision, answer)
+            self._record(call, decision, answer, stage="audited")
 
         def give_up() -> None:
             # The coin fell, but there is no label: the call counts as answered and not audited.
-            self._record(call, decision, None)
+            self._record(call, decision, None, stage="audited")
 
         self._audits.put(compare, give_up)
 
     def _record(
-        self, call: Call, decision: Decision, answer: Answer | None, ask: Callable[[str], Answer] | None = None
+        self,
+        call: Call,
+        decision: Decision,
+        answer: Answer | None,
+        ask: Callable[[str], Answer] | None = None,
+        stage: Stage = "decided",
     ) -> None:
         from .background import Observed
 
@@ -242,7 +249,7 @@ class JITR:
                 return
             if answer is not None and self._redact is not None:
                 answer = dataclasses.replace(answer, text=self._redact(answer.text))
-            self._recorder.put(Observed(call, decision, answer, ask))
+            self._recorder.put(Observed(call, decision, answer, ask, stage))
         except Exception as error:
             self.fault("observe", error)
 
@@ -253,13 +260,7 @@ class JITR:
 
     def fault(self, where: str, error: BaseException) -> None:
         """Count a fault of JITR's own, and log the first one of each kind."""
-        self.faults[where] += 1
-        if self.faults[where] <= 1:
-            # An error may quote the text that a redaction was to hide.
-            told = type(error).__name__ if self._redact is not None else repr(error)
-            _log.error("JITR steps aside in %s, the teacher serves: %s", where, told)
-        elif self.faults[where] == _FAULTS_LOGGED:
-            _log.error("JITR: %d faults in %s so far, see JITR.faults", _FAULTS_LOGGED, where)
+        self._diary.fault(where, error)
 
     # ---- background ---------------------------------------------------------------------------------------------
 
@@ -274,17 +275,10 @@ class JITR:
             return
         try:
             background.process(batch)
-            self._keep_faults(background.store)
+            self._diary.keep(background.store)
         except Exception:
             background.stand_down()
             raise
-
-    def _keep_faults(self, store: Store) -> None:
-        """Note in the ledger how many faults there were, for `jitr doctor`; nothing of what they were about."""
-        now, number = time.monotonic(), self.faults.total()
-        if number > self._faults_told and now >= self._tell_faults_at:
-            store.record("faults", None, {"pid": os.getpid(), "faults": dict(self.faults)})
-            self._faults_told, self._tell_faults_at = number, now + _FAULTS_KEPT_S
 
     def _open(self) -> Background:
         with self._opening:
@@ -299,6 +293,7 @@ class JITR:
 
         store = Store(self.url)
         pipeline = manage.pipeline(store, self.policy, self.url, seed=self._seed or 0)
+        pipeline.progress = lambda what, share: self._emit({"kind": "searching", "what": what, "share": share})
         background = Background(
             store=store,
             policy=self.policy,
@@ -314,6 +309,7 @@ class JITR:
         )
         background.recall()
         background.refresh()
+        background.remember()
         return background
 
     def _attempter(self, pipeline: Pipeline) -> Callable[[str], None]:
@@ -355,6 +351,8 @@ class JITR:
         self._audits.give_up()
         self._recorder.close()
         if self._background is not None:
+            with contextlib.suppress(Exception):  # a state that was deleted, say
+                self._diary.keep(self._background.store, last=True)
             self._background.close()
 
     def _after_fork(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import json
 import logging
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 from .amounts import Tolerance, close
 from .errors import ConfigError, MissingExtraError
+from .own import imported, member, name_of
 
 __all__ = [
     "EXACT",
@@ -190,10 +190,10 @@ def own_rule(function: Callable[[str, str], bool], *, elsewhere: bool) -> str:
     Raises:
         ConfigError: another process could not import it.
     """
-    module, name = getattr(function, "__module__", "?"), getattr(function, "__qualname__", repr(function))
-    rule = f"{OWN}{module}:{name}"
+    rule = OWN + name_of(function)
     if elsewhere:
-        found = None if module == "__main__" else _member(sys.modules.get(module), name)
+        module, _, name = name_of(function).partition(":")
+        found = None if module == "__main__" else member(sys.modules.get(module), name)
         if found is not function:
             raise ConfigError(
                 f"the equivalence {module}:{name} cannot be imported by the process that trains.",
@@ -248,19 +248,8 @@ _OWN_FUNCTIONS: dict[str, _Own] = {}
 
 def _own_function(rule: str) -> _Own:
     if rule not in _OWN_FUNCTIONS:
-        module, _, name = rule.removeprefix(OWN).partition(":")
-        try:
-            found = _member(importlib.import_module(module), name)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"the equivalence {rule} cannot be imported: {error}.") from error
-        if not callable(found):
-            raise ConfigError(f"the equivalence {rule} is no function.", hint="Write own:module:function.")
-        _OWN_FUNCTIONS[rule] = _Own(found)
+        _OWN_FUNCTIONS[rule] = _Own(imported(rule.removeprefix(OWN), "equivalence"))
     return _OWN_FUNCTIONS[rule]
-
-
-def _member(module: Any, name: str) -> Any:
-    return functools.reduce(lambda found, part: getattr(found, part, None), name.split("."), module)
 
 
 def _by_own(function: Callable[[str, str], bool], one: str, other: str) -> bool:

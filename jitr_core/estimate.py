@@ -19,7 +19,7 @@ class Estimate:
     Attributes:
         answered: answers given.
         audits: of these, the ones the teacher was asked about as well.
-        failed: further answers whose audit came to nothing, as while the teacher was down.
+        failed: further answers whose audit came to nothing, as while the teacher was down, or has not come back yet.
         agreement: estimated share of all answers given that agree with the teacher, in [0, 1].
         low, high: that share lies between them, in [0, 1]; at all times together with probability ≥ 1 − delta.
     """

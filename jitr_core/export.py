@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .promises import promised, where
 
 if TYPE_CHECKING:
     from .base_models import BaseModels
+    from .base_models.catalog import Facts
     from .store import Store
     from .types import Release, Task
 
@@ -46,25 +49,24 @@ def export(store: Store, task: Task, folder: Path, base_models: BaseModels) -> P
     verify_folder(Path(release.path))
     try:
         shutil.copytree(release.path, folder, dirs_exist_ok=True)
-        (folder / "README.md").write_text(_card(store, task, release, base_models), encoding="utf-8")
+        (folder / "README.md").write_text(_card(store, task, release, base_models, folder), encoding="utf-8")
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def _card(store: Store, task: Task, release: Release, base_models: BaseModels) -> str:
+def _card(store: Store, task: Task, release: Release, base_models: BaseModels, folder: Path) -> str:
     certificate = release.certificate
     counts = store.counts(task.id)
-    base = next((f for f in base_models.catalogue().values() if f.name == release.base_model), None)
-    licence = (base.licence if base else None) or "unknown"
+    bases = _bases(folder, release, base_models.catalogue())
     made = time.strftime("%Y-%m-%d", time.gmtime(release.created))
     rows = [
         ("task", task.name),
         ("release", f"{release.id}, {made}"),
         ("family", release.family),
-        ("base model", f"{release.base_model}, licence {licence}" if release.base_model else "none"),
-        ("base model's source", base.source if base and base.source else "–"),
+        ("base models", "; ".join(f"{name}, licence {licence}" for name, licence in bases.items()) or "none"),
+        ("adapter", _adapter(folder)),
         ("size", f"{release.size_bytes:,} bytes, the base model not counted"),
         ("labels of the task so far", f"{counts.labels:,}, all from the teacher; {counts.audits:,} audits"),
         ("promise", f"{promised(certificate.promise, certificate.target)}; agreement is with the teacher"),
@@ -82,18 +84,66 @@ def _card(store: Store, task: Task, release: Release, base_models: BaseModels) -
     if certificate.thresholds:
         threshold = f"{certificate.thresholds!r}.get(canonical(answer), {threshold})"
     return _CARD.format(
-        title=" ".join(task.name.split()), base=_yaml(release, licence), rows=lines, threshold=threshold
+        title=" ".join(task.name.split()), base=_yaml(bases), tags=_tags(folder), rows=lines, threshold=threshold
     )
 
 
-def _yaml(release: Release, licence: str) -> str:
-    """The card's front matter: what model hubs read."""
-    return f"base_model: {release.base_model}\nbase_model_license: {licence}\n" if release.base_model else ""
+def _bases(folder: Path, release: Release, known: Mapping[str, Facts]) -> dict[str, str]:
+    """Every base model that something in an artifact was made of, and its licence; by hub id where it has one."""
+    from .base_models.catalog import POOL
+    from .base_models.sources import public_name
 
+    facts = {each.name: each for each in (*POOL, *known.values())}
+    facts |= {each.source: each for each in facts.values() if each.source}
+    names = [] if release.family == "fields" or not release.base_model else [release.base_model]
+    for student in _students(folder):
+        names += [each["name"] for each in student.get("models", {}).values()]
+        names += [student["tuned"]["name"]] if "tuned" in student else []
+        base = student.get("answerer", {}).get("base")
+        names += [public_name(base, Path(base).name)] if base else []
+    found = {}
+    for name in names:
+        told = facts.get(name)
+        found[public_name(told.source, name) if told else name] = (told.licence if told else None) or "unknown"
+    return found
+
+
+def _students(folder: Path) -> Iterator[dict[str, Any]]:
+    """What describes the student in an artifact, and those it is made of."""
+    for file in sorted(folder.rglob("student.json")):
+        yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def _adapter(folder: Path) -> str:
+    """What is said of an adapter that others can load."""
+    for file in sorted(folder.rglob("adapter_config.json")):
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        return f"LoRA, as peft writes it, over {base}"
+    return "none"
+
+
+def _tags(folder: Path) -> str:
+    """What a hub finds it by."""
+    settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
+    return ", ".join(["jitr", *_TAGS.get(settings.get("kind", "linear"), [])])
+
+
+def _yaml(bases: Mapping[str, str]) -> str:
+    """The card's front matter: what model hubs read."""
+    if not bases:
+        return ""
+    return "".join(
+        f"{key}:\n" + "".join(f"- {value}\n" for value in values)
+        for key, values in (("base_model", bases), ("base_model_license", bases.values()))
+    )
+
+
+_TAGS = {"linear": ["text-classification"], "fields": ["information-extraction"], "text": ["text-generation"]}
+"""By kind of student; as hubs name tasks."""
 
 _CARD = """---
 library_name: jitr
-{base}tags: [jitr, text-classification]
+{base}tags: [{tags}]
 ---
 
 # {title}

@@ -151,5 +151,18 @@ def _validator(schema: Any) -> Any:
 
         if len(_validators) >= _KEPT:
             _validators.clear()
-        hit = _validators[id(schema)] = (schema, Draft202012Validator(schema))
+        hit = _validators[id(schema)] = (schema, Draft202012Validator(_plain(schema)))
     return hit[1]
+
+
+def _plain(schema: Any) -> Any:
+    """A schema in JSON Schema's words: Google writes `STRING`, and `nullable` where null will do (OpenAPI 3.0)."""
+    if isinstance(schema, list):
+        return [_plain(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    plain = {key: _plain(part) for key, part in schema.items()}
+    kind = plain.get("type")
+    if isinstance(kind, str) and kind.lower() in _SCHEMAS:
+        plain["type"] = [kind.lower(), "null"] if plain.get("nullable") is True else kind.lower()
+    return plain

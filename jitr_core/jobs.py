@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import Policy
 
-__all__ = ["TrainingChild", "limit_memory", "policy_from_json", "policy_to_json"]
+__all__ = ["TrainingChild", "end_training", "limit_memory", "policy_from_json", "policy_to_json"]
 
 _PAUSE_S = 30.0  # between two children
 _log = logging.getLogger("jitr")
@@ -63,6 +64,7 @@ class TrainingChild:
     """
 
     def __init__(self, url: str, policy: Policy, seed: int | None) -> None:
+        self.url = url
         self._command = [sys.executable, "-m", "jitr_core.cli", "train", "--url", url]
         self._command += ["--policy", policy_to_json(policy), "--seed", str(seed or 0)]
         self._child: subprocess.Popen[bytes] | None = None
@@ -80,9 +82,28 @@ class TrainingChild:
             self._command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         threading.Thread(target=_report, args=(self._child,), name="jitr-train", daemon=True).start()
+        _started.add(self)
+
+    def end(self) -> None:
+        """End the child, if it runs, and wait until it is gone."""
+        if self._child is not None and self._child.poll() is None:
+            _ended.add(self._child)
+            self._child.kill()
+            self._child.wait()
+
+
+_started: weakref.WeakSet[TrainingChild] = weakref.WeakSet()
+_ended: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+
+
+def end_training(url: str) -> None:
+    """End the training that this process has started for a state that is about to be deleted."""
+    for each in list(_started):
+        if each.url == url:
+            each.end()
 
 
 def _report(child: subprocess.Popen[bytes]) -> None:
     _, errors = child.communicate()
-    if child.returncode != 0:
+    if child.returncode != 0 and child not in _ended:
         _log.error("training ended with %d: %s", child.returncode, errors.decode(errors="replace")[-2000:])

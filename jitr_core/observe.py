@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Auditor", "Recorder"]
+__all__ = ["DROPPED", "Auditor", "Recorder"]
 
 T = TypeVar("T")
 
+DROPPED = "queue"
+"""Where the faults are that lost a call: more came than could be stored."""
 
 _alive: weakref.WeakSet[Recorder[Any]] = weakref.WeakSet()
 
@@ -40,13 +42,14 @@ if hasattr(os, "register_at_fork"):
 class Recorder(Generic[T]):
     """Hands items to `process` in batches, from a daemon thread of its own or, inline, in the caller's thread.
 
-    `put` takes about a microsecond, never blocks and never raises: when the queue is full the item is dropped and
-    counted. The thread starts with the first item, again after a fork, and what is queued at exit is still processed.
+    `put` takes about a microsecond, never blocks and never raises: when the queue is full the item is dropped, which
+    is a fault. The thread starts with the first item, again after a fork, and what is queued at exit is still
+    processed.
 
     Args:
         process: called with 1 … `batch` items, or with none when `wait_s` passed; never from two threads at once;
             an exception goes to `fault`.
-        fault: told of exceptions.
+        fault: told of exceptions, and of every dropped item as a `queue.Full` under `DROPPED`.
         batch: most items a call of `process` gets, ≥ 1.
         limit: most items that wait, ≥ 1.
         wait_s: seconds after which an incomplete batch is processed all the same.
@@ -65,7 +68,6 @@ class Recorder(Generic[T]):
     ) -> None:
         self._process, self._fault = process, fault
         self._batch, self._limit, self._wait_s, self._threaded = batch, limit, wait_s, threaded
-        self.dropped = 0
         self._closed = False
         self._reset()
         _alive.add(self)
@@ -81,7 +83,7 @@ class Recorder(Generic[T]):
     def put(self, item: T) -> None:
         """Queue an item."""
         if self._queue.qsize() >= self._limit:
-            self.dropped += 1
+            self._fault(DROPPED, queue.Full(f"{self._limit:,} calls wait to be stored, this one is lost"))
             return
         self._queue.put(item)
         if not self._threaded:
@@ -142,7 +144,7 @@ PAUSE_S = (1.0, 60.0)
 """Seconds until the next try while the teacher fails: at first, and at most; they double in between."""
 
 PATIENCE_S = 2 * 3600.0
-"""Seconds after which an audit that failed is given up: longer than most outages."""
+"""Seconds after which an audit that waits while others fail is given up: longer than most outages."""
 
 TRIES = 3
 """Failures of an audit, with others made in between, after which it is given up: the teacher works, but not for it."""
@@ -167,10 +169,11 @@ class Auditor:
     Args:
         threaded: False runs them in the thread that puts them, and gives up what fails.
         limit: most audits that wait.
+        clock: seconds that only ever grow.
     """
 
-    def __init__(self, *, threaded: bool, limit: int = 1000) -> None:
-        self._threaded, self._limit = threaded, limit
+    def __init__(self, *, threaded: bool, limit: int = 1000, clock: Callable[[], float] = time.monotonic) -> None:
+        self._threaded, self._limit, self._clock = threaded, limit, clock
         self.reset()
 
     def reset(self) -> None:
@@ -182,7 +185,7 @@ class Auditor:
 
     def put(self, make: Callable[[], None], give_up: Callable[[], None]) -> None:
         """Make an audit when its turn comes, or give it up."""
-        audit = _Audit(make, give_up, time.monotonic())
+        audit = _Audit(make, give_up, self._clock())
         if not self._threaded:
             try:
                 make()
@@ -213,7 +216,7 @@ class Auditor:
 
     def _run(self) -> None:
         while True:
-            wait_s = max(self._retry_at - time.monotonic(), 0.0)
+            wait_s = max(self._retry_at - self._clock(), 0.0)
             if self._failed and not wait_s:
                 with contextlib.suppress(IndexError):  # given up meanwhile
                     self._try(self._failed.popleft())
@@ -229,7 +232,6 @@ class Auditor:
             self._queue.task_done()
 
     def _try(self, audit: _Audit) -> None:
-        now = time.monotonic()
         try:
             audit.make()
         except Exception:
@@ -237,13 +239,25 @@ class Auditor:
             audit.made_before = self._made
             least, most = PAUSE_S
             self._pause_s = min(max(2 * self._pause_s, least), most)
-            self._retry_at = time.monotonic() + self._pause_s
-            if audit.failures >= TRIES or now > audit.since + PATIENCE_S:
+            self._retry_at = self._clock() + self._pause_s
+            if audit.failures >= TRIES:
                 audit.give_up()
             else:
                 self._failed.append(audit)
+            self._lose_patience()
         except BaseException:  # a teacher may raise anything, the next audit is to be made all the same
             audit.give_up()
         else:
             self._made += 1
             self._pause_s = self._retry_at = 0.0
+
+    def _lose_patience(self) -> None:
+        """Give up what has waited too long, whether its turn came or not."""
+        limit = self._clock() - PATIENCE_S
+        with contextlib.suppress(IndexError):  # given up meanwhile
+            for _ in range(len(self._failed)):
+                audit = self._failed.popleft()
+                if audit.since < limit:
+                    audit.give_up()
+                else:
+                    self._failed.append(audit)

@@ -22,7 +22,7 @@ from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
 from .probation import path_of
 from .promises import ANSWERED
-from .promote import package, remove_leftovers
+from .promote import KEPT, package, remove_leftovers
 from .route import gives
 from .terms import Terms, rule_at_work
 from .types import Certificate, Example, Release, SearchReport, Task
@@ -43,6 +43,7 @@ __all__ = ["Pipeline"]
 _log = logging.getLogger("jitr")
 Progress = Callable[[str, float], None]
 _LEASE_S = 180.0
+_KEPT_S = 86_400.0  # what a killed search left is thrown away then, if its task was not searched again
 _NEW_LABELS = 0.25  # growth of the labels below which a task that is served is not searched again
 _COMPARED = 2_000  # latest calls on which a new student is compared with the active release …
 _RENEWED = 100  # compared calls after which the lease is renewed
@@ -132,13 +133,21 @@ class Pipeline:
             task = self.store.task(task.id)
             if task is None or task.state == "paused" or not (force or self.due(task)):
                 return None
-            return self._attempt(task, force)
+            report = self._attempt(task, force)
+            if self.store.renew(lease, self.owner, _LEASE_S):  # else another process may be at it
+                shutil.rmtree(self._kept(task), ignore_errors=True)
+            return report
         finally:
             self.store.free(lease, self.owner)
+
+    def _kept(self, task: Task) -> Path:
+        """Where a search keeps what took minutes until its attempt is concluded: one that is killed goes on with it."""
+        return self.folder.with_name(KEPT) / task.id
 
     def _attempt(self, task: Task, force: bool) -> SearchReport | None:
         began = time.perf_counter()
         self.terms.warn_unheard(task.id)
+        remove_leftovers(self.folder.with_name(KEPT), set(), _KEPT_S)
         delta = next_attempt(self.store.attempts(task.id), self.policy).delta
         active = in_place = self.store.active_release(task.id)
         if active is not None and not self.terms.are_met(task.id, active):
@@ -163,11 +172,12 @@ class Pipeline:
                     space = replace(space, kind="fields")
                 release = self._search(task, dataset, delta, report, active, space)
         except JITRError as error:
-            report.refusal = str(error)
+            # A training that comes to nothing is an outcome; what cannot be read, written or imported is none.
+            report.refusal, report.failed = str(error), not isinstance(error, TrainingError)
         except Exception as error:
             # Recorded like any other outcome: an attempt that fails for good must not be made again and again.
             _log.exception("the search for task %s failed", task.id)
-            report.refusal = f"the search failed: {_said(error)}"
+            report.refusal, report.failed = f"the search failed: {_said(error)}", True
         report.seconds = time.perf_counter() - began
         expected = in_place.id if in_place else None
         path = path_of(self.policy)
@@ -285,6 +295,7 @@ class Pipeline:
         }
         if space.kind == "text":
             return search_text(dataset, rule=rule, reason=space.reason, **how)
+        how["kept"] = self._kept(task)
         if space.kind == "fields":
             return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
         return search(dataset, **how)
@@ -331,12 +342,11 @@ class Pipeline:
             return ""  # it serves nobody
         place = {group: i for i, group in enumerate(dataset.groups)}
         most = _GENERATED if student.family == "generator" else _COMPARED
-        asked = self.store.asked(active.id, most, after=self._present(task.id, self._start(task.id)))
+        present = self._present(task.id, self._start(task.id))
+        asked = self.store.asked(active.id, most, after=present)
         if result.held is not None:
             learnt = {g for g, held in zip(dataset.groups, result.held, strict=True) if not held}
             asked = [each for each in asked if each.group not in learnt]
-        if not asked:
-            return ""
         new = []
         for i, each in enumerate(asked):
             if i % _RENEWED == 0 or student.family == "generator":
@@ -352,6 +362,13 @@ class Pipeline:
         now = self.store.active_release(task.id)
         if better(new, old) or now is None or now.id != active.id:  # withdrawn meanwhile: nothing to compare with
             return ""
+        if not old and not self.store.handled(task.id, active.id, present, 1):
+            return ""  # it answers nothing of what comes now
+        if not old:
+            return (
+                "the active release stays: no text is left of the calls it was asked about, so the two cannot be "
+                "compared; the next attempt tries again, and `jitr rollback` makes room"
+            )
         share = sum(new) / len(new), sum(old) / len(old)
         return f"no better than the active release: {share[0]:.0%} against {share[1]:.0%} of the last {len(old)} calls"
 

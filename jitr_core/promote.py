@@ -11,7 +11,10 @@ from typing import Protocol
 
 from .types import CandidateReport, Certificate, Release
 
-__all__ = ["Savable", "package", "remove_leftovers"]
+__all__ = ["KEPT", "Savable", "package", "remove_leftovers"]
+
+KEPT = "unfinished"
+"""Folder beside the artifacts in which searches that are under way, or were killed, keep what they need again."""
 
 
 class Savable(Protocol):
@@ -58,11 +61,11 @@ def package(
 
 
 def remove_leftovers(folder: Path, known: set[str], older_than_s: float = 3600.0) -> int:
-    """Delete artifact folders of a task that no release refers to and that are old enough not to be in the making.
+    """Delete folders, such as artifacts, that no release refers to and that are old enough not to be in the making.
 
     Args:
-        folder: where the task's artifacts live.
-        known: paths of all its releases.
+        folder: where they are.
+        known: paths of all releases there.
         older_than_s: age in seconds.
 
     Returns:

@@ -42,6 +42,7 @@ class LoadedRelease:
         state: a shadow is not asked while a call waits, a canary about a share of the calls.
         share: share of the task's calls it is asked about, in [0, 1].
         instead: who is asked about the others; None for the teacher.
+        held: it is asked, and compared, but the teacher answers: its audits have not come back for too long.
     """
 
     release: Release
@@ -52,6 +53,7 @@ class LoadedRelease:
     state: Literal["shadow", "canary", "active"] = "active"
     share: float = 1.0
     instead: LoadedRelease | None = None
+    held: bool = False
 
     def chain(self) -> Iterator[LoadedRelease]:
         """This release, and those that are asked in its place."""
@@ -133,6 +135,8 @@ class Router:
             reason = "ood" if ood else "deferral"
             said = answer if not ood and confidence > 0 else None
             return Decision("teacher", reason, match, release.id, said, confidence, audit, share)
+        if loaded.held:
+            return Decision("teacher", "audit_hold", match, release.id, answer, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
 
 

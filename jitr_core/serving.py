@@ -14,6 +14,7 @@ from .audit import Watch
 from .drift import Drift
 from .equivalence import Equivalence
 from .forms import get_ready
+from .holds import Holds
 from .memory import Memory
 from .probation import Probations
 from .promises import ANSWERED, promised
@@ -55,6 +56,7 @@ class Serving:
     _rules: dict[str, Equivalence] = field(default_factory=dict)
     _certificates: dict[str, Certificate] = field(default_factory=dict)
     _drift: Drift = field(init=False)
+    _holds: Holds = field(init=False)
     _memory: Memory = field(init=False)
     _probations: Probations = field(init=False)
 
@@ -63,6 +65,7 @@ class Serving:
         self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
         self._probations = Probations(self.store, self.policy, self._withdraw, self.fault, self._memory.bring)
         self._drift = Drift(self.store, self.policy, self.emit)
+        self._holds = Holds(self.store, self.emit)
 
     def tend(self) -> None:
         """Load what was asked for since it had to leave memory."""
@@ -77,20 +80,27 @@ class Serving:
         self._probations.look(dict(self.router.loaded()), self._rules, touched)
         self._drift.look(self.router.loaded(), self._rules, touched)
 
-    def audit(self, decided: Iterable[tuple[Decision, bool]]) -> None:
-        """Count answered calls, and roll back what audited answers contradict.
+    def audit(self, decided: Iterable[tuple[Decision, bool | None]]) -> None:
+        """Roll back what audited answers contradict, and hold what audits tell nothing of any more.
 
         Args:
-            decided: decisions that are stored by now, each with whether the teacher was asked.
+            decided: decisions that are stored by now, each with whether the teacher was asked; None where it was to be
+                asked about an answer, and that came to nothing.
         """
-        audited: set[tuple[str, str]] = set()
+        compared: set[tuple[str, str]] = set()
+        missed: set[tuple[str, str]] = set()
         for decision, asked in decided:
-            if decision.kind == "replacement" and decision.task and decision.release:
-                self._drift.count(decision.release)
-                if asked:
-                    audited.add((decision.task, decision.release))
-        for task, release in sorted(audited):
-            self._contradicted(task, release)
+            if not decision.task or not decision.release:
+                continue
+            if asked is None:
+                missed.add((decision.task, decision.release))
+            elif asked and (decision.kind == "replacement" or decision.reason == "audit_hold"):
+                compared.add((decision.task, decision.release))
+        for task, release in sorted(compared):
+            if not self._contradicted(task, release):
+                self._holds.compared(task, release)
+        for task, release in sorted(missed):
+            self._holds.missed(task, release)
 
     def _contradicted(self, task: str, release: str) -> bool:
         """Withdraw a release whose audits contradict its certificate, unless the user has pinned it all the same."""
@@ -98,7 +108,7 @@ class Serving:
         policy, certificate = self.policy, self._certificates[release]
         same = self._rules[release].same
         watch = Watch(certificate, same, target=policy.target, audit_delta=policy.audit_delta)
-        for audit in self.store.audited(task, release, deferred=watch.deferred):
+        for audit in self.store.audited(task, release, deferred=watch.deferred, held=True):
             watch.update(audit.replacement, audit.teacher)
         if watch.verdict == "keep":
             return False
@@ -150,13 +160,16 @@ class Serving:
                     get_ready()
             if loaded is not None:
                 self._drift.refresh(release.task, release.id)
+                held = self._holds.on(release.task, release.id)
+                share = functools.partial(self._drift.share, release.id)
                 table[release.task] = replace(
                     loaded,
                     templates=answerable(release, templates, joined),
-                    audit_share=_always if state == "canary" else functools.partial(self._drift.share, release.id),
+                    audit_share=_always if state == "canary" or held else share,
                     state=state,
                     share={"shadow": 0.0, "canary": self.policy.canary_share, "active": 1.0}[state],
                     instead=table.get(release.task),
+                    held=held,
                 )
         self.router.load(table)
 
@@ -189,6 +202,7 @@ class Serving:
             return None
         if self._contradicted(release.task, release.id):  # a process was killed before it could
             return None
+        self._holds.missed(release.task, release.id)  # by processes that did not live to see it
         nth = 1 + [each.id for each in self.store.releases(release.task)].index(release.id)
         coin = random.Random(None if self.seed is None else f"{self.seed}:{release.task}:{nth}")
         return LoadedRelease(release, student, _always, frozenset(), coin)

@@ -18,7 +18,7 @@ __all__ = ["Settings", "configured_url", "load_settings"]
 
 # `cache_dir` is called what its variable has always been called, JITR_CACHE.
 _POLICY = {("cache" if name == "cache_dir" else name): hint for name, hint in get_type_hints(Policy).items()}
-_ENGINE: dict[str, Any] = {"url": str, "app": str, "tenant": str, "training": str, "seed": int}
+_ENGINE: dict[str, Any] = {"url": str, "app": str, "tenant": str, "training": str, "seed": int, "redact": str}
 _KNOWN: dict[str, Any] = {"disabled": bool, **_ENGINE, **_POLICY}
 # Variables that are no settings: switches of parts, test data, and what Kubernetes sets for a service called "jitr".
 _FOREIGN = re.compile(r"JITR_(SHARED|ENCODER|PROMPT_TAP|SERVICE_.*|PORT(_.*)?)")
@@ -44,8 +44,8 @@ def load_settings(folder: Path | None = None, environ: Mapping[str, str] | None 
     """The settings of an app that says nothing in code.
 
     A setting `x` is taken from the variable `JITR_X`, else from `jitr.toml`, else, where there is no such file, from
-    the table `[tool.jitr]` of `pyproject.toml`. Settings are the arguments of `JITR` that are plain values, the fields
-    of `Policy`, with `cache` for `cache_dir`, and `disabled`. An empty variable counts as not set.
+    the table `[tool.jitr]` of `pyproject.toml`. Settings are the arguments of `JITR` that are plain values, `redact` by
+    its name, the fields of `Policy`, with `cache` for `cache_dir`, and `disabled`. An empty variable counts as not set.
 
     Args:
         folder: where the files are; None is the working folder.

@@ -205,11 +205,13 @@ class Observation:
         call: the request; `messages` is empty once `match` rebuilds them.
         decision: who answered.
         answer: the **teacher's** answer; None where the teacher was not asked.
+        pending: whether the teacher is still to be asked about an answered call: its audit has not come back.
     """
 
     call: Call
     decision: Decision
     answer: Answer | None
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +338,8 @@ class SearchReport:
         chosen: name of the winner, None if there was none to choose.
         certificate: None if none was reached.
         refusal: why nothing was promoted; "" if it was.
-        seconds: time spent in all.
+        failed: whether it broke off by an error, and so says nothing of the task.
+        seconds: time spent in all; 0 if nothing was searched.
         outlook: what more calls would bring; None where nothing was searched.
     """
 
@@ -346,6 +349,7 @@ class SearchReport:
     chosen: str | None = None
     certificate: Certificate | None = None
     refusal: str = ""
+    failed: bool = False
     seconds: float = 0.0
     outlook: Outlook | None = None
 

@@ -6,11 +6,13 @@ is left alone; what may pay is searched. Counted work and counted calls only, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from .audit import audit_share
+from .config import TUNING_FEWEST, TUNING_S
 from .prices import Prices
 from .savings import Rates, Traffic, bill
 
@@ -18,16 +20,16 @@ if TYPE_CHECKING:
     from .config import Policy
     from .store import Store, Usage
 
-__all__ = ["Worth", "expected_audits", "search_s", "traffic_of", "worth"]
+__all__ = ["Worth", "calls_per_day", "expected_audits", "search_s", "traffic_of", "worth"]
 
 ANSWER_S = 0.001
 """Core-seconds of an answer at best: those of a word-based student, see docs/benchmarks.md."""
 
 SEARCH_S = 5.0
 LABEL_S = 0.06
-"""Core-seconds of a search, in all and for each label: the budget of 60 for 1,000 short examples."""
+"""Core-seconds of a search without tuning, in all and for each label: the budget of 60 for 1,000 short examples."""
 
-_DAY_S, _LEAST_DAYS = 86_400.0, 1 / 24
+_DAY_S = 86_400.0
 _LATELY = 500  # calls by which it is judged how much the active release answers
 _STEPS = 400  # in which the audits of a horizon are added up
 
@@ -79,34 +81,62 @@ def worth(store: Store, task: str, policy: Policy) -> Worth | None:
         return None
     usage, counts = store.usage(task), store.counts(task)
     paid = bill(map(traffic_of, usage), Prices(model=policy.price_model))
-    calls_per_day = _calls_per_day(store, counts.calls, counts.first_time, counts.last_time, policy)
-    if not paid.calls or paid.usd is None or calls_per_day is None:
+    if policy.calls_per_day is None:
+        traffic = calls_per_day(store, task)
+    else:
+        traffic = policy.calls_per_day * counts.calls / max(_total(store.usage()), 1)
+    if not paid.calls or paid.usd is None or traffic is None:
         return None
     rates = Rates(compute_usd_per_hour=policy.compute_usd_per_hour)
     active = store.active_release(task)
     # What it answers of late, not what it was certified to: prompts and inputs may have changed.
     coverage = store.coverage_lately(task, active.id, _LATELY) if active is not None else 0.0
-    call_usd, coming = paid.usd / paid.calls, calls_per_day * policy.horizon_days
+    call_usd, coming = paid.usd / paid.calls, traffic * policy.horizon_days
     gained = (1 - coverage) * coming
-    audits = expected_audits(counts.answered + gained, policy) - expected_audits(counts.answered, policy)
+    audits = expected_audits(gained, policy, answered=counts.answered, spent=store.answers(task).spent)
     saved = (gained - audits) * call_usd - rates.compute_usd(coming * ANSWER_S)
     search_usd = rates.compute_usd(search_s(store.label_count(task), policy))
-    return Worth(calls_per_day, policy.horizon_days, call_usd, saved, search_usd)
+    return Worth(traffic, policy.horizon_days, call_usd, saved, search_usd)
 
 
-def expected_audits(answered: float, policy: Policy) -> float:
-    """Audits that come with so many answered calls, by the share that each of them is audited with."""
-    total, before = 0.0, 0.0
-    for step in range(1, _STEPS + 1):
-        upto = (answered + 1) ** (step / _STEPS) - 1
-        total += (upto - before) * audit_share(int((upto + before) / 2), policy)
-        before = upto
+def expected_audits(
+    calls: float,
+    policy: Policy,
+    *,
+    answered: int = 0,
+    spent: float = 0.0,
+    starts: Sequence[int] = (),
+    warnings: Sequence[int] = (),
+) -> float:
+    """Audits that come with so many answered calls of a fresh release, by the share that each of them is audited with.
+
+    Args:
+        calls: answered calls to come, ≥ 0.
+        policy: gives the shares.
+        answered: calls that the task's releases have answered before.
+        spent: sum of the shares that those were audited with.
+        starts: after how many of the calls to come another release takes over.
+        warnings: after how many there is a warning of drift.
+    """
+    begins = sorted([(0, False), *((at, False) for at in starts), *((at, True) for at in warnings)])
+    ends = [*(at for at, _ in begins[1:]), calls]
+    done = total = 0.0
+    for (begin, warned), end in zip(begins, ends, strict=True):
+        before = 0.0
+        for step in range(1, _STEPS + 1):
+            upto = max(end - begin + 1, 1.0) ** (step / _STEPS) - 1
+            since, given = int((upto + before) / 2), int(answered + done)
+            share = audit_share(since, policy, answered=given, spent=spent + total, warned=warned)
+            total += (upto - before) * share
+            done, before = done + upto - before, upto
     return total
 
 
 def search_s(labels: float, policy: Policy) -> float:
-    """Estimated core-seconds of a search on so many labels."""
-    return min(SEARCH_S + LABEL_S * min(labels, policy.max_examples), policy.search_work_s)
+    """Estimated core-seconds of a search on so many labels: as if an encoder is tuned where one may be."""
+    learnt = min(labels, policy.max_examples)
+    tuning = TUNING_S * learnt if "lora" in policy.families and learnt >= TUNING_FEWEST else 0.0
+    return min(SEARCH_S + LABEL_S * learnt + tuning, policy.search_work_s)
 
 
 def traffic_of(part: Usage) -> Traffic:
@@ -115,15 +145,26 @@ def traffic_of(part: Usage) -> Traffic:
     return Traffic.measured(part.model, part.calls, *sizes)
 
 
-def _calls_per_day(
-    store: Store, calls: int, first_time: float | None, last_time: float | None, policy: Policy
-) -> float | None:
-    """Calls of the task a day; None if its times say nothing."""
-    if policy.calls_per_day is not None:
-        return policy.calls_per_day * calls / max(_total(store.usage()), 1)
-    if first_time is None or last_time is None or not 0 < first_time <= last_time:
+def calls_per_day(store: Store, task: str, least_days: float = 1 / 24) -> float | None:
+    """Calls of a task a day, by how long half of its later calls took, whichever half: the median over all of them.
+
+    A clock that jumps spoils only the halves it jumps in, so a quarter of the later calls may have any time. Pauses
+    between bursts are in every half once there were a few bursts, and the later calls follow growing traffic.
+
+    Args:
+        store: the state.
+        task: id of the task.
+        least_days: time, in days, that the calls are taken to have come in at least.
+
+    Returns:
+        None if the times of the calls are not known.
+    """
+    times, calls = store.call_times(task)
+    if not times:
         return None
-    return calls / max((last_time - first_time) / _DAY_S, _LEAST_DAYS)
+    lag = len(times) // 2
+    took = median(late - early for early, late in zip(times, times[lag:], strict=False)) / max(lag, 1) * len(times)
+    return calls / max(2 * took / _DAY_S, least_days)
 
 
 def _total(usage: Iterable[Usage]) -> int:

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -156,10 +157,14 @@ def test_purging_a_task_deletes_its_calls_and_files(state: str, tmp_path: Path) 
 
 
 def test_old_texts_expire_while_the_app_runs(tmp_path: Path) -> None:
-    jitr = JITR(url(tmp_path), policy=Policy(families=("lexical",), retention_days=1e-9), training="inline")
-    serve(jitr, easy_calls(16))  # one batch; texts are looked for after it
-    assert [o.answer.text for o in jitr.open_store().observations() if o.answer] == [""] * 16
-    jitr.close()
+    texts = []
+    for days in (0, 1):
+        jitr = JITR(url(tmp_path), policy=Policy(families=("lexical",), retention_days=1e-9), training="inline")
+        jitr.open_store()._database.clock = lambda days=days: time.time() + 2 + days * 86_400
+        serve(jitr, easy_calls(16), f"day {days} ")  # one batch; texts are looked for after it
+        texts.append([o.answer.text for o in jitr.open_store().observations() if o.answer])
+        jitr.close()
+    assert texts[0].count("") == 0 and texts[1][:16] == [""] * 16
 
 
 def test_identify_writes_a_line_a_call_in_order(tmp_path: Path) -> None:

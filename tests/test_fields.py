@@ -323,6 +323,22 @@ def test_calls_of_a_demanded_tool_are_replaced_by_the_whole_loop(tmp_path, monke
     app.close()
 
 
+@pytest.mark.parametrize("form", ["INV-2026-{}", "mail{}@example.com"])
+def test_a_copied_value_is_found_although_a_part_of_it_never_varies(tmp_path, form):
+    rng, calls = random.Random(0), []
+    for _ in range(250):
+        topic, about = rng.choice([("refund", "money back"), ("order", "buy one"), ("return", "send it back")])
+        words = [*rng.sample("the my hello parcel still thanks soon never box red green shop".split(), 5), about]
+        what = form.format(rng.randint(10_000, 99_999))
+        rng.shuffle(words)
+        prompt = f"Extract the topic of the message and what it is about, as JSON.\nMessage: {' '.join(words)} {what}"
+        answer = json.dumps({"topic": topic, "what": what})
+        calls.append({"messages": [{"role": "user", "content": prompt}], "answer": answer})
+    done = [each for _, each in replay([write_log(tmp_path / "calls.jsonl", calls)], policy=LEXICAL)]
+    given = [each for each in done if each.decision is not None and each.decision.kind == "replacement"]
+    assert len(given) > 30 and all(each.answer == each.record.said for each in given)
+
+
 def test_a_log_whose_answers_cannot_be_learnt_stays_with_the_teacher(tmp_path):
     rng = random.Random(3)
     calls = [

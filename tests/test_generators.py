@@ -153,7 +153,7 @@ out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new
 print(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True))
 """
     settings = json.loads((artifact / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == str(bases["causal"])
+    assert settings["base_model_name_or_path"] == "causal", "no path of this machine"
     text, answer = messages(1, seed=9)[0]
     command = [sys.executable, "-c", code, str(bases["causal"]), str(artifact), text]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -296,8 +296,8 @@ def test_an_app_is_served_by_a_generator_and_by_the_teacher_when_it_fails(served
     assert llm.invoke(prompt).content == "the teacher's"  # nobody waits for the new process
     assert time.monotonic() - began < 2
     served.flush()
-    latest = served.open_store().latest(task.id, 2)
-    assert [each.decision.reason for each in latest] == ["fallback", "fallback"]
+    latest = served.open_store().latest(task.id, 10)
+    assert [each.decision.reason for each in latest].count("fallback") == 2
     ready(students[0])
     assert shared_worker().pid != pid
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_identify import text, user
 
 from jitr_core.identify import Identifier, identify_stream, join_prompt, prompt_text
+from jitr_core.identify.template import key_of, make_template
 from jitr_core.types import Call
 
 Messages = tuple[tuple[str, str], ...]
@@ -63,7 +64,7 @@ SHAPES: dict[str, tuple[Callable[[int], Messages], Callable[[int], tuple[str, ..
                 f"{text(i)}\nHow urgent is it on a scale of 1 to 5?",
             ),
         ),
-        lambda i: (f"{1 + i % 12:02}-{1 + i % 28:02}", f"{48213 + 17 * i}", text(i)),
+        lambda i: (f"2026-{1 + i % 12:02}-{1 + i % 28:02}", f"#{48213 + 17 * i}", text(i)),
     ),
     "labels that stay": (
         lambda i: (("user", f"Which label fits the message?\n{LABELS}\nMessage: {text(i)}"),),
@@ -274,3 +275,36 @@ def test_answers_that_the_instruction_lists_are_one_job_however_inputs_are_worde
         calls.append(Call(str(i), (("system", system), ("user", f"Message: {message}"))))
         answers.append(said[wording])
     assert len({a.final_task for a in identify_stream(calls, answers=answers)}) == 1
+
+
+VALUES = ["INV-2026-{:05}", "A-{}", "mail{}@example.com", "https://shop.example/p?id={}", "${}.50", "#{}", "v{}.1/beta"]
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("frame", ["Message: {}", 'Text:"{}"', "<input>{}</input>", "Id: {}.\nTopic:"])
+@pytest.mark.parametrize("alone", [1, 2])
+def test_no_template_takes_a_part_of_a_value_for_constant(frame: str, value: str, alone: int) -> None:
+    values = [value.format(100 + 37 * i) for i in range(20)]
+    inputs = [f"{text(i)} {each}" if i % alone else each for i, each in enumerate(values)]
+    instruction = "What is the message about, and which order is it?\n"
+    calls = [Call(f"c{i}", (("user", instruction + frame.format(each)),)) for i, each in enumerate(inputs)]
+    identifier = Identifier()
+    assert len({a.final_task for a in identify_stream(calls, identifier)}) == 1
+    found = [identifier.match(call) for call in calls]
+    assert [match and match.slots for match in found] == [(each,) for each in inputs]
+
+
+def test_a_stored_template_that_cuts_values_fits_as_ever_and_no_more_once_it_is_widened() -> None:
+    opening = "\x1euser\x1fSay what this is about and who should see to it. Id: "
+    stored = make_template(key_of(Call("x", ())), (opening + "INV-2026-", ""), "t")
+    identifier = Identifier([stored])
+
+    def slots(prompt: str) -> tuple[str, ...] | None:
+        match = identifier.match(Call("x", (("user", prompt),)))
+        return match.slots if match else None
+
+    plain = opening.removeprefix("\x1euser\x1f")
+    assert slots(f"{plain}INV-2026-7") == ("7",)
+    learned = identifier.learn(Call("late", (("user", f"{plain}INV-2027-8"),)))
+    assert learned.match is not None and learned.match.task == "t"
+    assert [slots(f"{plain}{each}") for each in ("INV-2026-7", "ORD-1")] == [("INV-2026-7",), ("ORD-1",)]

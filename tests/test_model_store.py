@@ -111,7 +111,7 @@ def test_an_encoder_that_adds_nothing_is_not_paid_for(tmp_path: Path) -> None:
     assert winner.cost_s is not None and winner.cost_s < min(encoders)
 
 
-def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_search_after_a_killed_one_finds_the_embeddings_it_had_made(tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
 

@@ -30,9 +30,12 @@ from jitr_core import pipeline, serving
 from jitr_core.store import observations, releases
 url_, after = sys.argv[2], sys.argv[3] == "after"
 
-def dies(owner, name):
-    original = getattr(owner, name)
+def dies(owner, name, call=1):
+    original, calls = getattr(owner, name), []
     def dying(*args, **kwargs):
+        calls.append(name)
+        if len(calls) < call:
+            return original(*args, **kwargs)
         if after:
             original(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -43,12 +46,24 @@ TRAIN = """
 with Store(url_) as store:
     list(manage.train(manage.pipeline(store, POLICY, url_)))
 """
+DOWN = """
+from test_outages import *
+teacher = Teacher()
+teacher.down = True
+jitr = JITR(url_, policy=ALL_AUDITED, training="off", seed=1)
+jitr.refresh()
+answered(jitr, teacher, 150, "down")
+jitr.refresh()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 TURN = """
 policy = Policy(families=("lexical",), audit_share_start=1.0)
 jitr = JITR(url_, policy=policy, training="inline", seed=1)
 jitr.refresh()
 serve(jitr, turned(64), "turned")
 """
+
+ALL_AUDITED = dataclasses.replace(POLICY, audit_share_start=1.0, audit_share_min=1.0)
 
 
 def killed(state: str, moment: str, body: str, when: str = "after") -> None:
@@ -70,7 +85,7 @@ def later(state: str) -> Store:
         ('dies(releases.Releases, "_set_state")', False),  # in the middle of the transaction
         ('dies(releases.Releases, "_point")', False),  # at its end
         ('dies(releases.Releases, "conclude")', True),  # just after it
-        ('dies(pipeline, "remove_leftovers")', True),
+        ('dies(pipeline, "remove_leftovers", 2)', True),
     ],
 )
 def test_a_kill_during_promotion_leaves_all_of_it_or_nothing(due: str, moment: str, promoted: bool) -> None:
@@ -111,7 +126,7 @@ def test_a_kill_during_audit_or_rollback_is_made_up_for_at_the_next_start(
     jitr.refresh()
     jitr.refresh()
     store = jitr.open_store()
-    enough = audits >= 16  # the first batch was stored: its audits say it all
+    enough = audits >= 8  # the first batch was stored: its audits say it all
     assert (store.active_release(task.id) is None) == (decided or enough)
     turned = [dict(call, answer="neither") for call in easy_calls(40, seed=3)]
     serve(jitr, turned, "again")
@@ -151,53 +166,111 @@ def answered(jitr: JITR, teacher: Teacher, count: int, tag: str) -> int:
     return number
 
 
-def test_while_the_teacher_is_down_replacements_go_on_and_audits_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(observe, "PAUSE_S", (0.02, 0.04))
-    trained(tmp_path).close()
-    jitr = JITR(url(tmp_path), policy=dataclasses.replace(POLICY, audit_share_start=1.0), training="off", seed=1)
-    jitr.refresh()
-    store, teacher = jitr.open_store(), Teacher()
-    (task,) = store.tasks()
-    before = store.counts(task.id)
-    teacher.down = True
-    number = answered(jitr, teacher, 60, "down")
-    assert number > 40
-    jitr.flush()  # waits for no teacher
-    time.sleep(0.2)
-    assert teacher.asked < 20, "one audit is tried now and then, not each of them"
-    assert store.counts(task.id).audits == before.audits
-    teacher.down = False
-    deadline = time.monotonic() + 10
-    while store.counts(task.id).audits < before.audits + number and time.monotonic() < deadline:
-        time.sleep(0.02)
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def until(jitr: JITR, done: Callable[[], bool]) -> None:
+    """Waits, seconds at most, for what another thread does."""
+    deadline = time.monotonic() + 20
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.005)
         jitr.flush()
+    assert done()
+
+
+def test_while_the_teacher_is_down_for_an_hour_replacements_go_on_and_no_audit_is_lost(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    jitr, clock, teacher = JITR(url(tmp_path), policy=ALL_AUDITED, training="off", seed=1), Clock(), Teacher()
+    jitr._audits = Auditor(threaded=True, clock=clock)
+    jitr.refresh()
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    before, teacher.down, number = store.counts(task.id), True, 0
+    for minute in range(60):
+        number += answered(jitr, teacher, 5, f"minute{minute}-")
+        jitr.flush()  # waits for no teacher
+        clock.now += 60
+    during = store.counts(task.id)
+    assert number > 200 and during.answered - before.answered == number, "stored before their audits are done"
+    assert during.audits == before.audits
+    assert teacher.asked <= 61, "one audit is tried every minute, not each of them"
+    given = store.given(task.id, store.active_release(task.id).id)
+    assert len(given.failed) == number, "what is not audited yet does not count as agreed"
+    teacher.down = False
+    number += answered(jitr, teacher, 5, "after")
+    until(jitr, lambda: store.counts(task.id).audits - before.audits == number)
     after = store.counts(task.id)
-    assert (after.audits - before.audits, after.answered - before.answered) == (number, number)
+    assert (after.calls - during.calls, after.answered - before.answered) == (5, number), "none is counted twice"
+    assert store.replaceable_count(task.id) == after.calls and store.label_count(task.id) == after.labels
+    assert not store.given(task.id, store.active_release(task.id).id).failed and not jitr.faults.keys() - {"audit"}
     jitr.close()
 
 
-def test_audits_beyond_the_bound_and_at_the_end_count_as_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(observe, "PAUSE_S", (60.0, 60.0))
+def test_a_process_killed_with_its_audits_undone_has_stored_what_it_answered(tmp_path: Path) -> None:
     trained(tmp_path).close()
-    jitr = JITR(url(tmp_path), policy=dataclasses.replace(POLICY, audit_share_start=1.0), training="off", seed=1)
-    jitr._audits = Auditor(threaded=True, limit=10)
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        before, release = store.counts(task.id), store.active_release(task.id).id
+        told = store.answers(task.id).answered
+    killed(url(tmp_path), "", DOWN)
+    with Store(url(tmp_path), clock=lambda: time.time() + 4 * 3600) as store:
+        after = store.counts(task.id)
+        number = after.answered - before.answered
+        assert number > 100 and (after.calls - before.calls, after.audits) == (150, before.audits)
+        assert len(store.given(task.id, release).failed) == number
+        assert store.answers(task.id).answered == told, "their audits may still come"
+        assert store.give_up_audits(3 * 3600.0) == number and not store.give_up_audits(3 * 3600.0)
+        assert store.answers(task.id).answered == told + number
+        assert store.counts(task.id) == after and len(store.given(task.id, release).failed) == number
+        assert store.replaceable_count(task.id) == after.calls and not store.verify()
+
+
+def test_audits_beyond_the_bound_and_at_the_end_count_as_answered(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    jitr = JITR(url(tmp_path), policy=ALL_AUDITED, training="off", seed=1)
+    jitr._audits = Auditor(threaded=True, limit=10, clock=Clock())
     jitr.refresh()
     store, teacher = jitr.open_store(), Teacher()
     (task,) = store.tasks()
     before, teacher.down = store.counts(task.id), True
+    told = store.answers(task.id).answered
     number = answered(jitr, teacher, 60, "down")
     jitr.flush()
-    assert number - 10 <= store.counts(task.id).answered - before.answered < number
+    assert store.counts(task.id).answered - before.answered == number
+    assert number - 10 <= store.answers(task.id).answered - told < number, "given up, but those that may wait"
     began = time.monotonic()
     jitr.close()
     assert time.monotonic() - began < 5
     with Store(url(tmp_path)) as again:
         after = again.counts(task.id)
         assert (after.answered - before.answered, after.audits) == (number, before.audits)
+        assert again.answers(task.id).answered - told == number
+
+
+def test_what_waits_too_long_is_given_up_whether_its_turn_came_or_not() -> None:
+    clock, given_up = Clock(), []
+
+    def down() -> None:
+        raise ConnectionError("503")
+
+    auditor = Auditor(threaded=True, clock=clock)
+    for i in range(20):
+        auditor.put(down, lambda i=i: given_up.append(i))
+    auditor.join()
+    clock.now += observe.PATIENCE_S + 1
+    auditor.put(down, lambda: given_up.append("late"))
+    deadline = time.monotonic() + 5
+    while len(given_up) < 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(given_up) == list(range(20))
+    auditor.give_up()
 
 
 def test_an_audit_that_alone_fails_is_given_up_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +313,19 @@ def test_a_clock_that_jumps_changes_no_decision(tmp_path: Path, monkeypatch: pyt
     jitr.flush()
     assert store.release_state(first.id) == "withdrawn" and not store.verify() and not jitr.faults
     jitr.close()
+
+
+def test_a_start_with_a_clock_that_leapt_deletes_no_texts_and_they_go_in_time(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, retention_days=30.0)
+    kept, day = [], 86_400.0
+    for run, leap in enumerate((0.0, 365 * day, 1 * day, 31 * day, 32 * day)):
+        jitr = JITR(url(tmp_path), policy=policy, training="off")
+        jitr.open_store()._database.clock = lambda leap=leap: time.time() + leap
+        serve(jitr, easy_calls(20, seed=run) if run < 2 else [], str(run))
+        jitr.refresh()
+        kept.append(sum(o.answer.text != "" for o in jitr.open_store().observations() if o.answer))
+        jitr.close()
+    assert kept == [20, 40, 40, 40, 0]
 
 
 def test_a_lease_from_the_future_is_not_kept_for_a_clock_that_was_set_back(tmp_path: Path) -> None:

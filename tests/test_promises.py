@@ -184,6 +184,50 @@ def test_costs_decide_what_is_certified_and_the_order_of_calls_does_not():
     assert attempt('cost:{"fraud": {"ok": 2}}', order[::-1]) == cheap
 
 
+def at_cost(confidence: np.ndarray, meant: np.ndarray, delta: float = 0.01) -> Certificate | Refusal:
+    said = np.repeat(["ok"], len(meant))
+    return certify(
+        confidence, meant == said, target=0.95, delta=delta, promise=COST, given=said.tolist(), teacher=meant.tolist()
+    )
+
+
+def test_a_few_dear_errors_among_the_surest_are_made_up_for_by_many_good_calls() -> None:
+    confidence, meant = np.linspace(1, 0.5, 2_000), np.repeat(["ok"], 2_000).astype(object)
+    meant[:1_000:300] = "fraud"
+    found = at_cost(confidence, meant)
+    assert isinstance(found, Certificate) and found.coverage == 1 and found.errors == 4
+    meant[1_500:] = "fraud"
+    cut = at_cost(confidence, meant)
+    assert isinstance(cut, Certificate) and 0.7 < cut.coverage <= 0.76
+    assert cut.calls == (confidence >= cut.threshold).sum() and 0.95 <= cut.agreement_low < found.agreement_low
+
+
+def test_costs_are_certified_between_calls_that_are_equally_sure_only() -> None:
+    found = at_cost(np.repeat([0.9, 0.6, 0.0], [900, 900, 200]), np.repeat(["ok"], 2_000).astype(object))
+    assert isinstance(found, Certificate) and (found.calls, found.threshold) == (1_800, LEAST)
+    half = at_cost(np.repeat([0.9, 0.6], [900, 900]), np.repeat(["ok", "fraud"], [1_000, 800]).astype(object))
+    assert isinstance(half, Certificate) and half.calls == 900 and 0.6 < half.threshold < 0.601
+
+
+def test_too_few_calls_to_show_a_cost_are_told_so() -> None:
+    few = at_cost(np.ones(80), np.repeat(["ok"], 80).astype(object))
+    assert isinstance(few, Refusal) and "too few" in few.reason and few.more_labels is not None
+    none = at_cost(np.ones(900), np.repeat(["fraud"], 900).astype(object))
+    assert isinstance(none, Refusal) and "mean cost" in none.reason and none.calls == none.errors == 900
+    assert isinstance(at_cost(np.zeros(900), np.repeat(["ok"], 900).astype(object)), Refusal)
+
+
+@pytest.mark.parametrize("costs", [(0.0502,), (0.1, *[0.0447] * 9), (0.0602, 0.0402) * 4])
+def test_a_cost_that_is_just_too_high_at_every_threshold_is_rarely_certified(costs: tuple[float, ...]) -> None:
+    rng, hits, draws = np.random.default_rng(3), 0, 150
+    for _ in range(draws):
+        confidence = rng.random(1_200)
+        rate = np.array(costs)[((1 - confidence) * len(costs)).astype(int)] / 3
+        meant = np.where(rng.random(1_200) < rate, "fraud", "ok").astype(object)
+        hits += isinstance(at_cost(confidence, meant, delta=0.05), Certificate)
+    assert binom.sf(hits - 1, draws, 0.05) > 0.01
+
+
 def test_answers_that_a_promise_needs_must_be_there():
     for wanted, more in (("classes", {}), (COST, {"given": ["a"]})):
         with pytest.raises(ValueError, match="answers"):

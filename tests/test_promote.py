@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
     class Fake:
         """A store with a release that was asked 30 times, and a generator that is surer than it."""
 
-        family = "generator"
+        family, kept, came = "generator", 30, 30
 
         def last_entry(self, kind: object, task: str) -> None:
             return None
@@ -77,7 +77,10 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
             return active
 
         def asked(self, release: str, limit: int, after: int) -> list[Asked]:
-            return [Asked((f"text {i}",), f"g{i}", False, "T") for i in range(30)]
+            return [Asked((f"text {i}",), f"g{i}", False, "T") for i in range(self.kept)]
+
+        def handled(self, task: str, release: str, row: int, limit: int) -> list[str]:
+            return ["call"] * self.came
 
         def renew(self, name: str, owner: str, ttl_s: float) -> bool:
             renewed.append(name)
@@ -91,10 +94,15 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
     active = replace(active, path=str(Path(active.path) / "real"))
     found: Any = Some(held=None, confidence=[])
     line: Any = Pipeline(Fake(), Policy(), tmp_path, Some())  # type: ignore[arg-type]
-    assert (
-        line._worse(Task("t", "a", "", "n"), active, Fake(), CERTIFICATE, found, Some(groups=[], templates={"T"})) == ""
-    )
+    task, some = Task("t", "a", "", "n"), cast(Any, Some(groups=[], templates={"T"}))
+    assert line._worse(task, active, Fake(), CERTIFICATE, found, some) == ""
     assert len(renewed) == 30
+
+    line.store.kept = 0  # expired
+    assert "stays" in line._worse(task, active, Fake(), CERTIFICATE, found, some)
+    line.store.came = 0  # calls of another wording have taken over
+    assert line._worse(task, active, Fake(), CERTIFICATE, found, some) == ""
+    line.store.kept = 30
 
     class Unsure(Fake):
         """One to whom all inputs are out of distribution: it gives none, whatever the threshold."""
@@ -102,9 +110,8 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
         def predict(self, inputs: list[tuple[str, ...]]) -> tuple[list[str], list[float]]:
             return ["yes"] * len(inputs), [0.0] * len(inputs)
 
-    some: Any = Some(groups=[], templates={"T"})
     nothing = replace(CERTIFICATE, threshold=0.0)
-    assert "no better" in line._worse(Task("t", "a", "", "n"), active, Unsure(), nothing, found, some)
+    assert "no better" in line._worse(task, active, Unsure(), nothing, found, some)
 
 
 def test_leftovers_of_killed_attempts_go_and_releases_and_fresh_work_stay(tmp_path: Path) -> None:

@@ -167,6 +167,20 @@ def test_the_view_tells_what_happens_at_which_call(terminal):
     assert "1,000 calls in 61 s" in text
 
 
+def test_a_search_shows_how_far_it_is_in_the_live_table_until_it_is_over():
+    console = a_console(terminal=True)
+    with ReplayView(console) as view:
+        view.event({"kind": "start", "calls": 3})
+        view.event({"kind": "searching", "what": "tuning encoders", "share": 0.4, "at_call": 1})
+        view._live.refresh()
+        shown_then = console.file.getvalue()
+        view.event({"kind": "search", "task": "t1", "report": certified(), "at_call": 1})
+        console.file.truncate(0)
+        view._live.refresh()
+    assert "searching: tuning encoders, 40%" in shown_then
+    assert "searching:" not in console.file.getvalue()
+
+
 def test_without_a_terminal_progress_is_plain_lines():
     text = replay_into(a_console())
     assert "\x1b" not in text

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_replay import run
 
-from jitr_core import ConfigError, Policy, engine
+from jitr_core import Call, ConfigError, Policy, engine
 from jitr_core.config import DEFAULT_URL
 from jitr_core.settings import load_settings
 
@@ -154,6 +154,23 @@ def test_an_app_with_settings_that_cannot_be_used_is_served_by_the_teacher(
         assert default() is None and default() is None
     (record,) = caplog.records
     assert "the teacher serves" in record.getMessage()
+
+
+def loud(text: str) -> str:
+    return text.upper()
+
+
+def test_a_redaction_is_named_by_its_module_or_jitr_steps_aside(default, monkeypatch) -> None:
+    Path("jitr.toml").write_text(f'redact = "{__name__}:loud"')
+    call = Call("c", (("user", "hello"),))
+    jitr = default()
+    assert jitr is not None
+    jitr.decide(call)
+    assert call.messages == (("user", "HELLO"),)
+    jitr.close()
+    monkeypatch.setattr(engine, "_default", engine._UNMADE)
+    monkeypatch.setenv("JITR_REDACT", "no_such_module:loud")
+    assert default() is None
 
 
 def test_a_file_switches_jitr_off_and_the_environment_on_again(default, monkeypatch) -> None:

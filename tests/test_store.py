@@ -46,6 +46,18 @@ def store(tmp_path, clock):
         yield opened
 
 
+def expired(store, days, clock):
+    """What is deleted by two looks half a day apart, the second of them now."""
+    clock.now -= 43_200
+    assert store.expire(days) == 0, "the first look deletes nothing"
+    clock.now += 43_200
+    return store.expire(days)
+
+
+def texts(store):
+    return [each.decision.match.slots for each in store.observations()]
+
+
 def task(name="t", tenant=""):
     return Task(name, "shop", tenant, f"name of {name}")
 
@@ -214,6 +226,41 @@ def test_of_answers_given_the_audits_that_failed_are_told(store):
     assert store.given("t", "r1") == Given(3, 0.1, (0.1,))
 
 
+def test_an_answered_call_is_there_before_its_audit_which_moves_it_to_the_end(store, clock):
+    with_task(store)
+    pending = [replace(served(name, audit=True), pending=True) for name in "123"]
+    store.add_observations([*pending, served("4")])
+    assert (store.counts("t").answered, store.counts("t").audits) == (4, 0)
+    assert store.given("t", "r1").failed == (0.1, 0.1, 0.1) and store.answers("t").answered == 1
+    assert [row.asked for row in store.usage("t")] == [False]
+    assert store.conclude_audits([("2", Answer("no", "gpt-5", 10, 2)), ("3", None), ("other", Answer("no"))]) == 2
+    assert [each.call.id for each in store.observations("t")] == ["1", "4", "2", "3"]
+    assert store.conclude_audits([("2", Answer("yes")), ("4", Answer("yes"))]) == 0, "it was done, or was none"
+    told = store.answers("t")
+    assert (told.answered, told.spent, told.releases) == (3, pytest.approx(0.3), {"r1": 3})
+    assert [(each.call, each.teacher) for each in store.audited("t", "r1")] == [("2", "no")]
+    assert store.label_count("t") == store.counts("t").labels == 1 and store.replaceable_count("t") == 3
+    assert [(h.row, h.teacher, h.model) for h in store.handled("t", "r1", 4, 9)] == [
+        (5, "no", "gpt-5"),
+        (6, None, "gpt-4.1"),
+    ]
+
+
+def test_an_audit_of_a_call_whose_texts_are_gone_is_billed_and_teaches_nothing(store, clock):
+    with_task(store)
+    store.add_observations([replace(served("1", audit=True), pending=True)])
+    clock.now += 90 * 86_400
+    store.expire(30)  # twice, a day apart: a clock may leap
+    clock.now += 86_400
+    assert store.expire(30) == 1
+    assert store.conclude_audits([("1", Answer("no", "gpt-4.1", 10, 2))]) == 1
+    assert (store.counts("t").audits, store.counts("t").labels) == (1, 0)
+    assert not store.examples("t") and not store.audited("t") and "no" not in str(list(store.observations()))
+    store.add_observations([replace(served("2", audit=True), pending=True)])
+    store.purge(task="t")
+    assert store.conclude_audits([("2", Answer("no"))]) == 0 and not list(store.observations())
+
+
 def test_usage_sums_tokens_where_known_and_characters_where_not(store):
     with_task(store)
     store.add_observations([placed("1"), placed("2", tokens=(None, None)), served("3", "four"), unplaced("4")])
@@ -247,7 +294,7 @@ def test_counts_stay_right_whatever_happens_to_the_calls(store, tmp_path, clock)
         agree(5, 4)
         other.add_observations([placed("6", at=-1e9)])
         agree(6, 5)
-        other.expire(1)
+        expired(other, 1, clock)
         agree(6, 4)
         other.purge(before=0.0)
         agree(5, 4)
@@ -405,13 +452,46 @@ def test_expired_texts_are_gone_from_the_file_while_the_figures_stay(store, cloc
     old, new = clock.now - 40 * 86_400, clock.now
     store.add_observations([placed("1", secret, secret, at=old), placed("2", at=new)])
     calls, usage = store.counts("t").calls, store.usage()
-    assert store.expire(30) == 1
+    assert expired(store, 30, clock) == 1
     assert store.expire(30) == 0
     assert [e.seq for e in store.examples("t")] == [1]
     assert store.label_count("t") == store.counts("t").labels == 1
     assert (store.counts("t").calls, store.usage()) == (calls, usage)
     assert next(store.observations()).decision.match.slots == ()
     assert secret.encode() not in b"".join(file.read_bytes() for file in store.path.parent.iterdir())
+
+
+@pytest.mark.parametrize("looks", [1, 10])
+def test_a_clock_that_leaps_for_some_hours_deletes_nothing(store, clock, looks):
+    store.add_observations([placed(str(i), at=clock.now - i * 86_400) for i in range(20)])
+    store.expire(30)
+    for leap in (365 * 86_400, -365 * 86_400):
+        clock.now += 86_400 + leap
+        for _ in range(looks):
+            assert store.expire(30) == 0
+            clock.now += 3_600
+        clock.now -= leap
+        assert store.expire(30) == 0
+    assert () not in texts(store)
+
+
+@pytest.mark.parametrize("every_s", [3_600, 20 * 86_400])
+def test_texts_are_deleted_about_a_day_late_or_at_the_next_run_after_that(store, clock, every_s):
+    store.add_observations([placed("1", at=clock.now)])
+    ended = clock.now + 30 * 86_400
+    while store.expire(30) == 0:
+        clock.now += every_s
+        clock.now -= 60  # small corrections of the clock are no leaps
+        assert clock.now < ended + 27 * 3_600 + 2 * every_s
+    assert clock.now >= ended and texts(store) == [()]
+
+
+def test_calls_from_the_future_go_with_those_that_came_after_them(store, clock):
+    ahead = clock.now + 3_650 * 86_400
+    store.add_observations([placed("1", at=ahead), placed("2", at=clock.now), placed("3", at=ahead)])
+    clock.now += 31 * 86_400
+    assert expired(store, 30, clock) == 2
+    assert texts(store)[:2] == [(), ()] and texts(store)[2]
 
 
 def test_a_purged_task_leaves_nothing_but_a_line_in_the_ledger(store):

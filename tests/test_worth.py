@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,28 @@ from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
 from jitr_core.audit import audit_share
 from jitr_core.cli import app
 from jitr_core.store import Store
-from jitr_core.worth import Worth, expected_audits, search_s, worth
+from jitr_core.types import Decision, Match, Observation
+from jitr_core.worth import Worth, calls_per_day, expected_audits, search_s, worth
 
 PRICED = dataclasses.replace(POLICY, price_model="gpt-4.1-nano")
 
 
-def observed(folder: Path, policy: Policy, *, calls: int = 320, every_s: float = 60.0, replaceable: int = 1) -> Store:
+def observed(
+    folder: Path,
+    policy: Policy,
+    *,
+    calls: int = 320,
+    every_s: float = 60.0,
+    replaceable: int = 1,
+    since: Callable[[int], float] = lambda i: 1e9,
+) -> Store:
     """A state after some calls of a task, one in `replaceable` being one that a student might answer."""
     jitr = JITR(url(folder), policy=policy, training="inline", seed=1)
     for i, recorded in enumerate(easy_calls(calls)):
         messages = tuple((m["role"], m["content"]) for m in recorded["messages"])
-        call = Call(f"c{i}", messages, time=1e9 + i * every_s, replaceable=i % replaceable == 0, model="gpt-4.1-nano")
+        call = Call(
+            f"c{i}", messages, time=since(i) + i * every_s, replaceable=i % replaceable == 0, model="gpt-4.1-nano"
+        )
         decision = jitr.decide(call)
         answer = Answer(recorded["answer"], "gpt-4.1-nano", 50, 1)
         jitr.observe(call, decision, answer if decision.kind == "teacher" else None)
@@ -36,16 +48,82 @@ def observed(folder: Path, policy: Policy, *, calls: int = 320, every_s: float =
     return Store(url(folder))
 
 
+DAY = 86_400.0
+
+
+def every(number: int, gap_s: float, start: float = 0.0) -> list[float]:
+    return [start + i * gap_s for i in range(number)]
+
+
+def rate_of(folder: Path, times: list[float]) -> float | None:
+    """What is made of calls of one task at these times, in the order of the stream."""
+    decision = Decision("teacher", "no_release", Match("t", "T", ("x",)))
+    calls = [Call(f"c{i}", (), time=time) for i, time in enumerate(times)]
+    with Store(url(folder)) as store:
+        store.add_observations([Observation(call, decision, Answer("yes")) for call in calls])
+        return calls_per_day(store, "t")
+
+
+@pytest.mark.parametrize(
+    ("times", "low", "high"),
+    [
+        (every(200, 60.0), 1430, 1450),
+        (every(3_000, DAY), 0.99, 1.01),
+        ([t for day in range(28) if day % 7 < 5 for t in every(100, 288.0, day * DAY)], 62, 82),  # office hours
+        ([t for day in range(6) for t in every(500, 5.0, day * DAY)], 400, 760),  # a batch a night, three of late
+        ([t for week in range(5) for t in every(700, 5.0, week * 7 * DAY)], 75, 130),  # a batch a week
+        ([DAY * i**0.5 for i in range(2_500)], 75, 100),  # growing: two a day more each day, 100 on the last
+        (every(300, DAY / 10) + every(300, DAY / 1_000, 30 * DAY), 900, 1_100),  # a pilot, then production
+        (every(150, 0.01), 3_600, 3_601),  # at least an hour
+        ([5.0], 24, 24),
+    ],
+)
+def test_calls_a_day_are_those_of_late(tmp_path: Path, times: list[float], low: float, high: float) -> None:
+    found = rate_of(tmp_path, [1e9 + time for time in times])
+    assert found is not None and low <= found <= high
+
+
+@pytest.mark.parametrize("wrong", [-1e9 + 1, 3_650 * DAY])
+@pytest.mark.parametrize("where", ["first", "last", "each day"])
+def test_a_clock_that_jumps_changes_nothing_of_the_calls_a_day(tmp_path: Path, wrong: float, where: str) -> None:
+    times = every(1_000, DAY / 100, 1e9)
+    for i in range(1_000):
+        if {"first": i < 20, "last": i >= 980, "each day": i % 100 < 10}[where]:
+            times[i] += wrong
+    assert rate_of(tmp_path, times) == pytest.approx(100.0, rel=0.01)
+
+
+def test_calls_without_a_time_say_nothing_of_the_calls_a_day(tmp_path: Path) -> None:
+    assert rate_of(tmp_path, [0.0] * 50) is None
+
+
+def test_a_clock_at_1970_for_the_first_calls_leaves_no_task_alone(tmp_path: Path) -> None:
+    policy = dataclasses.replace(PRICED, horizon_days=7.0, compute_usd_per_hour=5.0)
+    with observed(tmp_path, policy, since=lambda i: 60.0 if i < 20 else 1e9) as store:
+        (task,) = store.tasks()
+        assert task.state == "active"
+
+
 def test_the_audits_of_a_horizon_are_what_the_share_adds_up_to() -> None:
     policy = Policy()
-    for answered in (1_000, 100_000):
-        exact = sum(audit_share(n, policy) for n in range(answered))
-        assert expected_audits(answered, policy) == pytest.approx(exact, rel=0.02)
+    for calls in (1_000, 100_000):
+        total = 0.0
+        for n in range(calls):
+            since = n if n < 20_000 else n - 20_000
+            total += audit_share(since, policy, answered=50_000 + n, spent=1_200 + total)
+        found = expected_audits(calls, policy, answered=50_000, spent=1_200, starts=[20_000] if calls > 20_000 else [])
+        assert found == pytest.approx(total, rel=0.02)
 
 
 def test_a_search_costs_more_with_more_labels_up_to_its_budget() -> None:
     policy = Policy(search_work_s=100)
-    assert search_s(200, policy) < search_s(1_000, policy) < search_s(10_000, policy) == 100
+    assert search_s(200, policy) < search_s(300, policy) < search_s(10_000, policy) == 100
+
+
+def test_a_search_costs_more_where_an_encoder_may_be_tuned() -> None:
+    frozen, tuning = Policy(families=("lexical", "encoder")), Policy()
+    assert search_s(300, frozen) == search_s(300, tuning), "too few to tune one"
+    assert search_s(1_000, tuning) > 2 * search_s(1_000, frozen)
 
 
 def test_a_cheap_teacher_that_is_asked_rarely_is_left_alone_and_nothing_of_delta_is_spent(tmp_path: Path) -> None:
@@ -136,9 +214,10 @@ def test_attempts_come_by_calls_that_a_student_might_answer(tmp_path: Path) -> N
 
 def test_an_attempt_that_cannot_succeed_is_not_made_and_spends_nothing(tmp_path: Path) -> None:
     observed(tmp_path, POLICY, calls=190).close()
-    with Store(url(tmp_path), clock=lambda: 2e9) as store:
-        (task,) = store.tasks()
-        store.expire(1.0)  # most labels are gone: what is left could not certify
+    for now in (1.9e9, 2e9):
+        with Store(url(tmp_path), clock=lambda now=now: now) as store:
+            (task,) = store.tasks()
+            store.expire(1.0)  # most labels are gone: what is left could not certify
     with observed(tmp_path, POLICY, calls=30, every_s=1.0) as store:
         assert store.delta_spent(task.id) == 0 and store.active_release(task.id) is None
 

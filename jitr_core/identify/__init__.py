@@ -7,7 +7,7 @@ from .identifier import Identifier, Learned
 from .refine import supersedes
 from .stream import Assignment, identify_stream
 from .template import key_of
-from .text import content_hash, join_prompt, normalise, prompt_text
+from .text import content_hash, join_prompt, messages_of, normalise, prompt_text
 
 __all__ = [
     "AnswerSpace",
@@ -21,6 +21,7 @@ __all__ = [
     "identify_stream",
     "join_prompt",
     "key_of",
+    "messages_of",
     "normalise",
     "pattern",
     "prompt_text",

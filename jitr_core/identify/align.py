@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 
-from .text import MESSAGE, tokens, words
+from ..types import Slots
+from .text import LETTER, MESSAGE, tokens, words
 
-__all__ = ["literal_choices", "mining_tokens"]
+__all__ = ["literal_choices", "mining_tokens", "whole_values"]
 
 MAX_CHARS = 24_000
 """Characters of a message that are looked at; of longer ones the first and last half as many, the middle is opaque."""
@@ -19,6 +21,14 @@ MIN_INNER_WORDS = 4
 
 MAX_REPEATS = 4
 """How often a window may occur in a prompt to be looked at; more often means it is no landmark."""
+
+# What an id, an address or an amount is written with beside letters: a literal cut there is cut inside one.
+# Quotes, brackets, colons and commas stand around values.
+_JOINT = "[-/@.+~%#$€£_]"
+_END = rf"(?:{LETTER}|{_JOINT})*(?:[-/@+~#$€£]|\d\.|{_JOINT}{LETTER}+\.)"
+_GLUED_END = re.compile(rf"(?:\w+://[^\s\"'<>()\[\]{{}}]*|(?<!{_JOINT})[@#$€£]|(?=\W*\w){_END})\Z")
+_GLUED_START = re.compile(rf"(?:[%€£$]|(?:[-/@+~#]|\.(?=[a-z0-9]))(?:{_JOINT}*{LETTER})+/?)")
+_PIECE = 100  # characters of the longest piece of a value
 
 _Places = dict[tuple[str, ...], list[int]]
 
@@ -208,3 +218,41 @@ def _in_order(taken: Sequence[tuple[tuple[int, ...], int]], starts: tuple[int, .
         if not before and not after:
             return False
     return True
+
+
+def whole_values(literals: Sequence[str], fits: Sequence[Slots]) -> tuple[str, ...]:
+    r"""The literals without pieces of values: "INV-2026-" before a slot is part of an id that the slot goes on with.
+
+    An inner literal that such a piece is cut from stays only if the rest is likely to be part of the template.
+
+    Args:
+        literals: the constant parts of some prompts.
+        fits: their slots.
+
+    Example:
+        >>> whole_values(("Id: A-", "@b.c.\nTo:"), [("12",), ("7",)])
+        ('Id: ', '.\nTo:')
+    """
+    kept = [literals[0]]
+    for literal, values in zip(literals[1:], zip(*fits, strict=True), strict=True):
+        if any(value and not value[0].isspace() for value in values):
+            kept[-1] = _without_end(kept[-1])
+        glued = any(value and not value[-1].isspace() for value in values)
+        kept.append(literal[piece.end() :] if glued and (piece := _GLUED_START.match(literal)) else literal)
+    last = len(kept) - 1
+    pairs = enumerate(zip(literals, kept, strict=True))
+    stays = [i in (0, last) or MESSAGE in rest or _stays(own, rest) for i, (own, rest) in pairs]
+    return tuple([rest for rest, stay in zip(kept, stays, strict=True) if stay])
+
+
+def _stays(literal: str, rest: str) -> bool:
+    """Whether the rest of an inner literal is still one."""
+    return words(rest) == words(literal) or _significant(tokens(rest))
+
+
+def _without_end(literal: str) -> str:
+    """A literal without the piece of a value that it ends with, if there is one."""
+    edge = literal[-_PIECE:]
+    piece = _GLUED_END.search(edge)
+    whole = piece is not None and (piece.start() > 0 or edge == literal)
+    return literal[: len(literal) - len(edge) + piece.start()] if piece and whole else literal

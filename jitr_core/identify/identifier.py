@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..types import Call, Match, Slots, Template
 from .decisions import Decisions
+from .edited import Edited
 from .kinds import Kinds
 from .merge import AnswerBook, wording
 from .miner import Miner, Proposal
@@ -53,7 +54,7 @@ class Learned:
 class Identifier:
     """Finds the recurring tasks in a stream of calls.
 
-    `match` may be called from any thread; `learn`, `adopt`, `forget`, `decide` and `note_answer` belong to one thread.
+    `match` may be called from any thread; `learn`, `adopt`, `forget`, `decide` and what notes belong to one thread.
 
     Args:
         templates: templates known from before, oldest first.
@@ -80,6 +81,7 @@ class Identifier:
         self._refiner = Refiner()
         self._answers = AnswerBook()
         self._kinds = Kinds(min_calls)
+        self._edited = Edited(min_calls)
         self._born: dict[str, int] = {}  # each task's place in the order in which they came to be
         self._births = 0
         self._saying: dict[Saying, str] = {}
@@ -217,10 +219,7 @@ class Identifier:
 
     def _create(self, shape: Shape, proposal: Proposal, learned: Learned) -> None:
         """Make a template of a proposal, and place all calls of the pool that belong to it."""
-        task = self._saying.get(_saying(shape[0], proposal.literals)) or self._decisions.step_task(shape[0])
-        template = make_template(shape[0], proposal.literals, task)
-        self._keep(template)
-        learned.created.append(template)
+        template = self._found(shape[0], proposal.literals, learned)
         hard = core(template.literals) or template.literals
         # The quickest test first: this may go through the whole pool.
         candidates = self._pool.starting(hard[0])
@@ -234,6 +233,41 @@ class Identifier:
             if match is not None:
                 learned.placed.append((call.id, match))
                 self._pool.remove(number)
+
+    def _found(self, key: Key, literals: tuple[str, ...], learned: Learned) -> Template:
+        """A new template, of the task that says the same words or was declared for its step, else of one of its own."""
+        task = self._saying.get(_saying(key, literals)) or self._decisions.step_task(key)
+        template = make_template(key, literals, task)
+        self._keep(template)
+        learned.created.append(template)
+        return template
+
+    def note_call(self, match: Match) -> Learned:
+        """Take in a call that `match` placed.
+
+        Text that was added to a prompt beside a slot looks like input. Once enough calls show that it is none, the
+        edited prompt is a template like any other, and as unknown to a release.
+
+        Args:
+            match: what `match` said of it.
+
+        Returns:
+            The edited template in `created`; mostly nothing.
+        """
+        learned = Learned()
+        template = self._index.by_id.get(match.template)
+        if template is None or roles_of(template.literals) is None or len(match.slots) != len(template.literals) - 1:
+            return learned
+        if self._decisions.is_declared(template) or (self.meaning is not None and self.meaning.knows(match.task)):
+            return learned
+        literals = self._edited.note(template.id, template.literals, match.slots)
+        if literals is None or self._index.tasks() >= self._max_tasks:
+            return learned
+        now = self.match_anew(template, match.slots)  # the call may have waited since the edit was found
+        prompt = join_prompt(template.literals, match.slots)
+        if now is not None and now.template == template.id and fit(literals, prompt) is not None:
+            self._found(key_of(template), literals, learned)
+        return learned
 
     def note_answer(self, task: str, answer: str, slots: Slots = (), template: str | None = None) -> Learned:
         """Take in what the teacher answered to a call of a task.
@@ -325,6 +359,7 @@ class Identifier:
         self._index.remove(template_id)
         self._refiner.remove(template_id)
         self._kinds.forget(template_id)
+        self._edited.forget(template_id)
         self._miner.forget_scaffold(template.literals)
         self._saying.pop(_saying(key_of(template), template.literals), None)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..types import Slots
-from .align import literal_choices
+from .align import literal_choices, whole_values
 from .pool import Chain, Pool, Pooled
 from .template import fit
 from .text import MESSAGE, ROLE_END, tokens, words
@@ -145,6 +145,8 @@ class Miner:
         # Inputs written by a formula share words as well: what these part is alike, taken as a whole it is not.
         for literals in literal_choices(cut):
             if self._enough(call, literals, prompts, len(members), trusted):
+                fits = [slots for prompt in prompts if (slots := fit(literals, prompt)) is not None]
+                literals = whole_values(literals, fits)
                 fitting = tuple([n for n in members if fit(literals, self._pool.calls[n].prompt) is not None])
                 return Proposal(literals, fitting)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..types import Template
+from .align import whole_values
 from .template import Shape, TemplateIndex, fit, key_of, make_template, roles_of
 from .text import MESSAGE, tokens, words
 
@@ -83,8 +84,11 @@ def widened(literals: tuple[str, ...], prompt: str) -> tuple[str, ...] | None:
             wide[index] = _common_end(before, slots[index - 1]) + wide[index]
         if index < len(slots):
             wide[index] += _common_start(after, slots[index])
-    result = tuple(wide)
-    return result if fit(result, prompt) is not None else hard
+    for result in (tuple(wide), hard):
+        if (slots := fit(result, prompt)) is not None:
+            whole = whole_values(result, [slots])
+            return whole if len(whole) == len(result) else result
+    return None
 
 
 def _common_start(soft: str, value: str) -> str:

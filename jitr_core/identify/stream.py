@@ -57,6 +57,8 @@ def identify_stream(
             learned = identifier.learn(call)
             match, placed = learned.match, learned.placed
             survivor.update(learned.merged)
+        else:
+            identifier.note_call(match)
         place.update((call_id, earlier.task) for call_id, earlier in placed)
         if match is None and answer is not None:
             learned = identifier.note_unplaced(call, answer)

@@ -7,7 +7,18 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["MESSAGE", "ROLE_END", "content_hash", "join_prompt", "normalise", "prompt_text", "tokens", "words"]
+__all__ = [
+    "LETTER",
+    "MESSAGE",
+    "ROLE_END",
+    "content_hash",
+    "join_prompt",
+    "messages_of",
+    "normalise",
+    "prompt_text",
+    "tokens",
+    "words",
+]
 
 MESSAGE = "\x1e"
 """Opens a message in a prompt text."""
@@ -18,6 +29,9 @@ ROLE_END = "\x1f"
 _ESCAPES = str.maketrans({MESSAGE: "\u241e", ROLE_END: "\u241f"})
 # Scripts written without spaces are cut into characters, everything else into words.
 _UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+LETTER = rf"[^\W{_UNSPACED}]"
+"""A letter, digit or underscore of a word, as a regular expression."""
+
 _TOKEN = re.compile(rf"\x1e[^\x1f]*\x1f|\n|[^\S\n]+|[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]|.", re.DOTALL)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
@@ -41,6 +55,17 @@ def prompt_text(messages: Sequence[tuple[str, str]]) -> str:
         if MESSAGE not in text and ROLE_END not in text and MESSAGE not in role and ROLE_END not in role:
             return f"\x1e{role}\x1f{text}"
     return "".join([f"\x1e{_escape(role)}\x1f{_escape(text)}" for role, text in messages])
+
+
+def messages_of(prompt: str) -> list[tuple[str, str]]:
+    r"""The (role, text) pairs that a prompt text was made of.
+
+    Example:
+        >>> messages_of("\x1esystem\x1fBe brief.\x1euser\x1fHi")
+        [('system', 'Be brief.'), ('user', 'Hi')]
+    """
+    parts = (message.partition(ROLE_END) for message in prompt.split(MESSAGE)[1:])
+    return [(role, text) for role, _, text in parts]
 
 
 def _escape(text: str) -> str:

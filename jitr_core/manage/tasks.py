@@ -14,6 +14,7 @@ from ..equivalence import honours, said, storable
 from ..errors import ConfigError
 from ..freely import forget
 from ..identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
+from ..promote import KEPT
 from ..types import GIVEN, Declaration, Task, Template
 
 if TYPE_CHECKING:
@@ -301,6 +302,7 @@ def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, 
     else:
         purged = [store.purge(task=task.id if task else None, tenant=tenant, before=before)]
     forget(store)
-    for path in (path for part in purged for path in part.paths):
-        shutil.rmtree(Path(path), ignore_errors=True)
+    # A killed search may have learnt from what was purged, too.
+    for path in (*(Path(path) for part in purged for path in part.paths), store.path.parent / KEPT):
+        shutil.rmtree(path, ignore_errors=True)
     return sum(part.observations for part in purged)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .summary import final_table
-from .view import ReplayView
+from .view import ReplayView, SearchProgress
 
-__all__ = ["ReplayView", "final_table"]
+__all__ = ["ReplayView", "SearchProgress", "final_table"]

@@ -11,11 +11,13 @@ from ..config import Policy
 from ..equivalence import OWN
 from ..errors import JITRError
 from ..estimate import estimate
+from ..holds import Holds
 from ..identify import answer_space
 from ..manage import pipeline, task_templates
 from ..promises import ANSWERED, promised, where
 from ..terms import rule_at_work
 from ..types import GIVEN
+from ..worth import calls_per_day
 from .wording import by_rule, share, warning_text
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ __all__ = ["marked", "task_facts"]
 _ANSWERS = 2_000  # latest labelled calls whose answers are looked at
 _EXAMPLES = 3
 _SEEN = 60  # latest calls among which examples are chosen
-_DAY_S = 86_400.0
 
 
 def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
@@ -41,25 +42,24 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
     Returns:
         For each task: `task` (its id), `name`, `app`, `tenant`, `state`, `reason`, `why` (it is or is not replaced),
         `decided` (by the user), `ignored`, `input_type` and `task_type` (as the teacher said), `templates` [{`id`,
-        `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (since its first call, a day at least),
+        `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (of late, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `promise`, `answers` {`kind`, `labels`,
         `reason`}, `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them,
         `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `pinned` (id of the release,
-        or null); and if it is one task `examples` [{`input`, `answer`}], `releases` [{`release`, `state`, `family`,
-        `created`}], `history` [{`time`, `what`, `reason`, `figures`}]: every change of what serves it, and `searches`,
-        see `jitr_core.types.SearchReport`: every candidate, how it fared, and what more calls would bring.
+        or null), `held` (why the teacher answers in its place for now, or null); and if it is one task `examples`
+        [{`input`, `answer`}], `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`,
+        `reason`, `figures`}]: every change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every
+        candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
-    last = max((store.counts(each.id).last_time or 0.0 for each in tasks), default=0.0)
     cold_path = pipeline(store, Policy(), f"sqlite:///{store.path}")
     wanted = tasks if task is None else [task]
-    return [_facts(store, each, last, cold_path, with_examples=task is not None) for each in wanted]
+    return [_facts(store, each, cold_path, with_examples=task is not None) for each in wanted]
 
 
-def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
+def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
     counts, release = store.counts(task.id), store.active_release(task.id)
     space = answer_space(store.answer_counts(task.id, _ANSWERS))
-    days = max(last - (counts.first_time if counts.first_time is not None else last), _DAY_S) / _DAY_S
     declared = [each for each in store.declarations() if each.task == task.id]
     facts: dict[str, Any] = {
         "task": task.id,
@@ -77,7 +77,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         ],
         "templates": _templates(store, task),
         "calls": counts.calls,
-        "calls_per_day": round(counts.calls / days, 2),
+        "calls_per_day": round(calls_per_day(store, task.id, least_days=1.0) or counts.calls, 2),
         "labels": counts.labels,
         "replaced": counts.answered,
         "coverage": counts.answered / counts.calls if counts.calls else None,
@@ -88,6 +88,7 @@ def _facts(store: Store, task: Task, last: float, cold_path: Pipeline, *, with_e
         "fields": _fields(store, task),
         "replacement": None,
         "pinned": pin.release if (pin := store.pinned(task.id)) else None,
+        "held": _held(store, release) if release is not None else None,
     }
     if release is not None:
         facts["replacement"] = {
@@ -128,6 +129,13 @@ def _audited(store: Store, release: Release, cold_path: Pipeline) -> dict[str, A
     return asdict(estimate(given.answered, seen, least=given.least)) if seen else None
 
 
+def _held(store: Store, release: Release) -> str | None:
+    """Why the teacher answers in place of a release that is in service; None if it does not."""
+    entry = store.last_entry("hold", release.task)
+    held = Holds(store, lambda event: None).on(release.task, release.id)
+    return str(entry.details["reason"]) if entry is not None and held else None
+
+
 def _templates(store: Store, task: Task) -> list[dict[str, Any]]:
     """The templates of a task, with their calls."""
     return [
@@ -154,6 +162,8 @@ def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:
             what = f"release {release} is pinned" if release else "nothing is pinned any more"
         elif kind in ("state", "ignore", "unignore"):
             what = f"the task is {told.get('state', 'no longer ignored')}"
+        elif kind == "hold":
+            what = f"release {release} {'is held: the teacher answers' if told['held'] else 'answers again'}"
         elif kind == "warning":
             what = f"release {release}, {warning_text(told)}"
         else:
@@ -181,6 +191,8 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     answers, release = facts["answers"], facts["replacement"]
     if task.state == "paused":
         return f"not replaced: {task.reason or 'paused'}"
+    if facts["held"]:
+        return f"held: {facts['held']}"
     if release is not None:
         low = f"agreement{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
         if release["promise"] != ANSWERED:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,12 +19,19 @@ from .wording import event_line, quoted, share
 if TYPE_CHECKING:
     from .tally import Tally
 
-__all__ = ["ReplayView"]
+__all__ = ["ReplayView", "SearchProgress"]
 
 _REFRESH_S = 0.2
 _PLAIN_WIDTH = 140  # columns where the output is no terminal: a file or a pipe has no width of its own
 _PLAIN_LINES = 10  # progress lines of a replay that is no terminal
-_STYLES = {"task": "cyan", "merged": "cyan", "rollback": "bold red", "warning": "yellow", "fault": "bold red"}
+_STYLES = {
+    "task": "cyan",
+    "merged": "cyan",
+    "rollback": "bold red",
+    "warning": "yellow",
+    "hold": "yellow",
+    "fault": "bold red",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,35 @@ class _Row:
     replaced: int
     agreed: int
     first_replaced_at: int | None
+
+
+class SearchProgress:
+    """Shows in a terminal what a search is doing and how far it is, on the error output; elsewhere nothing."""
+
+    def __init__(self) -> None:
+        self._shown = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar = self._shown.add_task("", total=1.0, visible=False)
+
+    def __enter__(self) -> SearchProgress:
+        if self._shown.console.is_terminal:
+            self._shown.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.stop()
+
+    def update(self, what: str, share: float) -> None:
+        """Take in what is going on and the share of it that is done, in [0, 1]."""
+        self._shown.update(self._bar, description=f"searching: {what}", completed=share, visible=True)
 
 
 class ReplayView:
@@ -61,6 +97,7 @@ class ReplayView:
         self._names: dict[str, str] = {}
         self._states: dict[str, str] = {}
         self._rows: list[_Row] = []
+        self._search = ""
         self._total = 0
         self._shown_at = 0.0
         self._next_line = 0
@@ -89,6 +126,7 @@ class ReplayView:
     def event(self, event: dict[str, Any]) -> None:
         """Take in an event of the engine: `kind`, `at_call` and what belongs to the kind."""
         kind = event["kind"]
+        self._search = f"searching: {event['what']}, {event['share']:.0%}" if kind == "searching" else ""
         if kind == "start":
             self._total = event["calls"]
             self._progress.update(self._bar, total=event["calls"])
@@ -166,4 +204,4 @@ class ReplayView:
                 f"{row.agreed / row.replaced:.3f}" if row.replaced else "–",
                 "–" if row.first_replaced_at is None else f"call {row.first_replaced_at:,}",
             )
-        return Group(table, self._progress)
+        return Group(table, self._progress, Text(self._search))

@@ -188,6 +188,8 @@ def event_line(event: dict[str, Any], names: dict[str, str]) -> str:
         text = f"{name} {event['reason']}"
     elif kind == "warning":
         text = f"{name} {warning_text(event)}"
+    elif kind == "hold":
+        text = f"{name} {'is held' if event['held'] else 'is replaced again'}: {event['reason']}"
     elif kind == "fault":
         text = f"{name} fault ({event.get('where', '')}): {event.get('error', '')}"
     else:

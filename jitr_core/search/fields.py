@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path as Folder
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +60,7 @@ def search_fields(
     coverage: Coverage | None = None,
     progress: Progress | None = None,
     rule: Equivalence | None = None,
+    kept: Folder | None = None,
 ) -> SearchResult:
     """Find for each field of structured answers what can be said of it, and for which inputs the whole can be given.
 
@@ -70,6 +72,7 @@ def search_fields(
         coverage: as for `search`.
         progress: told what is going on and how far it is, in [0, 1].
         rule: which answers count as the teacher's, where that is a tolerance of numbers; None: equal ones.
+        kept: as for `search`.
 
     Returns:
         One candidate, the composition, and after it a report of each field.
@@ -77,7 +80,7 @@ def search_fields(
     Raises:
         TrainingError: the examples are too few, or a field cannot be learnt at all; names it.
     """
-    return _Composition(dataset, policy, base_models, seed, coverage, progress, rule).run()
+    return _Composition(dataset, policy, base_models, seed, coverage, progress, rule, kept).run()
 
 
 class _Composition:
@@ -90,10 +93,11 @@ class _Composition:
         coverage: Coverage | None,
         progress: Progress | None,
         rule: Equivalence | None,
+        kept: Folder | None,
     ) -> None:
         self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
         self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
-        self.progress = progress
+        self.progress, self.kept = progress, kept
         self.folds = dataset.folds(FOLDS)
         self.tolerance = rule.tolerance if rule else None
         self._everything = np.arange(len(dataset.inputs)).tobytes()
@@ -230,6 +234,7 @@ class _Composition:
                 progress=self._within if self.progress else None,
                 benches=self.benches,
                 budget=self.budget,
+                kept=self.kept,
             )
         return self.searches[key]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +60,7 @@ def search(
     progress: Progress | None = None,
     benches: dict[bytes, Bench] | None = None,
     budget: Budget | None = None,
+    kept: Path | None = None,
 ) -> SearchResult:
     """Find the candidate that would answer the largest share of the task's calls at the promised agreement.
 
@@ -73,6 +75,8 @@ def search(
         progress: told what is going on and how far it is, in [0, 1].
         benches: given to searches over the same inputs with different labels, keeps what they can share.
         budget: given to searches that are parts of one; by default the policy's, from now on.
+        kept: a folder for what took minutes; the same search, killed and begun anew, goes on with it. Whoever gives
+            it deletes it when the search is concluded.
 
     Returns:
         The candidates, the winner, and its cross-fitted answers and confidences.
@@ -82,7 +86,7 @@ def search(
     """
     with one_thread():
         chosen = families or policy.families
-        return _Search(dataset, policy, base_models, seed, coverage, chosen, progress, benches, budget).run()
+        return _Search(dataset, policy, base_models, seed, coverage, chosen, progress, benches, budget, kept).run()
 
 
 class _Search:
@@ -97,8 +101,9 @@ class _Search:
         progress: Progress | None,
         benches: dict[bytes, Bench] | None,
         budget: Budget | None,
+        kept: Path | None,
     ) -> None:
-        self.benches = {} if benches is None else benches
+        self.benches, self.kept = {} if benches is None else benches, kept
         self.dataset, self.policy, self.models, self.seed = dataset, policy, base_models, seed
         self.coverage = coverage or (lambda confidence, right: hindsight(confidence, right, policy.target))
         self.families = tuple(families)
@@ -293,7 +298,7 @@ class _Search:
         def judged(crossed: Crossed, inputs: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
             return self._calls(crossed, inputs[self.dataset.group])
 
-        return self.trials.tune(bench, chosen, tried, judged, self.seed) if chosen else {}
+        return self.trials.tune(bench, chosen, tried, judged, self.seed, self.kept) if chosen else {}
 
     def _say_why(self, recipes: list[CandidateRecipe], chosen: CandidateRecipe, tried: dict[str, Crossed]) -> None:
         """Note with each candidate why it lost."""

@@ -22,8 +22,10 @@ from .database import Database
 from .observations import Observations
 from .patterns import Patterns
 from .records import (
+    Answers,
     Asked,
     Audited,
+    Drawn,
     Given,
     Handled,
     LedgerEntry,
@@ -42,8 +44,10 @@ from .upkeep import Upkeep
 from .wanted import Wanted
 
 __all__ = [
+    "Answers",
     "Asked",
     "Audited",
+    "Drawn",
     "Given",
     "Handled",
     "LedgerEntry",
@@ -90,6 +94,7 @@ class Store(Observations, Audits, UnplacedCalls, Tasks, Regrouping, Patterns, Wa
         self._content_hash = content_hash
         self._literal_chars = {}
         self._tallies = {}
+        self._answers = {}
         self._database = Database(url, clock=clock)
 
     @property

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-from sqlalchemy import case, func, select
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from sqlalchemy import Integer, case, func, select
+
+from ..types import Answer
+from . import rows
 from .database import Database
-from .records import Audited, Given
+from .parts import entry, last_details, last_row
+from .records import Answers, Audited, Drawn, Given
+from .schema import counters
 from .schema import observations as o
 
 __all__ = ["Audits"]
 
+_PENDING = select(o.c.n, o.c.model, o.c.replaceable, o.c.kept).where(o.c.pending)
 _REPLACED = o.c.kind == "replacement"
+_HELD = o.c.reason == "audit_hold"
+_REGROUPINGS = select(counters.c.value).where(counters.c.name == "regroupings")
 
 
 class Audits:
     """Answers given and answers audited; a part of `Store`."""
 
     _database: Database
+    _answers: dict[str, Answers]
 
-    def audited(self, task: str, release: str | None = None, *, deferred: bool = False) -> list[Audited]:
+    def audited(
+        self, task: str, release: str | None = None, *, deferred: bool = False, held: bool = False
+    ) -> list[Audited]:
         """The audited answers of a task that have not expired, in the order of the stream.
 
         Args:
             task: id of the task.
             release: if given, only answers of this release.
             deferred: also the calls that a student was unsure of and the coin chose: a fair sample of all calls.
+            held: also what a held release would have answered where the teacher did.
         """
+        answers = _REPLACED | _HELD if held else _REPLACED
         # what a student was not asked, as of a template that the release does not answer, has no confidence
-        chosen = _REPLACED | (o.c.audit & o.c.confidence.is_not(None)) if deferred else _REPLACED
-        given = case((_REPLACED, o.c.replacement_answer))
+        chosen = answers | (o.c.audit & o.c.confidence.is_not(None)) if deferred else answers
+        given = case((answers, o.c.replacement_answer))
         query = (
             select(o.c.id, o.c.release, given, o.c.answer, o.c.confidence, o.c.audit_share)
             .where(o.c.task == task, o.c.labelled, chosen)
@@ -51,3 +67,130 @@ class Audits:
         with self._database.read() as connection:
             answered, least = connection.execute(select(func.count(), func.min(o.c.audit_share)).where(*mine)).one()
             return Given(answered, 1.0 if least is None else least, tuple(connection.execute(failed).scalars()))
+
+    def drawn(self, task: str, release: str, limit: int) -> Drawn:
+        """What came of the audits of the latest answers of a release.
+
+        Args:
+            task: id of the task.
+            release: the release.
+            limit: at most so many answers.
+        """
+        columns = o.c.audit_share, o.c.asked, (o.c.audit & ~o.c.asked & ~o.c.pending).label("failed")
+        latest = select(*columns).where(o.c.task == task, o.c.release == release, _REPLACED)
+        last = latest.order_by(o.c.n.desc()).limit(limit).subquery()
+        sums = [func.coalesce(func.sum(each.cast(Integer)), 0) for each in (last.c.asked, last.c.failed)]
+        query = select(func.count(), func.coalesce(func.sum(last.c.audit_share), 0.0), *sums).select_from(last)
+        with self._database.read() as connection:
+            return Drawn(*connection.execute(query).one())
+
+    def unwatched(self, task: str, release: str) -> tuple[int, float]:
+        """How long none of a release's audits has come back.
+
+        Args:
+            task: id of the task.
+            release: the release.
+
+        Returns:
+            Audits that came to nothing, or have not come back, since its answers were compared last; and the seconds
+            between the calls of the first and the last of them.
+        """
+        mine = o.c.task == task, o.c.release == release
+        last = select(o.c.n).where(*mine, _REPLACED | _HELD, o.c.asked).order_by(o.c.n.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(last).scalar() or 0
+            missed = select(func.count(), func.min(o.c.time), func.max(o.c.time))
+            missed = missed.where(*mine, _REPLACED, o.c.audit, ~o.c.asked, o.c.n > row)
+            number, first, latest = connection.execute(missed).one()
+        return number, latest - first if number else 0.0
+
+    def compared_since(self, task: str, release: str, row: int) -> int:
+        """Answers of a release, given or held back, that the teacher's is known of, stored after a row."""
+        mine = o.c.task == task, o.c.release == release, o.c.n > row, _REPLACED | _HELD, o.c.asked
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
+
+    def hold(self, task: str, release: str, held: bool, reason: str, figures: Mapping[str, Any]) -> bool:
+        """Notes that the teacher answers in place of a release, or does no longer.
+
+        Args:
+            task: id of the task.
+            release: the release.
+            held: whether it does from now on.
+            reason: why.
+            figures: what the reason rests on.
+
+        Returns:
+            False if that was so already.
+        """
+        details = {"release": release, "held": held, "reason": reason, "figures": figures}
+        with self._database.write(notify=True) as connection:
+            last = last_details(connection, task, "hold")
+            if (last is not None and last["release"] == release and last["held"]) == held:
+                return False
+            entry(connection, self._database.clock(), "hold", task, {**details, "row": last_row(connection)})
+        return True
+
+    def held_since(self, task: str, release: str) -> int | None:
+        """The last row of the store when a release was held; None if it is not."""
+        with self._database.read() as connection:
+            last = last_details(connection, task, "hold")
+        return last["row"] if last is not None and last["release"] == release and last["held"] else None
+
+    def conclude_audits(self, done: Sequence[tuple[str, Answer | None]]) -> int:
+        """Says what came of audits; their calls move to the end of the stream, where labels stand as they come.
+
+        Args:
+            done: (id of the answered call, the teacher's answer or None where the audit came to nothing). Calls whose
+                audit is not pending stay as they are: they were purged, or given up.
+
+        Returns:
+            How many were pending.
+        """
+        if not done:
+            return 0
+        with self._database.write() as connection:
+            row = first = last_row(connection)
+            for call, answer in done:
+                found = connection.execute(_PENDING.where(o.c.id == rows.storable(call))).first()
+                if found is None:
+                    continue
+                row += 1
+                told = rows.answered(answer, found.model, found.replaceable, kept=found.kept) if answer else {}
+                connection.execute(o.update().where(o.c.n == found.n).values(n=row, pending=False, **told))
+        return row - first
+
+    def give_up_audits(self, older_s: float) -> int:
+        """Concludes audits that nobody makes any more, as those of a process that was killed: they came to nothing.
+
+        Args:
+            older_s: age of their calls in seconds, longer than a process tries.
+
+        Returns:
+            How many there were.
+        """
+        with self._database.read() as connection:
+            old = select(o.c.id).where(o.c.pending, o.c.time < self._database.clock() - older_s)
+            calls = connection.execute(old.order_by(o.c.n)).scalars().all()
+        return self.conclude_audits([(call, None) for call in calls])
+
+    def answers(self, task: str) -> Answers:
+        """What the releases of a task have answered; costs no more than counting what is new since the last time.
+
+        Args:
+            task: id of the task.
+        """
+        known = self._answers.get(task, Answers())
+        with self._database.read() as connection:
+            regroupings = connection.execute(_REGROUPINGS).scalar()
+            if known.regroupings != regroupings:
+                known = Answers(regroupings=regroupings)
+            # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
+            new = o.c.task == task, o.c.n > known.last, _REPLACED, ~o.c.pending
+            query = select(o.c.release, func.count(), func.sum(o.c.audit_share), func.max(o.c.n)).where(*new)
+            found = connection.execute(query.group_by(o.c.release)).all()
+        releases = Counter(known.releases)
+        releases.update({release: number for release, number, _, _ in found})
+        spent = known.spent + sum(share for _, _, share, _ in found)
+        self._answers[task] = Answers(releases, spent, max([known.last, *(last for *_, last in found)]), regroupings)
+        return self._answers[task]

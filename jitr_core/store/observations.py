@@ -116,7 +116,8 @@ class Observations:
 
     def answered_since(self, task: str, release: str, row: int, *, audited: bool = False) -> int:
         """Number of calls of a task, stored after a row, that a release answered; or of those, the audited ones."""
-        mine = o.c.task == task, o.c.n > row, o.c.release == release, _REPLACED & o.c.asked if audited else _REPLACED
+        answered = _REPLACED & o.c.asked if audited else _REPLACED & ~o.c.pending
+        mine = o.c.task == task, o.c.n > row, o.c.release == release, answered
         with self._database.read() as connection:
             return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
 
@@ -141,8 +142,10 @@ class Observations:
             if known.regroupings != regroupings:
                 known = _Tally(regroupings)
             # With one writer at a time, rows are committed in the order of n, so none turns up behind the last one.
-            query = select(_number(o.c.replaceable), _number(o.c.labelled), func.max(o.c.n))
-            replaceable, labels, last = connection.execute(query.where(o.c.task == task, o.c.n > known.last)).one()
+            # A call whose audit is to come is counted when it has moved to the end.
+            new = o.c.task == task, o.c.n > known.last, ~o.c.pending
+            query = select(_number(o.c.replaceable), _number(o.c.labelled), func.max(o.c.n)).where(*new)
+            replaceable, labels, last = connection.execute(query).one()
         known = _Tally(
             regroupings, known.replaceable + replaceable, known.labels + labels, known.last if last is None else last
         )
@@ -163,7 +166,6 @@ class Observations:
             _number(_REPLACED & o.c.asked),
             _number(o.c.reason.in_(("deferral", "ood"))),
             func.max(o.c.time),
-            func.min(o.c.time),
         ).where(o.c.task == task)
         if release is not None:
             query = query.where(o.c.release == release)
@@ -224,14 +226,12 @@ class Observations:
             limit: at most so many.
             after: only calls stored after this row.
         """
-        query = select(o.c.slots, o.c.input_hash, o.c.kind, o.c.template)
+        answers = _REPLACED | (o.c.reason == "audit_hold")
+        query = select(o.c.slots, o.c.input_hash, answers.label("answers"), o.c.template)
         query = query.where(o.c.release == release, o.c.kept, o.c.n > after)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(o.c.n.desc()).limit(limit)).all()
-        return [
-            Asked(tuple(json.loads(r.slots)), r.input_hash, r.kind == "replacement", r.template)
-            for r in reversed(found)
-        ]
+        return [Asked(tuple(json.loads(r.slots)), r.input_hash, bool(r.answers), r.template) for r in reversed(found)]
 
     def handled(self, task: str, release: str, row: int, limit: int) -> list[Handled]:
         """The first calls after a row that a release was asked about, oldest first.
@@ -246,7 +246,7 @@ class Observations:
         query = select(*columns).where(o.c.n > row, *_asked_about(task, release)).order_by(o.c.n).limit(limit)
         with self._database.read() as connection:
             return [
-                Handled(n, "answered" if reason == "shadow" else reason, *said)
+                Handled(n, "answered" if reason in ("shadow", "audit_hold") else reason, *said)
                 for n, reason, *said in connection.execute(query)
             ]
 
@@ -256,16 +256,30 @@ class Observations:
         with self._database.read() as connection:
             return int(connection.execute(query).scalar() or 0)
 
-    def latest(self, task: str, limit: int) -> list[Observation]:
+    def latest(self, task: str | None, limit: int) -> list[Observation]:
         """The latest calls of a task whose texts are kept, oldest first.
 
         Args:
-            task: id of the task.
+            task: id of the task; None: of all tasks and of none.
             limit: at most so many.
         """
-        query = select(o).where(o.c.task == task, o.c.kept).order_by(o.c.n.desc()).limit(limit)
+        query = select(o).where(o.c.kept).order_by(o.c.n.desc()).limit(limit)
+        if task is not None:
+            query = query.where(o.c.task == task)
         with self._database.read() as connection:
             return [rows.observation_of(row) for row in connection.execute(query)][::-1]
+
+    def latest_matches(self, limit: int, *, app: str) -> list[Match]:
+        """Of the latest calls of an application, those that belong to a task and whose texts are kept, oldest first.
+
+        Args:
+            limit: of at most so many.
+            app: the application.
+        """
+        query = select(o.c.task, o.c.template, o.c.slots).where(o.c.app == app).order_by(o.c.n.desc()).limit(limit)
+        with self._database.read() as connection:
+            found = [row for row in connection.execute(query) if row.slots is not None]
+        return [Match(row.task, row.template, tuple(json.loads(row.slots))) for row in reversed(found)]
 
     def template_counts(self, task: str, after: int = 0) -> dict[str, int]:
         """Number of calls of a task by the id of their template.
@@ -339,9 +353,12 @@ class Observations:
 
 
 def _asked_about(task: str, release: str) -> tuple[ColumnElement[bool], ...]:
-    """Calls that a release was asked about: those of a template it does not answer it hands over unasked."""
+    """Calls that a release was asked about, but those whose audit is to come, which will move to the end.
+
+    Calls of a template that it does not answer it hands over unasked.
+    """
     asked = (o.c.reason != "deferral") | o.c.confidence.is_not(None)
-    return o.c.task == task, o.c.release == release, asked
+    return o.c.task == task, o.c.release == release, asked, ~o.c.pending
 
 
 def _place(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:

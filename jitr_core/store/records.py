@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..types import Reason, Release, Slots
 
 __all__ = [
+    "Answers",
     "Asked",
     "Audited",
+    "Drawn",
     "Given",
     "Handled",
     "LedgerEntry",
@@ -71,7 +74,6 @@ class TaskCounts:
         audits: answered calls the teacher was asked about as well.
         deferred: calls a release handed over on purpose (deferral or out of distribution).
         last_time: when the latest call was made, seconds since the epoch; None without calls.
-        first_time: when the earliest one was.
     """
 
     calls: int = 0
@@ -80,7 +82,6 @@ class TaskCounts:
     audits: int = 0
     deferred: int = 0
     last_time: float | None = None
-    first_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,35 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers that the releases of a task have given; those whose audit is still to come are not among them.
+
+    Attributes:
+        releases: their number by the id of the release.
+        spent: the sum of the probabilities with which each was to be audited, ≥ 0.
+        last: last row that was looked at.
+        regroupings: as of which regrouping of stored calls; None before the first look.
+    """
+
+    releases: Mapping[str, int] = field(default_factory=dict)
+    spent: float = 0.0
+    last: int = -1
+    regroupings: int | None = None
+
+    @property
+    def answered(self) -> int:
+        """How many there are in all."""
+        return sum(self.releases.values())
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A call that a release was asked about.
 
     Attributes:
         slots: the input.
         group: hash of the normalised input.
-        answered: whether the release answered; False if it deferred.
+        answered: whether the release answered, or would have unless it was held; False if it deferred.
         template: id of the call's template.
     """
 
@@ -170,12 +193,29 @@ class Given:
     Attributes:
         answered: their number.
         least: the smallest probability, in (0, 1], with which one of them was to be audited; 1 without any.
-        failed: that of each whose audit came to nothing.
+        failed: that of each whose audit came to nothing, or has not come back yet.
     """
 
     answered: int
     least: float
     failed: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came of the audits of a release's latest answers.
+
+    Attributes:
+        answered: number of these answers.
+        expected: how many of them were to be audited: the sum of the probabilities with which each was, ≥ 0.
+        made: audits that brought the teacher's answer.
+        failed: audits that were drawn and came to nothing.
+    """
+
+    answered: int
+    expected: float
+    made: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from .schema import ledger, observations, releases, searches, tasks
 
 __all__ = ["Releases"]
 
-_CALLS = select(func.count()).select_from(observations).where(observations.c.replaceable)
+_CALLS = select(func.count()).select_from(observations).where(observations.c.replaceable, ~observations.c.pending)
 
 
 class Releases:

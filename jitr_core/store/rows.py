@@ -30,6 +30,7 @@ from ..types import (
 from .database import Database
 
 __all__ = [
+    "answered",
     "call_of",
     "declaration_of",
     "dumps",
@@ -103,15 +104,13 @@ def observation_row(
         place = {**_UNPLACED, "prompt": dumps(call.messages)}
         input_chars = sum(len(text) for _, text in call.messages)
     replacement = None if decision.answer is None else storable(decision.answer)
-    teacher = None if answer is None else storable(answer.text)
-    given = teacher if teacher is not None else replacement
     return {
         "id": storable(call.id),
         "app": storable(call.app),
         "tenant": storable(call.tenant),
         "step": storable(call.step),
         "contract": call.contract,
-        "model": storable((answer.model if answer is not None else "") or call.model),
+        "model": storable(call.model),
         "time": call.time,
         "replaceable": call.replaceable,
         **place,
@@ -122,16 +121,40 @@ def observation_row(
         "audit": bool(decision.audit),
         "audit_share": decision.audit_share,
         "replacement_answer": replacement,
-        "asked": answer is not None,
-        # What no student can honour is nothing to learn from either.
-        "labelled": answer is not None and call.replaceable,
-        "answer": teacher,
-        "input_tokens": answer.input_tokens if answer is not None else None,
-        "output_tokens": answer.output_tokens if answer is not None else None,
         "input_chars": input_chars,
-        "output_chars": len(given) if given is not None else 0,
-        "latency_s": answer.latency_s if answer is not None else None,
+        "output_chars": len(replacement or ""),
         "kept": True,
+        "pending": observation.pending,
+        **(_UNASKED if answer is None else answered(answer, call.model, call.replaceable, kept=True)),
+    }
+
+
+_UNASKED: dict[str, Any] = {
+    "asked": False,
+    "labelled": False,
+    **dict.fromkeys(("answer", "input_tokens", "output_tokens", "latency_s")),
+}
+
+
+def answered(answer: Answer, model: str, replaceable: bool, *, kept: bool) -> dict[str, Any]:
+    """The columns that say what the teacher answered.
+
+    Args:
+        answer: the answer.
+        model: name of the teacher as the call asked for it.
+        replaceable: whether a student can honour the call; what none can is nothing to learn from either.
+        kept: whether the texts of the call are still there.
+    """
+    text = storable(answer.text)
+    return {
+        "model": storable(answer.model or model),
+        "asked": True,
+        "labelled": kept and replaceable,
+        "answer": text if kept else None,
+        "input_tokens": answer.input_tokens,
+        "output_tokens": answer.output_tokens,
+        "output_chars": len(text),
+        "latency_s": answer.latency_s,
     }
 
 
@@ -159,7 +182,7 @@ def observation_of(row: Row[Any]) -> Observation:
     answer = None
     if row.asked:
         answer = Answer(row.answer or "", row.model, row.input_tokens, row.output_tokens, row.latency_s)
-    return Observation(call_of(row), decision, answer)
+    return Observation(call_of(row), decision, answer, row.pending)
 
 
 def example_of(row: Row[Any]) -> Example:

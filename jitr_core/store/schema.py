@@ -24,7 +24,7 @@ __all__ = [
     "templates",
 ]
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision in order, the last one being what this code reads and writes."""
 
 metadata = MetaData()
@@ -62,14 +62,18 @@ observations = Table(
     Column("output_chars", Integer, nullable=False),
     Column("latency_s", Double),
     Column("kept", Boolean, nullable=False),
+    Column("pending", Boolean, nullable=False, server_default="0"),
 )
-"""One row per call. `asked`: the teacher answered. `kept`: the texts are still there. `labelled`: both.
+"""One row per call. `asked`: the teacher answered. `kept`: the texts are still there. `labelled`: both. `pending`: the
+call was answered and its audit is to come; then it moves to the end, so that labels stand in the order of their coming.
 
 Tokens are what the provider billed, null where it did not say; then the characters allow an estimate.
 """
 
 Index("ix_observations_task", observations.c.task, observations.c.n, observations.c.labelled)
 Index("ix_observations_kept", observations.c.kept, observations.c.time)
+_pending = observations.c.pending
+Index("ix_observations_pending", observations.c.time, sqlite_where=_pending, postgresql_where=_pending)
 
 tasks = Table(
     "tasks",

@@ -12,6 +12,7 @@ from ..types import Task, TaskState, Template
 from . import rows
 from .database import Database
 from .parts import PROBATION, entry, standing, survivors
+from .schema import observations as o
 from .schema import releases, tasks, templates
 
 __all__ = ["Tasks"]
@@ -65,6 +66,27 @@ class Tasks:
         with self._database.read() as connection:
             row = _row(connection, survivors(connection).get(task, task))
             return None if row is None else rows.task_of(row)
+
+    def call_times(self, task: str, most: int = 400) -> tuple[list[float], int]:
+        """When the later half of a task's calls was made, as far as that is known.
+
+        Args:
+            task: id of the task.
+            most: at most so many times, evenly thinned.
+
+        Returns:
+            Times in the order of the stream, in seconds since the epoch, and of how many calls of the task, the earlier
+            half included, the time is known.
+        """
+        mine = o.c.task == task, o.c.time > 0
+        later = select(o.c.time, func.row_number().over(order_by=o.c.n.desc()).label("back")).where(*mine)
+        with self._database.read() as connection:
+            known = int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
+            half = known - known // 2
+            numbered = later.order_by(o.c.n.desc()).limit(half).subquery()
+            some = numbered.c.back % max(-(-half // most), 1) == 0
+            query = select(numbered.c.time).where(some).order_by(numbered.c.back.desc())
+            return list(connection.execute(query).scalars()), known
 
     def set_state(self, task: str, state: TaskState, reason: str = "") -> None:
         """Changes a task's state and notes it in the ledger.

@@ -20,6 +20,8 @@ from .schema import observations as o
 __all__ = ["Upkeep"]
 
 _DAY_S = 86_400.0
+_SURE_S = 43_200.0  # how long the clock must have stood by a time before texts are deleted by it
+_SLACK_S = 3_600.0  # a clock set back by less was only corrected
 
 
 class Upkeep:
@@ -114,16 +116,28 @@ class Upkeep:
     def expire(self, retention_days: float) -> int:
         """Deletes the inputs and answers of old calls; their figures stay, so that savings remain true.
 
+        To be called now and then. A clock may leap, and what is deleted stays so: texts go that were too old already
+        when this was called half a day ago, if the clock was not set back since. A call from the future counts as old
+        once one that came after it does.
+
         Args:
             retention_days: age in days from which texts are deleted.
 
         Returns:
             Number of calls whose texts were deleted.
         """
-        limit = self._database.clock() - retention_days * _DAY_S
+        now = self._database.clock()
         blank = dict.fromkeys(("slots", "input_hash", "prompt", "replacement_answer", "answer"))
         with self._database.write() as connection:
-            expired = o.update().where(o.c.kept, o.c.time < limit).values(**blank, kept=False, labelled=False)
+            passed = _passed(connection, now)
+            if passed is None:
+                return 0
+            limit = passed - retention_days * _DAY_S
+            old: ColumnElement[bool] = o.c.time < limit
+            if connection.execute(select(o.c.n).where(o.c.kept, o.c.time > now + _DAY_S).limit(1)).first():
+                later = select(func.max(o.c.n)).where(o.c.time < limit).scalar_subquery()
+                old = or_(old, (o.c.time > now + _DAY_S) & (o.c.n < later))
+            expired = o.update().where(o.c.kept, old).values(**blank, kept=False, labelled=False)
             number = int(connection.execute(expired).rowcount)
             if number:
                 regrouped(connection)
@@ -179,6 +193,19 @@ class Upkeep:
                 return _problems(connection, self._database)
         except StoreError as error:
             return [str(error)]
+
+
+def _passed(connection: Connection, now: float) -> float | None:
+    """A time that has passed for sure: of a look at old texts half a day ago, since when the clock was not set back."""
+    names = since, last = "expire since", "expire last"
+    query = select(counters.c.name, counters.c.value).where(counters.c.name.in_(names))
+    looks: dict[str, int] = {row.name: row.value for row in connection.execute(query)}
+    back = not looks or now < looks[last] - _SLACK_S
+    sure = not back and now >= looks[since] + _SURE_S
+    kept = {since: now if back or sure else looks[since], last: now}
+    connection.execute(delete(counters).where(counters.c.name.in_(names)))
+    connection.execute(counters.insert(), [{"name": name, "value": int(value)} for name, value in kept.items()])
+    return looks[since] if sure else None
 
 
 def _entry_of(row: Row[Any]) -> LedgerEntry:

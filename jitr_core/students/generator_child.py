@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..base_models.sources import public_name
 from ..errors import ArtifactError, JITRError, TrainingError
 from ..types import Slots
 
@@ -162,7 +163,7 @@ def _load_base(name: str) -> _Base:
         raise TrainingError(f"the base model {name} has no token that ends an answer.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.name_or_path = name  # what peft notes as the adapter's base
+    model.name_or_path = public_name(name, Path(name).name)  # what peft notes as the adapter's base
     device = "cuda" if cuda else "cpu"
     return _Base(tokenizer, model.to(device).eval(), bool(config.is_encoder_decoder), _hash(Path(path)), device)
 

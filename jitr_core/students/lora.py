@@ -1,17 +1,20 @@
 """Tune an encoder with LoRA: `python -m jitr_core.students.lora FOLDER < JOB`, a process of its own, with torch.
 
-The job is JSON, see `jitr_core.students.tuning`. For each part of the inputs that it names, a folder in FOLDER receives
-the tuned encoder: int8 network, tokenizer, linear layer, and the adapter as peft writes it.
+The job is a line of JSON, see `jitr_core.students.tuning`. FOLDER receives the tuned encoder: int8 network, tokenizer,
+linear layer, and the adapter as peft writes it. It ends when its input ends, and then leaves nothing behind.
 The lowest third of the network stays as it is: what it makes of an input is computed once, a third of the work less.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
@@ -38,10 +41,10 @@ _TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "electra")  # networks 
 
 
 def run_job(job: dict[str, Any], folder: Path, tell: Callable[[float], None]) -> None:
-    """Tune one encoder for each part of a job.
+    """Tune an encoder.
 
     Args:
-        job: inputs, labels, parts, settings, base model and seed.
+        job: inputs, labels, the rows to learn from, settings, base model and seed.
         folder: where to write.
         tell: told the share done, in [0, 1].
 
@@ -60,17 +63,11 @@ def run_job(job: dict[str, Any], folder: Path, tell: Callable[[float], None]) ->
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.use_deterministic_algorithms(True, warn_only=True)
-    total = sum(len(rows) for rows in job["parts"])
-    done = 0
-    for i, rows in enumerate(job["parts"]):
-        before, share = done / total, len(rows) / total
-        (folder / str(i)).mkdir()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tuning = _Tuning(job)
-            tuning.run(np.array(rows), lambda own, a=before, b=share: tell(a + own * b))  # type: ignore[misc]
-            tuning.write(folder / str(i), job["name"])
-        done += len(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuning = _Tuning(job)
+        tuning.run(np.array(job["rows"], np.intp), tell)
+        tuning.write(folder, job["name"], job["published"])
 
 
 class _Tuning:
@@ -204,13 +201,19 @@ class _Tuning:
             mask[row, : len(self.ids[i])] = 1
         return ids.to(self.device), mask.to(self.device)
 
-    def write(self, folder: Path, name: str) -> None:
-        """Write adapter, int8 network, tokenizer and linear layer."""
+    def write(self, folder: Path, name: str, published: str) -> None:
+        """Write adapter, int8 network, tokenizer and linear layer.
+
+        Args:
+            folder: where to.
+            name: of the base model.
+            published: what the base model is called elsewhere: peft and those who serve its adapters look for that.
+        """
         from safetensors.numpy import save_file
 
         adapted, apart, marks = self.adapted.cpu().eval(), {}, {}
         if self.settings.pretrained:
-            adapted.peft_config["default"].base_model_name_or_path = name  # no path of this machine in an artifact
+            adapted.peft_config["default"].base_model_name_or_path = published
             with tempfile.TemporaryDirectory() as scratch:
                 adapted.save_pretrained(scratch)
                 for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -310,7 +313,13 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
 
     try:
-        run_job(json.load(sys.stdin), folder, tell)
+        line = sys.stdin.readline()
+        if not line.endswith("\n"):  # whoever asked is gone before it had said all
+            _leave_nothing(folder)
+            return 1
+        job = json.loads(line)
+        threading.Thread(target=_end_with_input, args=(folder,), daemon=True).start()
+        run_job(job, folder, tell)
     except (JITRError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -319,6 +328,20 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write("memory ran out while an encoder was tuned.\n" if short else f"{error}\n")
         return 1
     return 0
+
+
+def _end_with_input(folder: Path) -> None:
+    """End at once when whoever asked is gone: nobody would take what comes, or clear it away."""
+    while os.read(0, 1):  # not by `sys.stdin`, whose lock would be held when the process ends by itself
+        pass
+    _leave_nothing(folder)
+    os._exit(1)
+
+
+def _leave_nothing(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others are in there
+        folder.parent.rmdir()
 
 
 if __name__ == "__main__":

@@ -10,21 +10,26 @@ import contextlib
 import importlib.util
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._version import __version__
 from ..base_models.models import BaseModel, OnnxEncoder
-from ..base_models.sources import find_source, locate
+from ..base_models.sources import locate, public_name
+from ..config import TUNING_FEWEST, TUNING_S
 from ..errors import MissingExtraError, TrainingError
+from .kept import digest, source_hash, tuned_part
 from .tuned import TunedEncoder
 
 __all__ = ["Plan", "Settings", "Tuner", "plan", "source_of"]
@@ -35,15 +40,15 @@ PARTS = 3
 """Parts of the inputs; each is scored by an encoder tuned on the others."""
 
 _NEEDS = ("torch", "transformers", "peft", "onnx", "onnxruntime", "tokenizers")
-_FEWEST = 500  # inputs below which a tuned encoder was no better than a frozen one
 _FEWEST_EACH = 50  # … for each answer: with few of them the linear layer learns them by heart
 _MOST = 6_000  # inputs one encoder is tuned on
 _ENOUGH = 0.8  # coverage in hindsight of the best frozen candidate from which tuning has too little to gain
-# Estimated core-seconds: of one token in one pass, forward and backward, MiniLM with two of its six layers frozen; and
-# what tuning may cost for every input seen so far. A task is expected to go on about as long as it has been going on.
-_TOKEN_S, _WORTH_S = 5e-4, 0.2
+# Estimated core-seconds of one token in one pass, forward and backward, MiniLM with two of its six layers frozen.
+_TOKEN_S = 5e-4
 _EPOCHS = 3
 _TIMEOUT_S = 6 * 3600.0  # a child that hangs
+_BEAT_S = 1.0  # how often it is told that tuning goes on: by then it is noticed that time is up
+_SCORED = 100  # inputs after which it is told how far scoring is
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,57 +97,81 @@ class Plan:
     seconds: float
 
 
-def plan(tokens: Sequence[float], classes: int, covered: float) -> Plan:
+def plan(
+    tokens: Sequence[float], classes: int, covered: float, left: float = float("inf"), weight: float = 1.0
+) -> Plan:
     """Whether tuning pays, and how much of it; from counted work and held-out figures.
 
     Args:
         tokens: of each input, at most what the encoder reads.
         classes: number of answers.
         covered: largest share of calls that the best frozen candidate could answer at the target, in hindsight.
+        left: core-seconds that the search may still spend.
+        weight: work of a token in the encoder, as a multiple of MiniLM's.
 
     Raises:
         TrainingError: it does not pay; says why.
     """
-    if len(tokens) < _FEWEST:
-        raise TrainingError(f"not tuned: {len(tokens)} different inputs, {_FEWEST} are needed")
+    n = len(tokens)
+    if n < TUNING_FEWEST:
+        raise TrainingError(f"not tuned: {n} different inputs, {TUNING_FEWEST} are needed")
     if covered >= _ENOUGH:
         raise TrainingError(f"not tuned: without it {covered:.0%} of the calls can be answered as promised")
-    if len(tokens) < _FEWEST_EACH * classes:
-        raise TrainingError(f"not tuned: {len(tokens) / classes:.0f} inputs for each answer, {_FEWEST_EACH} are needed")
-    # Each part's encoder is tuned on the other parts, the one that serves on everything.
-    each_s = float(np.mean(tokens)) * _EPOCHS * PARTS * _TOKEN_S
-    affordable = int(_WORTH_S * len(tokens) / each_s)
-    examples = min(len(tokens), _MOST, affordable)
-    if examples < _FEWEST:
+    if n < _FEWEST_EACH * classes:
+        raise TrainingError(f"not tuned: {n / classes:.0f} inputs for each answer, {_FEWEST_EACH} are needed")
+    # Each part's encoder is tuned on the other parts, and the one that serves in as many steps.
+    each_s = float(np.mean(tokens)) * _EPOCHS * (PARTS + 1) * _TOKEN_S * weight
+    others = _paced_by(n)
+    affordable = int(min(TUNING_S * n, left) / each_s)
+    examples = min(n if affordable >= others else affordable, _MOST)
+    if examples < TUNING_FEWEST:
+        if TUNING_S * n <= left:
+            raise TrainingError(f"not tuned: inputs are long, {examples} of {n} could be learnt from at a fair cost")
         raise TrainingError(
-            f"not tuned: inputs are long, {examples} of {len(tokens)} could be learnt from at a fair cost"
+            f"not tuned: {examples} of {n} inputs could be learnt from within the work a search may do, "
+            f"{max(left, 0):.0f} s are left of it"
         )
-    return Plan(examples, _EPOCHS, examples * each_s)
+    return Plan(examples, _EPOCHS, min(examples, others) * each_s)
+
+
+def _paced_by(inputs: int) -> int:
+    """Inputs that a part's encoder is tuned on where none are left out."""
+    return round(inputs * (1 - 1 / PARTS))
 
 
 def source_of(encoder: BaseModel | None, known: str = "") -> str:
-    """Where the weights of an encoder come from: a folder or a hub id.
+    """The folder that an encoder's weights come from.
 
     Args:
         encoder: the encoder.
-        known: the source it was prepared from, if that is known.
+        known: the source it was prepared from, "" if that is not known.
 
     Raises:
-        TrainingError: it has none that could be tuned.
+        TrainingError: it has no weights that could be tuned, or nobody knows where they are.
+        ArtifactError: its source is not on this machine.
         MissingExtraError: what tuning needs is not installed.
     """
     if any(importlib.util.find_spec(module) is None for module in _NEEDS):
         raise MissingExtraError("train", "Tuning an encoder")
-    if isinstance(encoder, OnnxEncoder):
-        return str(locate(known)) if known else find_source()
     source = getattr(encoder, "source", None)
-    if source is None:
+    if source is not None:
+        return str(source)
+    if encoder is None or not isinstance(encoder, OnnxEncoder):
         raise TrainingError("the encoder has no weights that could be tuned.")
-    return str(source)
+    if not known:
+        raise TrainingError(
+            f"not tuned: it is not known where the weights of {encoder.name} come from",
+            hint="Prepare it from a folder or a hub id: `jitr models add`.",
+        )
+    return str(locate(known))
 
 
 class Tuner:
-    """Tunes an encoder for one set of inputs."""
+    """Tunes an encoder for one set of inputs.
+
+    Attributes:
+        part_s: seconds that the last tuning took, by the clock.
+    """
 
     def __init__(
         self,
@@ -156,6 +185,7 @@ class Tuner:
         progress: Callable[[str, float], None] | None = None,
         promising: Promising | None = None,
         known: str = "",
+        kept: Path | None = None,
     ) -> None:
         """A tuner.
 
@@ -169,14 +199,18 @@ class Tuner:
             seed: of everything random.
             progress: told what is going on and the share done.
             promising: given which inputs were scored, shape (n,), and all scores, says why more is not worth it, or "".
-            known: the source it was prepared from, if that is known.
+            known: the source it was prepared from, "" if that is not known.
+            kept: a folder for encoders that are finished, of this search and of one with the same answers that it goes
+                on with; None keeps none.
 
         Raises:
-            TrainingError, MissingExtraError: see `source_of`.
+            TrainingError, ArtifactError, MissingExtraError: see `source_of`.
         """
         if encoder is None:
             raise TrainingError("there is no encoder to tune.")
         self.encoder, self.source = encoder, source_of(encoder, known)
+        self.known, self.part_s = known, 0.0
+        self._kept = kept / digest(__version__, source_hash(self.source), asdict(settings), seed) if kept else None
         self.texts, self.labels, self.folds = list(texts), labels, folds
         self.classes = int(labels.max()) + 1
         self.settings, self.examples, self.seed, self.progress = settings, examples, seed, progress
@@ -195,14 +229,14 @@ class Tuner:
         part = np.searchsorted(present, self.folds) % min(PARTS, len(present))
         count = int(part.max()) + 1
         scores = np.zeros((len(self.texts), self.classes), np.float32)
-        for parts in ([0], list(range(1, count))):
-            with self._tuned([np.flatnonzero(part != i) for i in parts]) as folders:
-                for i, folder in zip(parts, folders, strict=True):
-                    encoder = TunedEncoder.read(folder)
-                    for row in np.flatnonzero(part == i):
-                        scores[row] = encoder.scores(self.texts[row])
-                    self._tell("scoring with tuned encoders", (i + 1) / count)
-            why = self.promising(part == 0, scores) if self.promising and parts == [0] else ""
+        for i in range(count):
+            held = part == i
+            encoder, rows = self._tuned(str(i), np.flatnonzero(~held)), np.flatnonzero(held)
+            for done, row in enumerate(rows):
+                if done % _SCORED == 0:
+                    self._tell("scoring with tuned encoders", (i + done / len(rows)) / count)
+                scores[row] = encoder.scores(self.texts[row])
+            why = self.promising(held, scores) if self.promising and i == 0 else ""
             if why:
                 raise TrainingError(f"given up after one of {count} parts: {why}.")
         return scores
@@ -212,28 +246,42 @@ class Tuner:
 
         With as many passes it would take half as many steps more and be surer of itself than they were.
         """
-        with self._tuned([np.arange(len(self.texts))]) as folders:
-            return TunedEncoder.read(folders[0])
+        return self._tuned("all", np.arange(len(self.texts)))
 
-    @contextlib.contextmanager
-    def _tuned(self, parts: list[NDArray[np.intp]]) -> Any:
-        """Folders of encoders tuned on these rows, as long as the block lasts."""
+    def _tuned(self, name: str, rows: NDArray[np.intp]) -> TunedEncoder:
+        """An encoder tuned on these rows."""
+        may = rows[self.labels[rows] >= 0]
+        sample = self._sample(may)
         try:
-            with tempfile.TemporaryDirectory(prefix="jitr-tuning-") as folder:
-                self._run(self._job(parts), Path(folder))
-                yield [Path(folder) / str(i) for i in range(len(parts))]
+            with self._place() as folder:
+                learn, known = ([self._example(row) for row in some] for some in (sample, may))
+                self.part_s = tuned_part(folder / name, learn, known, lambda to: self._run(self._job(sample), to))
+                return TunedEncoder.read(folder / name)
         except OSError as error:
             raise TrainingError(f"an encoder could not be tuned: {error}.") from error
 
-    def _job(self, parts: list[NDArray[np.intp]]) -> dict[str, Any]:
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[Path]:
+        """Where encoders are written: for good, or as long as the block lasts."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        with tempfile.TemporaryDirectory(prefix="jitr-tuning-") as folder:
+            yield Path(folder)
+
+    def _example(self, row: int) -> str:
+        return digest(self.texts[row], int(self.labels[row]))
+
+    def _job(self, rows: NDArray[np.intp]) -> dict[str, Any]:
         return {
             "source": self.source,
             "name": self.encoder.name,
+            "published": public_name(self.known, self.encoder.name),
             "texts": [list(texts) for texts in self.texts],
             "labels": self.labels.tolist(),
             "classes": self.classes,
-            "paced_by": round(len(self.texts) * (1 - 1 / PARTS)),
-            "parts": [self._sample(rows[self.labels[rows] >= 0]).tolist() for rows in parts],
+            "paced_by": _paced_by(len(self.texts)),
+            "rows": rows.tolist(),
             "settings": asdict(self.settings),
             "seed": self.seed,
         }
@@ -257,37 +305,58 @@ class Tuner:
         fixed = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         environment = {"OMP_NUM_THREADS": "1", **kept, **os.environ, **fixed}
         with (
-            (folder / "errors").open("wb") as errors,
+            tempfile.TemporaryFile() as errors,
             subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
             ) as child,
         ):
-            guard = threading.Timer(_TIMEOUT_S, child.kill)
-            guard.daemon = True
-            guard.start()
-            try:
-                self._follow(child, json.dumps(job))
-            except BaseException:
-                child.kill()
-                raise
-            finally:
-                guard.cancel()
+            self._follow(child, json.dumps(job))
+            child.wait()
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
         if child.returncode < 0:
             raise TrainingError(f"tuning was killed (signal {-child.returncode}), as happens when memory runs out.")
         if child.returncode:
-            said = (folder / "errors").read_text(errors="replace").strip().splitlines() or ["no message"]
             raise TrainingError(f"an encoder could not be tuned: {said[-1]}")
 
     def _follow(self, child: subprocess.Popen[str], job: str) -> None:
-        """Give the child its job, and pass on how far it is."""
+        """Give the child its job and pass on how far it is, until it ends; its input stays open as long as it may run.
+
+        Raises:
+            TrainingError: it hangs.
+        """
         assert child.stdin is not None and child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it died; its exit status tells
-            child.stdin.write(job)
-            child.stdin.close()
-        for line in child.stdout:
-            with contextlib.suppress(ValueError):
-                self._tell("tuning encoders", float(line))
+        said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        asking = threading.Thread(target=_ask, args=(child.stdin, child.stdout, job, said), daemon=True)
+        asking.start()
+        done, ends = 0.0, time.monotonic() + _TIMEOUT_S
+        try:
+            while time.monotonic() < ends:
+                with contextlib.suppress(queue.Empty, ValueError):
+                    line = said.get(timeout=_BEAT_S)
+                    if line is None:
+                        return
+                    done = float(line)
+                self._tell("tuning encoders", done)
+            raise TrainingError(f"tuning took over {_TIMEOUT_S:.0f} s.")
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            asking.join()
 
     def _tell(self, what: str, share: float) -> None:
         if self.progress:
             self.progress(what, share)
+
+
+def _ask(stdin: TextIO, stdout: TextIO, job: str, said: queue.SimpleQueue[str | None]) -> None:
+    """Give a child its job and pass on what it says, and None when it ends."""
+    with contextlib.suppress(OSError):  # it died; its exit status tells
+        stdin.write(f"{job}\n")
+        stdin.flush()
+    for line in stdout:
+        said.put(line)
+    with contextlib.suppress(OSError):
+        stdin.close()
+    said.put(None)

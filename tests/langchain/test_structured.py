@@ -38,6 +38,7 @@ class JokeDict(TypedDict):
 
 
 SCHEMA = {**Joke.model_json_schema(), "title": "Joke", "description": "A joke."}
+GOOGLE = {"type": "OBJECT", "properties": {"type": {"type": "STRING", "nullable": True}}, "required": ["type"]}
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,7 @@ def _said(value):
         ({"response_mime_type": "application/json"}, ["[1, 2]", '{"a": 1}', "3"], ["[1", "yes"]),
         ({"response_mime_type": "application/json", "response_schema": LIST}, ["[1, 2]"], ["[1.5]", '{"a": 1}']),
         ({"format": LIST}, ["[]"], ["{}"]),
+        ({"response_schema": GOOGLE}, ['{"type": "A"}', '{"type": null}'], ['{"type": 1}', "[]"]),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": LIST}}}, ["[1]"], ["{}"]),
         ({"response_format": {"type": "json_object"}}, ["{}"], ["[1]", "3"]),
         ({"tools": [{"name": "f"}], "tool_choice": "f"}, ["{}"], ["[1]", "3"]),
