@@ -110,7 +110,8 @@ def test_a_shifted_mix_of_labels_is_warned_of_once_told_and_audited_and_the_rele
     # A new process goes on where this one was: warned, and not again of the same.
     jitr, events = run(tmp_path, shifted[400:700])
     assert not [event for event in events if event["kind"] == "warning"]
-    assert [e["decision"].audit_share for e in events if e["kind"] == "decision"][-1] > 0.2
+    shares = [e["decision"].audit_share for e in events if e["kind"] == "decision"]
+    assert shares[-1] > 2 * decisions[1_900].audit_share, "it begins to fall again"
     assert not jitr.faults
     jitr.close()
 

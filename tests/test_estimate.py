@@ -50,15 +50,19 @@ def test_at_no_time_does_the_interval_lose_the_truth_more_often_than_it_may(late
 
 
 def test_the_interval_narrows_around_the_truth() -> None:
-    rng = random.Random(0)
-    wrong = [rng.random() < 0.03 for _ in range(50_000)]
-    widths = []
-    for answered in (1_000, 50_000):
-        audits, least = _audited(wrong[:answered], random.Random(2))
-        found = estimate(answered, audits, least=least)
-        assert found.low < 1 - sum(wrong[:answered]) / answered < found.high
-        widths.append(found.high - found.low)
-    assert widths == sorted(widths, reverse=True) and widths[-1] < 0.08
+    widths: dict[int, list[float]] = {1_000: [], 5_000: [], 50_000: []}
+    lost = 0
+    for seed in range(20):
+        rng = random.Random(seed)
+        wrong = [rng.random() < 0.03 for _ in range(50_000)]
+        for answered, found_before in widths.items():
+            audits, least = _audited(wrong[:answered], random.Random(1_000 + seed))
+            found = estimate(answered, audits, least=least)
+            lost += not found.low <= 1 - sum(wrong[:answered]) / answered <= found.high
+            found_before.append(found.high - found.low)
+    assert lost <= 3  # one in twenty may
+    first, second, last = (mean(each) for each in widths.values())
+    assert 0.14 > first > second > last and last < 0.08
 
 
 def test_where_every_answer_is_audited_nearly_everything_is_known() -> None:
