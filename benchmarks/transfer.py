@@ -182,9 +182,10 @@ def plot(rows: list[dict], path: Path) -> None:
             last = family == "search"
             style = {"lw": 2 if last else 1, "marker": "o" if last else ".", "label": family}
             axis.errorbar(sizes * 1.05 ** (i - 2), means, error, color=colour, ls="-" if last else "--", **style)
-            axis.set(xscale="log", title=name, xlabel="examples", ylim=(0, 1))
+            axis.set(xscale="log", title=name, xlabel="examples", ylim=(0, 1), yticks=(0, 0.5, 1))
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
             axis.minorticks_off()
+            axis.grid(visible=False, axis="x")
     axes[0].set_ylabel("accuracy")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=5, fontsize=8, frameon=False)
     plots.save(figure, path, top=0.92)
