@@ -32,6 +32,7 @@ SHARED = {
     "promises",
     "calllog",
     "structured",
+    "layout",
     "forms",
     "files",
     "base_models",
