@@ -55,7 +55,8 @@ def reader(answers: Mapping[str, int]) -> Reader:
     frame, most = max(frames.items(), key=lambda item: (item[1], item[0]), default=(("", ""), 0))
     if most and most >= MOSTLY * total:
         return functools.partial(_framed, frame)
-    for opening, joint in _LISTS:
+    plain = sum(frames.values()) < MOSTLY * total  # commas of JSON part nothing
+    for opening, joint in _LISTS if plain else ():
         if _are_lists(answers, total, opening, joint):
             return functools.partial(_listed, opening, joint)
     return structured

@@ -367,9 +367,10 @@ def test_answers_are_given_as_the_teacher_lays_them_out(write, tmp_path):
         ([f"{city}, {land}" for city, land in zip("abcdefgh", "AABBCCDD", strict=True)] * 5, "labels"),
         ([f"Well, I {i} think, so {i * 7}, or not" for i in range(80)], "text"),
         ([f"{i} times: " + json.dumps({"a": i % 3, "b": i % 2, "c": i % 5}) for i in range(80)], "text"),
+        ([f"{'AB'[i % 2]}: " + obj("abcde"[i % 3 : 2 + i % 4], ["late"][: i % 2]) for i in range(80)], "labels"),
         ([f"See [{i}] and {{x: {i}}}" for i in range(80)], "text"),
     ],
-    ids=["labels with a comma", "places", "sentences", "sentences that differ", "no JSON"],
+    ids=["labels with a comma", "places", "sentences", "sentences that differ", "JSON with commas", "no JSON"],
 )
 def test_what_only_looks_like_a_list_or_like_json_is_none(answers, kind):
     assert answer_space(answers).kind == kind
