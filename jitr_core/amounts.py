@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .layout import cut_out
 from .structured import Structured, encoded, structured
 
 __all__ = ["Amount", "Tolerance", "amount", "amount_in", "bare", "close", "mostly_amounts", "near"]
@@ -108,7 +109,7 @@ def close(one: str, other: str, tolerance: Tolerance) -> bool:
     """
     if _close(amount(one), amount(other), tolerance):
         return True
-    mine, theirs = structured(one), structured(other)
+    mine, theirs = structured(one) or cut_out(one), structured(other) or cut_out(other)
     if mine is None or theirs is None or mine.values.keys() != theirs.values.keys():
         return False
     if (mine.before.strip(), mine.after.strip()) != (theirs.before.strip(), theirs.after.strip()):

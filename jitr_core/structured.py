@@ -38,14 +38,16 @@ class Structured:
     Attributes:
         values: encoded value (see `encoded`) of each path, in the answer's order. Lists are values, and so are empty
             objects.
-        before, after: the text around the JSON: white space, or the marks of a code block.
+        before, after: the text around the JSON: white space, the marks of a code block, or a sentence.
         body: the JSON as it was written; of a text that stands for itself (see `jitr_core.amounts.bare`), the text.
+        joint: what is between the items of a list of texts that is no JSON, "" for anything else.
     """
 
     values: Mapping[Path, str]
     before: str
     after: str
     body: str
+    joint: str = ""
 
 
 def structured(answer: str) -> Structured | None:
@@ -153,6 +155,7 @@ class Style:
         ascii_only: whether other characters are escaped.
         before, after: the text around it.
         bare: whether answers are no JSON, but texts that stand for themselves.
+        joint: what is between the items where answers are lists of texts and no JSON, else "".
     """
 
     indent: int | str | None = None
@@ -161,12 +164,15 @@ class Style:
     before: str = ""
     after: str = ""
     bare: bool = False
+    joint: str = ""
 
     @classmethod
     def of(cls, answers: Sequence[Structured]) -> Style:
         """The style in which most of these answers are written."""
         frames = Counter((each.before, each.after) for each in answers)
         before, after = max(frames, key=lambda frame: (frames[frame], frame))
+        if joint := next((each.joint for each in answers), ""):
+            return cls(before=before, after=after, joint=joint)
         parsed = [(each.body, nested(each.values)) for each in answers[-_SAMPLE:]]
         if all(body == value for body, value in parsed):
             return cls(before=before, after=after, bare=True)
@@ -178,12 +184,14 @@ class Style:
         return cls(indent, separators is not None, ascii_only, before, after)
 
     def write(self, values: Mapping[Path, str]) -> str:
-        """The answer with these values, as the teacher would write it.
+        """The answer with these values, as the teacher would write it; "" if it would write none such.
 
         Raises:
             ValueError: two paths contradict each other.
         """
         value = nested(values)
+        if self.joint:
+            return f"{self.before}{self.joint.join(value)}{self.after}" if value else ""
         text = value if self.bare else _dumped(value, self.indent, self.compact, self.ascii_only)
         return f"{self.before}{text}{self.after}"
 

@@ -33,6 +33,7 @@ SHARED = {
     "promises",
     "calllog",
     "structured",
+    "layout",
     "forms",
     "files",
     "base_models",

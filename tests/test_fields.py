@@ -323,6 +323,69 @@ def test_calls_of_a_demanded_tool_are_replaced_by_the_whole_loop(tmp_path, monke
     app.close()
 
 
+# How answers are laid out.
+
+
+def taught(write, count=150, seed=0):
+    """Inputs that name some of three things, and what is written of those."""
+    rng, pairs = random.Random(seed), []
+    for _ in range(count):
+        tags = [tag for tag in ("box", "lid", "wire") if rng.random() < 0.5] or ["none"]
+        words = [*tags, f"no {rng.randint(0, 10**6)}", rng.choice(["late", "fine"])]
+        rng.shuffle(words)
+        pairs.append(((" ".join(words),), write(tags, words)))
+    return pairs
+
+
+def obj(tags, words):
+    return json.dumps({"tags": tags, "late": "late" in words})
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda tags, words: f"Sure! {obj(tags, words)}",
+        lambda tags, words: f"Here is the JSON [as asked]:\n```json\n{obj(tags, words)}\n```\nAnything else?",
+        lambda tags, words: ", ".join(tags),
+        lambda tags, words: "\n".join(f"- {tag}" for tag in tags),
+    ],
+    ids=["sentence", "sentence and code block", "commas", "bullets"],
+)
+def test_answers_are_given_as_the_teacher_lays_them_out(write, tmp_path):
+    pairs = taught(write)
+    assert answer_space(answer for _, answer in pairs * 2).kind == "fields"
+    student, new = compose(pairs).fit(), taught(write, 60, seed=7)
+    student.save(tmp_path / "artifact")
+    answers, _ = load_student(tmp_path / "artifact", BaseModels()).predict([x for x, _ in new])
+    assert np.mean([given == teachers for given, (_, teachers) in zip(answers, new, strict=True)]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        (["yes, but", "yes", "no", "no, but"] * 20, "labels"),
+        ([f"{city}, {land}" for city, land in zip("abcdefgh", "AABBCCDD", strict=True)] * 5, "labels"),
+        ([f"Well, I {i} think, so {i * 7}, or not" for i in range(80)], "text"),
+        ([f"{i} times: " + json.dumps({"a": i % 3, "b": i % 2, "c": i % 5}) for i in range(80)], "text"),
+        ([f"{'AB'[i % 2]}: " + obj("abcde"[i % 3 : 2 + i % 4], ["late"][: i % 2]) for i in range(80)], "labels"),
+        ([f"See [{i}] and {{x: {i}}}" for i in range(80)], "text"),
+    ],
+    ids=["labels with a comma", "places", "sentences", "sentences that differ", "JSON with commas", "no JSON"],
+)
+def test_what_only_looks_like_a_list_or_like_json_is_none(answers, kind):
+    assert answer_space(answers).kind == kind
+
+
+def test_an_answer_in_another_frame_is_not_agreed_with():
+    pairs = [
+        (x, a if i % 20 else a.replace("Sure!", "OK:"))
+        for i, (x, a) in enumerate(taught(lambda *t: f"Sure! {obj(*t)}"))
+    ]
+    found = compose(pairs)
+    assert found.candidates[0].agreement <= 0.95
+    assert all(each.startswith("Sure! {") for each in found.predicted if each)
+
+
 @pytest.mark.parametrize("form", ["INV-2026-{}", "mail{}@example.com"])
 def test_a_copied_value_is_found_although_a_part_of_it_never_varies(tmp_path, form):
     rng, calls = random.Random(0), []

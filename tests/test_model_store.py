@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_search import WORDS, dataset, easy
+from typer.testing import CliRunner
 
+from jitr_core import cli
 from jitr_core.base_models import BaseModels, HashingModel
-from jitr_core.base_models.catalog import POOL, Facts, prepared_folder, prepared_models
+from jitr_core.base_models.catalog import POOL, Facts, prepared_folder, prepared_models, read_facts, write_facts
 from jitr_core.base_models.prepare import add
 from jitr_core.base_models.sources import locate
 from jitr_core.config import Policy
-from jitr_core.errors import ArtifactError, TrainingError
+from jitr_core.errors import ArtifactError, ConfigError, TrainingError
 from jitr_core.search import search
 from jitr_core.students import load_student
 from jitr_core.students.training import Bench
@@ -168,6 +171,33 @@ def test_a_folder_is_added_once_and_takes_part(tmp_path: Path, no_torch) -> None
     other = table(tmp_path / "elsewhere").rename(tmp_path / "elsewhere-mine")
     (tmp_path / "sub").mkdir()
     assert add(cache, str(other.rename(tmp_path / "sub" / "mine"))) == "mine-1"
+
+
+def test_a_name_that_two_models_have_removes_neither_and_what_cannot_be_removed_is_said(
+    tmp_path: Path, no_torch, monkeypatch
+) -> None:
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        add(tmp_path / "cache", str(table(tmp_path / place / "mine")))
+    for path in prepared_folder(tmp_path / "cache").iterdir():
+        write_facts(path, replace(read_facts(path), name="tiny"))
+    monkeypatch.setenv("JITR_CACHE", str(tmp_path / "cache"))
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError("busy")
+
+    def remove(name: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            CliRunner().invoke(cli.app, ["models", "remove", name], catch_exceptions=False)
+        return str(caught.value)
+
+    assert "2 base models are called 'tiny'" in remove("tiny") and "mine, mine-1" in remove("tiny")
+    assert "there is no base model" in remove("yours")
+    with monkeypatch.context() as patched:
+        patched.setattr("jitr_core.base_models.store.shutil.rmtree", busy)
+        assert "cannot be removed: busy" in remove("mine-1")
+    assert CliRunner().invoke(cli.app, ["models", "remove", "mine-1"]).exit_code == 0
+    assert list(prepared_models(tmp_path / "cache")) == ["mine"]
 
 
 def test_a_damaged_base_model_costs_the_search_only_that(tmp_path: Path, no_torch) -> None:

@@ -97,11 +97,15 @@ class BaseModels:
         return {key: self.facts(key) for key in self._given} if self._given else prepared_models(self.folder)
 
     def remove(self, key: str) -> None:
-        """Delete a prepared model; replacements that need it can no longer be loaded."""
+        """Delete a prepared model; replacements that need it can no longer be loaded.
+
+        Raises:
+            OSError: its files cannot be deleted.
+        """
         with self._lock:
             self._loaded.pop(key, None)
             self._facts.pop(key, None)
-            shutil.rmtree(prepared_folder(self.folder) / key, ignore_errors=True)
+            shutil.rmtree(prepared_folder(self.folder) / key)
 
     def facts(self, key: str) -> Facts:
         """What is known of a model that is at hand."""
@@ -173,6 +177,7 @@ class BaseModels:
                 }:
                     failed = self.add(source, tell)
                     if failed:
+                        _log.warning("%s: %s", source, failed)
                         self.refused[source] = failed
             return why
 
@@ -184,6 +189,8 @@ class BaseModels:
                 self._failed = _NEEDS_EXTRA
             else:
                 self._failed = _run_prepare(self.folder, *(["--download"] if self._download else []), tell=tell)
+                if self._failed:
+                    _log.warning(self._failed)
         return self._failed
 
     def add(self, source: str, tell: Callable[[], None] = lambda: None) -> str:
@@ -266,5 +273,5 @@ def _run_prepare(folder: Path, *options: str, tell: Callable[[], None]) -> str:
     if child.returncode == 0:
         return ""
     said = errors.decode(errors="replace").strip()
-    _log.warning("preparing the base models failed: %s", said)
+    _log.info("preparing the base models failed: %s", said)
     return f"preparing the base models failed: {(said.splitlines() or ['no message'])[-1]}"

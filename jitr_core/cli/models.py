@@ -59,10 +59,16 @@ def add(
 def remove(name: Annotated[str, typer.Argument(help="Name or key, see `jitr models --json`.")]) -> None:
     """Delete a prepared base model. Replacements that need it leave their calls to the teacher."""
     found = _base_models(False)
-    keys = [key for key, facts in found.catalogue().items() if name in (key, facts.name)]
-    if len(keys) != 1:
+    known = found.catalogue()
+    keys = [name] if name in known else [key for key, facts in known.items() if facts.name == name]
+    if not keys:
         raise ConfigError(f"there is no base model {name!r}.", hint="`jitr models` lists them.")
-    found.remove(keys[0])
+    if len(keys) > 1:
+        raise ConfigError(f"{len(keys)} base models are called {name!r}.", hint=f"Give a key: {', '.join(keys)}.")
+    try:
+        found.remove(keys[0])
+    except OSError as error:
+        raise ConfigError(f"{name} cannot be removed: {error}.") from error
     typer.echo(f"{name}: removed.")
 
 

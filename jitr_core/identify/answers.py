@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..structured import Path, items, structured
+from ..layout import MOSTLY, reader
+from ..structured import Path, items
 
 __all__ = ["AnswerSpace", "answer_space"]
 
@@ -18,17 +19,14 @@ MAX_NEW_SHARE = 0.15
 """Largest share of answers seen once, in [0, 1], at which a set of answers counts as closed. By Good and Turing
 (Biometrika 1953) it estimates the probability that the next answer is a new one; stray answers are part of it."""
 
-MIN_FIELDS_SHARE = 0.9
-"""Smallest share of answers that are structured, in [0, 1], at which a task's answers count as fields."""
-
 
 @dataclass(frozen=True, slots=True)
 class AnswerSpace:
     """What a task's answers are like.
 
     Attributes:
-        kind: `labels` (a closed set), `fields` (JSON objects, lists or numbers) or `text` (anything else, or too
-            little to tell).
+        kind: `labels` (a closed set), `fields` (JSON objects, lists or numbers, lists in plain text) or `text`
+            (anything else, or too little to tell).
         labels: the closed set, most frequent first; () for other kinds. Strays are left out.
         reason: why it is of this kind, in words for the user.
     """
@@ -64,15 +62,15 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
         return AnswerSpace("text", (), f"too few answers to tell: {total} of {MIN_ANSWERS}")
     repeated = [answer for answer, times in counts.items() if times > 1]
     once = len(counts) - len(repeated)
-    share, factors = _fields(counts, total)
+    share, factors, lists = _fields(counts, total)
     closed = bool(repeated) and once / total <= MAX_NEW_SHARE
-    composed = share >= MIN_FIELDS_SHARE and len(repeated) > factors
+    composed = share >= MOSTLY and len(repeated) > factors
     if closed and len(repeated) <= max_labels and not composed:
         labels = tuple(sorted(repeated, key=lambda a: (-counts[a], a)))
         strays = f", {once} strays" if once else ""
         return AnswerSpace("labels", labels, f"{len(labels)} different answers in {total} calls{strays}")
-    if share >= MIN_FIELDS_SHARE:
-        return AnswerSpace("fields", (), f"answers are JSON: {share:.0%} of {total}")
+    if share >= MOSTLY:
+        return AnswerSpace("fields", (), f"answers are {'lists' if lists else 'JSON'}: {share:.0%} of {total}")
     if closed:
         return AnswerSpace(
             "text", (), f"too many labels: {len(repeated)} in {total} calls, at most {max_labels} allowed"
@@ -80,17 +78,23 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
     return AnswerSpace("text", (), f"answers are free text: {len(counts)} different answers in {total} calls")
 
 
-def _fields(counts: Mapping[str, int], total: int) -> tuple[float, int]:
-    """Share of answers that are structured, in [0, 1], and how many values the field with the most of them has.
+def _fields(counts: Mapping[str, int], total: int) -> tuple[float, int, bool]:
+    """What there is to take apart in answers.
 
     Values count as answers do: from the second time on. Of lists the items count.
+
+    Returns:
+        The share of answers that are structured, in [0, 1]; how many values the field with the most of them has;
+        whether the answers are lists in plain text.
     """
-    found, values = 0, dict[Path, Counter[str]]()
+    read = reader(counts)
+    found, lists, values = 0, False, dict[Path, Counter[str]]()
     for answer, times in counts.items():
-        if (taken := structured(answer)) is not None:
+        if (taken := read(answer)) is not None:
             found += times
+            lists = lists or bool(taken.joint)
             for path, value in taken.values.items():
                 for item in items(value) or [value]:
                     values.setdefault(path, Counter())[item] += times
     several = (sum(times > 1 for times in each.values()) for each in values.values())
-    return found / total, max(several, default=0)
+    return found / total, max(several, default=0), lists

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path as Folder
 from typing import TYPE_CHECKING
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from ..amounts import bare, mostly_amounts, near
 from ..config import Policy
+from ..equivalence import equivalent
 from ..errors import TrainingError
+from ..layout import reader
 from ..structured import MISSING, Path, Structured, Style, named, structured
 from ..students.combine import Trust
 from ..students.copier import Copied, CopyBench
@@ -102,9 +104,12 @@ class _Composition:
         self.tolerance = rule.tolerance if rule else None
         self._everything = np.arange(len(dataset.inputs)).tobytes()
         answers = {*dataset.labels, *dataset.answers}
+        self.same = rule.same if rule else equivalent
         # Amounts such as "$12.50" are no JSON; where all are JSON numbers, they can be copied as such.
         self.read = (
-            bare if rule and mostly_amounts(dataset.answers) and not all(map(structured, answers)) else structured
+            bare
+            if rule and mostly_amounts(dataset.answers) and not all(map(structured, answers))
+            else reader(Counter(dataset.answers))
         )
         known = {answer: self.read(answer) for answer in answers}
         self.table = Table(dataset.inputs, [known[label] for label in dataset.labels], numbers=rule is not None)
@@ -284,13 +289,9 @@ class _Composition:
         return next(v for v in self.table.column(path) if v is not None)
 
     def _agreed(self, predicted: list[str]) -> _Bools:
-        """Whether calls were answered with what the teacher answered, value by value, shape (m,)."""
-        own = [each.values if (each := self.read(answer)) else {} for answer in predicted]
-        pairs = zip(self.dataset.group.tolist(), self.calls, strict=True)
-        return np.array([c is not None and self._all_same(own[g], c.values) for g, c in pairs], bool)
-
-    def _all_same(self, own: Mapping[Path, str], teachers: Mapping[Path, str]) -> bool:
-        return own.keys() == teachers.keys() and all(self._same(own[path], teachers[path]) for path in own)
+        """Whether what is given to calls counts as what the teacher answered, as it is written, shape (m,)."""
+        pairs = zip(self.dataset.group.tolist(), self.dataset.answers, strict=True)
+        return np.array([bool(predicted[g]) and self.same(predicted[g], answer) for g, answer in pairs], bool)
 
     def _fit(self, chosen: dict[Path, Tried]) -> FieldsStudent:
         everything = np.ones(len(self.table.inputs), bool)

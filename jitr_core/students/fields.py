@@ -322,7 +322,7 @@ _TRUST = ("centre", "spread", "coefficients")
 def written(values: Mapping[Path, str], orders: Mapping[frozenset[Path], tuple[Path, ...]], style: Style) -> str | None:
     """The answer with these values, None if the teacher never gave one with these fields."""
     order = orders.get(frozenset(values))
-    return None if order is None else style.write({path: values[path] for path in order})
+    return None if order is None else style.write({path: values[path] for path in order}) or None
 
 
 def restore_fields(

@@ -1,0 +1,118 @@
+"""How a task's structured answers are laid out: JSON, JSON within text that stays the same, or a list in plain text."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from .structured import Structured, encoded, structured
+
+__all__ = ["MOSTLY", "Reader", "cut_out", "reader"]
+
+Reader = Callable[[str], Structured | None]
+"""Takes an answer apart; None if it is laid out otherwise."""
+
+MOSTLY = 0.9
+"""Smallest share of answers, in [0, 1], that must be laid out alike."""
+
+MAX_ONCE = 0.15
+"""Largest share of answers, in [0, 1], with an item that no other has, for lists in plain text."""
+
+MIN_SEVERAL = 0.1
+"""Smallest share of answers, in [0, 1], with several items, for lists in plain text."""
+
+MIN_COMBINED = 2
+"""Different answers for each different item that lists in plain text must have: "yes, but" is a label."""
+
+MAX_ITEMS = 40
+_MAX_CHARS = 10_000  # of an answer that is no JSON
+_OPENINGS = 16  # brackets at which JSON may begin
+_LISTS = (("- ", "\n- "), ("* ", "\n* "), ("• ", "\n• "), ("", "\n"), ("", ", "), ("", "; "), ("", " | "), ("", ","))
+_DECODER = json.JSONDecoder()
+
+
+def reader(answers: Mapping[str, int]) -> Reader:
+    """How answers like these are taken apart.
+
+    Args:
+        answers: how often each came. Text around JSON must be the same in most of them. Plain text is a list of labels
+            if its parts recur in combinations that are many more than the parts.
+
+    Example:
+        >>> read = reader({'Sure! {"a": 1}': 3, 'Sure! {"a": 2}': 2})
+        >>> read('Sure! {"a": 3}').before, read('Well, {"a": 3}')
+        ('Sure! ', None)
+    """
+    total = sum(answers.values())
+    if sum(times for answer, times in answers.items() if structured(answer)) >= MOSTLY * total:
+        return structured
+    frames: Counter[tuple[str, str]] = Counter()
+    for answer, times in answers.items():
+        if found := cut_out(answer):
+            frames[found.before, found.after] += times
+    frame, most = max(frames.items(), key=lambda item: (item[1], item[0]), default=(("", ""), 0))
+    if most and most >= MOSTLY * total:
+        return functools.partial(_framed, frame)
+    plain = sum(frames.values()) < MOSTLY * total  # commas of JSON part nothing
+    for opening, joint in _LISTS if plain else ():
+        if _are_lists(answers, total, opening, joint):
+            return functools.partial(_listed, opening, joint)
+    return structured
+
+
+def cut_out(answer: str) -> Structured | None:
+    """The first JSON object, or list of texts or objects, in an answer, with all text around it; None if there is none.
+
+    Example:
+        >>> cut_out('Sure! {"a": 1}').body, cut_out("Order [5] is ready")
+        ('{"a": 1}', None)
+    """
+    text = answer.strip()
+    at = -1
+    for _ in range(_OPENINGS if len(text) <= _MAX_CHARS else 0):
+        at = min((place for mark in "{[" if (place := text.find(mark, at + 1)) >= 0), default=-1)
+        if at < 0:
+            return None
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and value or isinstance(value, list) and value and isinstance(value[0], str | dict):
+            taken = structured(text[at:end])
+            return taken and Structured(taken.values, text[:at], text[end:], taken.body)
+    return None
+
+
+def _framed(frame: tuple[str, str], answer: str) -> Structured | None:
+    found = cut_out(answer)
+    return found if found and (found.before, found.after) == frame else None
+
+
+def _listed(opening: str, joint: str, answer: str) -> Structured | None:
+    text = answer.strip()
+    if not text.startswith(opening) or len(text) > _MAX_CHARS:
+        return None
+    parts = text[len(opening) :].split(joint)
+    if any(part != part.strip() or not part for part in parts) or len(set(parts)) < len(parts):
+        return None
+    return Structured({(): encoded(parts)}, opening, "", text, joint)
+
+
+def _are_lists(answers: Mapping[str, int], total: int, opening: str, joint: str) -> bool:
+    """Whether answers are lists of recurring labels that are written so."""
+    if sum(times for answer, times in answers.items() if joint in answer) < MIN_SEVERAL * total:
+        return False
+    items: Counter[str] = Counter()
+    different, read = set(), 0
+    for answer, times in answers.items():
+        if found := _listed(opening, joint, answer):
+            parts = json.loads(found.values[()])
+            items.update({part: times for part in parts})
+            different.add(answer.strip())
+            read += times
+    once = sum(times == 1 for times in items.values())
+    kept = len(items) - once
+    usual = read >= MOSTLY * total and once <= MAX_ONCE * total and 2 <= kept <= MAX_ITEMS
+    return usual and len(different) >= MIN_COMBINED * kept
