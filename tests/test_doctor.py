@@ -285,7 +285,10 @@ def with_base(folder: Path) -> tuple[Settings, Path]:
 
 def test_a_base_model_is_used_and_a_damaged_one_is_found(tmp_path: Path) -> None:
     settings, place = with_base(tmp_path)
-    looks = lambda: by_name(list(examine(url(tmp_path / "none"), settings)))["base models"]  # noqa: E731
+
+    def looks() -> Check:
+        return by_name(list(examine(url(tmp_path / "none"), settings)))["base models"]
+
     assert looks().verdict == "ok" and "tiny" in looks().found
     whole = (place / "model.safetensors").read_bytes()
     (place / "model.safetensors").write_bytes(whole[:100])

@@ -17,8 +17,8 @@ __all__ = ["doctor"]
 def doctor(
     url: Url = DEFAULT_URL,
     secret: Annotated[
-        list[str], typer.Option("--secret", metavar="TEXT", help="A made-up text your redaction must hide.")
-    ] = [],  # noqa: B006
+        list[str] | None, typer.Option("--secret", metavar="TEXT", help="A made-up text your redaction must hide.")
+    ] = None,
     look_only: Annotated[bool, typer.Option("--look-only", help="Only look; leave out the rehearsal.")] = False,
 ) -> None:
     """Prove that capture, storage, redaction, training, routing, audits and costs are live here.
@@ -34,7 +34,7 @@ def doctor(
     redact = settings.engine.get("redact", "")
     if secret and not redact:
         raise ConfigError("--secret needs a redaction.", hint='Name yours in jitr.toml: redact = "module:function".')
-    rehearsal = rehearse(state_folder(url), settings.policy, redact=redact, secrets=secret)
+    rehearsal = rehearse(state_folder(url), settings.policy, redact=redact, secrets=secret or [])
     for title, checks in (
         (f"State {url}", examine(url, settings)),
         ("Rehearsal: the whole loop, once", () if look_only else rehearsal),
