@@ -9,6 +9,9 @@ learn from and foreign ones (`foreign_inputs.py`). Columns: the share answered w
 several gates besides: `former` is the rule this gate replaced (half the 0.25% quantile of the share of known n-grams,
 four times the usual length), `text` has the figures of the text alone, `far` that of the encoder alone, `gate` is what
 is served. Intervals: 95%, bootstrap over runs.
+
+Exit code 1 where the gate leaves more genuine inputs to the teacher than its 1% allows (lower end of the interval), or
+answers more than half of the foreign inputs that the threshold alone answers.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import gzip
 import json
 import random
 import re
+import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -188,15 +192,21 @@ def seconds(student: LinearStudent, held: list[tuple[Slots, str]], gated: bool) 
     return best
 
 
-def interval(values: list[float]) -> str:
-    """Mean, and its 95% bootstrap interval over runs."""
+def ends(values: list[float]) -> tuple[float, float]:
+    """95% bootstrap interval of the mean over runs."""
     draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1)
     low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def interval(values: list[float]) -> str:
+    """Mean, and its interval."""
+    low, high = ends(values)
     return f"{np.mean(values):.3f} ({low:.3f} to {high:.3f})"
 
 
-def table(rows: list[dict[str, Any]]) -> None:
-    """Print what was found."""
+def table(rows: list[dict[str, Any]]) -> bool:
+    """Print what was found; True where the gate takes too much or brings too little."""
     print("\n| inputs | " + " | ".join(GATES) + " |\n|---|" + "---|" * len(GATES))
     groups: dict[str, list[str]] = defaultdict(list)
     for key in (key for key in rows[0] if "/" in key):
@@ -220,6 +230,8 @@ def table(rows: list[dict[str, Any]]) -> None:
     print(f"\nthe former gate left {interval([row['former closed'] for row in rows])} of genuine inputs to the teacher")
     taken = [1e3 * (row["gate_s"] - row["bare_s"]) for row in rows]
     print(f"time of the gate: {np.median(taken):.2f} ms in the median of the runs, at most {max(taken):.2f}")
+    left = {gate: np.mean([row[key][gate] for row in rows for key in foreign_keys]) for gate in ("threshold", "gate")}
+    return ends([row["genuine/"]["closed"] for row in rows])[0] > 0.01 or bool(left["gate"] > left["threshold"] / 2)
 
 
 def _cells(rows: list[dict[str, Any]], keys: list[str]) -> list[str]:
@@ -227,7 +239,8 @@ def _cells(rows: list[dict[str, Any]], keys: list[str]) -> list[str]:
     return [interval(values) if gate == "gate" else f"{np.mean(values):.3f}" for gate, values in means.items()]
 
 
-def main() -> None:
+def main() -> int:
+    """Run what is not there yet, print the tables, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", nargs="+", default=list(LOGS))
     parser.add_argument("--calls", nargs="+", type=int, default=[300, 1000])
@@ -248,9 +261,8 @@ def main() -> None:
                     if options.out:
                         with options.out.open("a") as file:
                             file.write(json.dumps(rows[-1]) + "\n")
-    if rows:
-        table(rows)
+    return int(bool(rows) and table(rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
