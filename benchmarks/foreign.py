@@ -1,6 +1,6 @@
 """Foreign inputs: of what a task never had, how much does a release answer, and what does its gate cost?
 
-python benchmarks/foreign.py                        # half an hour of one core
+python benchmarks/foreign.py                        # a quarter of an hour of one core
 python benchmarks/foreign.py --logs trec --seeds 1  # a minute
 
 Students come from the real search, without tuning of encoders, and answer above the threshold that the real certificate
@@ -218,15 +218,20 @@ def table(rows: list[dict[str, Any]]) -> bool:
             print(f"| **{group}** | " + " | ".join(_cells(rows, keys)) + " |")
     foreign_keys = [key for group, keys in groups.items() if group != "genuine" for key in keys]
     print("| **all foreign** | " + " | ".join(_cells(rows, foreign_keys)) + " |")
-    print("\n| log | runs | genuine closed by the gate | coverage without, with it | agreement without, with it |")
-    print("|---|---|---|---|---|")
+    columns = "runs | foreign answered: former, gate | genuine closed by the gate | coverage without, with it"
+    print(f"\n| log | {columns} | agreement without, with it |\n|---|---|---|---|---|---|")
     for log in [*dict.fromkeys(row["log"] for row in rows), "all"]:
         own = [row for row in rows if log in ("all", row["log"])]
         shut = interval([row["genuine/"]["closed"] for row in own])
         pairs = [
             [np.mean([row[key][g] for row in own]) for g in ("threshold", "gate")] for key in ("genuine/", "agreement")
         ]
-        print(f"| {log} | {len(own)} | {shut} | " + " | ".join(f"{a:.3f}, {b:.3f}" for a, b in pairs) + " |")
+        strange = [np.mean([row[key][g] for row in own for key in foreign_keys]) for g in ("former", "gate")]
+        print(
+            f"| {log} | {len(own)} | {strange[0]:.3f}, {strange[1]:.3f} | {shut} | "
+            + " | ".join(f"{a:.3f}, {b:.3f}" for a, b in pairs)
+            + " |"
+        )
     print(f"\nthe former gate left {interval([row['former closed'] for row in rows])} of genuine inputs to the teacher")
     taken = [1e3 * (row["gate_s"] - row["bare_s"]) for row in rows]
     print(f"time of the gate: {np.median(taken):.2f} ms in the median of the runs, at most {max(taken):.2f}")
