@@ -2,7 +2,8 @@
 
 What a release does with its calls is known for every one of them, at no cost: whether it answers, what, and, of
 those it defers, whether the teacher says what it would have said. A change in any of it proves nothing about the
-answers given. It is a **warning**: from then on many more of them are audited, and the audits decide.
+answers given, but the certificate speaks of other calls. It is a **warning**: the release is held until enough of its
+answers were compared (`jitr_core.holds`), then many more of them are audited, and the audits decide.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ class Signals:
         detectors: by signal.
         block: counts since the last look, by signal.
         calls: how many were taken in.
+        heard: whether the teacher has answered any call since the last look.
         early: answers of the first calls, until it is chosen which ones are told apart.
         frequent: those; None until then.
     """
@@ -144,24 +146,27 @@ class Signals:
     detectors: dict[str, ChangeDetector] = field(default_factory=dict)
     block: dict[str, Counter[str]] = field(default_factory=dict)
     calls: int = 0
+    heard: bool = False
     early: Counter[str] = field(default_factory=Counter)
     frequent: frozenset[str] | None = None
 
     def update(self, call: Handled, same: Callable[[str, str], bool]) -> tuple[str, ChangeDetector] | None:
         """Takes in a call; the signal that changed, if one did."""
-        self.row, self.calls = call.row, self.calls + 1
+        self.row, self.calls, self.heard = call.row, self.calls + 1, self.heard or call.teacher is not None
         for signal, symbol in signals(call, same):
             self.block.setdefault(signal, Counter())[symbol] += 1
         if self.calls % BLOCK:
             return None
         changed = None
+        if not self.heard:  # while the teacher is down, deferred calls fail and are not stored: no change of the calls
+            self.block.pop("who answers", None)
         for signal, counts in self.block.items():
             detector = self.detectors.setdefault(signal, ChangeDetector())
             if signal == "answers":
                 counts = self._told_apart(counts)
             if detector.add(counts) and changed is None:
                 changed = signal, detector
-        self.block = {}
+        self.block, self.heard = {}, False
         return changed
 
     def _told_apart(self, counts: Counter[str]) -> Counter[str]:
@@ -185,11 +190,13 @@ class Drift:
         store: the state.
         policy: gives the audit shares.
         emit: told of every warning.
+        hold: has the teacher answer for now, given the task, the release and what changed.
     """
 
     store: Store
     policy: Policy
     emit: Callable[[dict[str, Any]], None]
+    hold: Callable[[str, str, str], None]
     _seen: dict[str, Signals] = field(default_factory=dict)
     _warned: dict[str, int] = field(default_factory=dict)
     _before: dict[str, int] = field(default_factory=dict)  # what a release had answered when it was warned of
@@ -257,8 +264,9 @@ class Drift:
         details = {"release": release, "row": row, "signal": signal, "calls": detector.since.total(), **told}
         self._seen.pop(release, None)
         if self.store.warn(task, details, since=self._warned.get(release, 0)):
-            _log.warning("task %s: %s changed; more answers of release %s are audited", task, signal, release)
+            _log.warning("task %s: %s changed; answers of release %s are compared", task, signal, release)
             self.emit({"kind": "warning", "task": task, **details})
+            self.hold(task, release, signal)
         self.refresh(task, release)
 
 

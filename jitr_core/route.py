@@ -42,7 +42,7 @@ class LoadedRelease:
         state: a shadow is not asked while a call waits, a canary about a share of the calls.
         share: share of the task's calls it is asked about, in [0, 1].
         instead: who is asked about the others; None for the teacher.
-        held: it is asked, and compared, but the teacher answers: its audits have not come back for too long.
+        held: it is asked, and compared, but the teacher answers, see `jitr_core.holds`.
     """
 
     release: Release

@@ -64,8 +64,8 @@ class Serving:
         bound = self.policy.serving_memory_mb
         self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
         self._probations = Probations(self.store, self.policy, self._withdraw, self.fault, self._memory.bring)
-        self._drift = Drift(self.store, self.policy, self.emit)
         self._holds = Holds(self.store, self.emit)
+        self._drift = Drift(self.store, self.policy, self.emit, self._holds.changed)
 
     def tend(self) -> None:
         """Load what was asked for since it had to leave memory."""
@@ -97,19 +97,15 @@ class Serving:
             elif asked and (decision.kind == "replacement" or decision.reason == "audit_hold"):
                 compared.add((decision.task, decision.release))
         for task, release in sorted(compared):
-            if not self._contradicted(task, release):
-                self._holds.compared(task, release)
+            if not self._contradicted(task, release) and (row := self.store.held_since(task, release)) is not None:
+                watch = self._watched(task, release, after=row)
+                self._holds.compared(task, release, watch.audits, watch.errors, self.policy.target)
         for task, release in sorted(missed):
             self._holds.missed(task, release)
 
     def _contradicted(self, task: str, release: str) -> bool:
         """Withdraw a release whose audits contradict its certificate, unless the user has pinned it all the same."""
-        # The store has the audits of all processes, in one order; the monitor is what they add up to.
-        policy, certificate = self.policy, self._certificates[release]
-        same = self._rules[release].same
-        watch = Watch(certificate, same, target=policy.target, audit_delta=policy.audit_delta)
-        for audit in self.store.audited(task, release, deferred=watch.deferred, held=True):
-            watch.update(audit.replacement, audit.teacher)
+        watch = self._watched(task, release)
         if watch.verdict == "keep":
             return False
         pin = self.store.pinned(task)
@@ -117,6 +113,14 @@ class Serving:
             return False
         self._withdraw(task, release, "calls of the sample" if watch.deferred else "audited answers", watch)
         return True
+
+    def _watched(self, task: str, release: str, after: int = 0) -> Watch:
+        """What the audits of a release that were stored after a row say, of all processes and in one order."""
+        policy, same = self.policy, self._rules[release].same
+        watch = Watch(self._certificates[release], same, target=policy.target, audit_delta=policy.audit_delta)
+        for audit in self.store.audited(task, release, deferred=watch.deferred, held=True, after=after):
+            watch.update(audit.replacement, audit.teacher)
+        return watch
 
     def _withdraw(self, task: str, release: str, compared: str, watch: Watch) -> None:
         """Take a release out of use whose answers differ too often from the teacher's."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from easy import easy_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,8 @@ from test_engine import POLICY, serve, url
 
 from jitr_core import JITR, Answer, Call
 from jitr_core.audit import audit_share
-from jitr_core.drift import BLOCK, ChangeDetector, signals
+from jitr_core.drift import BLOCK, ChangeDetector, Signals, signals
+from jitr_core.holds import COMPARED, Holds
 from jitr_core.store import Handled
 
 FLIPPED = {"billing": "delivery", "delivery": "billing"}
@@ -92,6 +94,21 @@ def trained(folder: Path) -> None:
     jitr.close()
 
 
+def test_who_answers_does_not_change_while_the_teacher_is_down() -> None:
+    def changed(teacher: str | None) -> bool:
+        seen = Signals(0)
+        calm = [
+            Handled(i, "deferral" if i % 3 else "answered", "gpt", "a", "a" if i % 3 else None) for i in range(2_000)
+        ]
+        # calls that the teacher should have answered failed and are not stored
+        later = [Handled(i, "answered", "gpt", "a", teacher if i % 25 == 0 else None) for i in range(2_000, 3_000)]
+        assert not any(seen.update(call, str.__eq__) for call in calm)
+        return any(seen.update(call, str.__eq__) for call in later)
+
+    assert not changed(None)
+    assert changed("a"), "it is up, and its answers to audits are known: the calls have changed"
+
+
 def test_a_shifted_mix_of_labels_is_warned_of_once_told_and_audited_and_the_release_stays(tmp_path: Path) -> None:
     trained(tmp_path)
     mixed = easy_calls(2_000, seed=3)
@@ -106,6 +123,10 @@ def test_a_shifted_mix_of_labels_is_warned_of_once_told_and_audited_and_the_rele
     assert "billing" not in str(entry.details), "answers are texts that may have to be forgotten"
     decisions = [event["decision"] for event in events if event["kind"] == "decision"]
     assert decisions[1_900].audit_share < decisions[-1].audit_share == 0.5
+    reasons = [decision.reason for decision in decisions]
+    assert reasons[:2_000].count("audit_hold") == 0 and COMPARED <= reasons.count("audit_hold") <= COMPARED + BLOCK
+    assert reasons[-1] == "answered", "what it would have answered was compared, and agreed"
+    assert [event["held"] for event in events if event["kind"] == "hold"] == [True, False]
     jitr.close()
     # A new process goes on where this one was: warned, and not again of the same.
     jitr, events = run(tmp_path, shifted[400:700])
@@ -116,14 +137,18 @@ def test_a_shifted_mix_of_labels_is_warned_of_once_told_and_audited_and_the_rele
     jitr.close()
 
 
-def test_another_model_behind_the_same_step_is_warned_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_another_model_behind_the_same_step_is_compared_before_the_release_goes_on(
+    tmp_path: Path, turned: bool
+) -> None:
     events: list[dict] = []
     jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1, listener=events.append)
     for i, recorded in enumerate(easy_calls(2_500, seed=3)):
         messages = tuple((m["role"], m["content"]) for m in recorded["messages"])
         call = Call(f"m{i}", messages, model="gpt-4.1" if i < 1_200 else "gpt-5")
         decision = jitr.decide(call)
-        answer = Answer(recorded["answer"], f"{call.model}-2025")  # as the provider names it, where it is asked
+        said = FLIPPED[recorded["answer"]] if turned and i >= 1_200 else recorded["answer"]
+        answer = Answer(said, f"{call.model}-2025")  # as the provider names it, where it is asked
         jitr.observe(call, decision, None if decision.kind == "replacement" else answer)
         if decision.kind == "replacement" and decision.audit:
             jitr.audit(call, decision, lambda answer=answer: answer)
@@ -131,6 +156,22 @@ def test_another_model_behind_the_same_step_is_warned_of(tmp_path: Path) -> None
             jitr.flush()
     warned = [event for event in events if event["kind"] == "warning"]
     assert [event["signal"] for event in warned] == ["model"] and max(warned[0]["since"]) == "gpt-5-2025"
+    held = [event["held"] for event in events if event["kind"] == "hold"]
+    assert held == ([True] if turned else [True, False])
+    assert ("rollback" in [event["kind"] for event in events]) == turned
+    jitr.close()
+
+
+def test_a_release_pinned_despite_audits_goes_on_after_a_warning(tmp_path: Path) -> None:
+    trained(tmp_path)
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    release = store.active_release(task.id).id
+    for despite in (True, False):
+        store.pin(task.id, release, despite_audits=despite)
+        Holds(store, lambda event: None).changed(task.id, release, "answers")
+        assert (store.held_since(task.id, release) is None) == despite
     jitr.close()
 
 

@@ -165,7 +165,7 @@ def warning_text(details: dict[str, Any]) -> str:
         parts = [f"{symbol or 'unknown'} {part:.0%}" for symbol, part in details["since"].items()]
         earlier = [f"{symbol or 'unknown'} {part:.0%}" for symbol, part in details["before"].items()]
         text += f" ({', '.join(parts)}; before {', '.join(earlier)})"
-    return f"{text}; more answers are audited"
+    return f"{text}; its answers are compared"
 
 
 def event_line(event: dict[str, Any], names: dict[str, str]) -> str:

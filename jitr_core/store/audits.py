@@ -31,7 +31,7 @@ class Audits:
     _answers: dict[str, Answers]
 
     def audited(
-        self, task: str, release: str | None = None, *, deferred: bool = False, held: bool = False
+        self, task: str, release: str | None = None, *, deferred: bool = False, held: bool = False, after: int = 0
     ) -> list[Audited]:
         """The audited answers of a task that have not expired, in the order of the stream.
 
@@ -40,6 +40,7 @@ class Audits:
             release: if given, only answers of this release.
             deferred: also the calls that a student was unsure of and the coin chose: a fair sample of all calls.
             held: also what a held release would have answered where the teacher did.
+            after: only what was stored after this row.
         """
         answers = _REPLACED | _HELD if held else _REPLACED
         # what a student was not asked, as of a template that the release does not answer, has no confidence
@@ -47,7 +48,7 @@ class Audits:
         given = case((answers, o.c.replacement_answer))
         query = (
             select(o.c.id, o.c.release, given, o.c.answer, o.c.confidence, o.c.audit_share)
-            .where(o.c.task == task, o.c.labelled, chosen)
+            .where(o.c.task == task, o.c.labelled, chosen, o.c.n > after)
             .order_by(o.c.n)
         )
         if release is not None:
@@ -103,12 +104,6 @@ class Audits:
             missed = missed.where(*mine, _REPLACED, o.c.audit, ~o.c.asked, o.c.n > row)
             number, first, latest = connection.execute(missed).one()
         return number, latest - first if number else 0.0
-
-    def compared_since(self, task: str, release: str, row: int) -> int:
-        """Answers of a release, given or held back, that the teacher's is known of, stored after a row."""
-        mine = o.c.task == task, o.c.release == release, o.c.n > row, _REPLACED | _HELD, o.c.asked
-        with self._database.read() as connection:
-            return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
 
     def hold(self, task: str, release: str, held: bool, reason: str, figures: Mapping[str, Any]) -> bool:
         """Notes that the teacher answers in place of a release, or does no longer.
