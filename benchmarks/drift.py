@@ -17,8 +17,9 @@ of a change in how far inputs are from those learnt from.
 
     python benchmarks/drift.py [--gate] [--streams 200] [--clean 300000] [--seed 0] [--json OUT] [--plot FILE.svg]
 
-Exit code 1 if more than one release in 100,000 clean served calls was withdrawn, if a release that keeps the promise was
-after another mix, or if mature releases give more wrong answers, in the median, with holds than with audits alone.
+Exit code 1 if more than one release in 100,000 clean served calls was withdrawn, if one that keeps the promise was
+withdrawn after another mix, or if mature releases give more wrong answers, in the median, with holds than with audits
+alone.
 """
 
 from __future__ import annotations

@@ -64,6 +64,13 @@ class Holds:
             reason = f"{signal} changed: the teacher answers, until {COMPARED} answers were compared"
             self._tell(task, release, True, reason, {"signal": signal})
 
+    def inherit(self, task: str, release: str) -> None:
+        """Hold a release that took the place of a held one: it was hardly certified on such calls, either."""
+        last = self.store.last_entry(("hold", "rollback", "restart", "purge"), task)
+        if last is None or last.kind != "hold" or not last.details["held"] or self._despite(task, release):
+            return
+        self._tell(task, release, True, last.details["reason"], last.details["figures"])
+
     def compared(self, task: str, release: str, number: int, differed: int, target: float) -> None:
         """Let a release go that has been compared often enough since it was held, and agreed often enough.
 

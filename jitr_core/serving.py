@@ -164,6 +164,8 @@ class Serving:
                     get_ready()
             if loaded is not None:
                 self._drift.refresh(release.task, release.id)
+                if state == "active":
+                    self._holds.inherit(release.task, release.id)
                 held = self._holds.on(release.task, release.id)
                 share = functools.partial(self._drift.share, release.id)
                 table[release.task] = replace(

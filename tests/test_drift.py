@@ -162,6 +162,25 @@ def test_another_model_behind_the_same_step_is_compared_before_the_release_goes_
     jitr.close()
 
 
+def test_a_release_that_replaces_a_held_one_is_held_as_well_but_not_after_a_rollback(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="inline", seed=1)
+    serve(jitr, easy_calls(250))
+    jitr.flush()
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    first = store.active_release(task.id)
+    holds = Holds(store, lambda event: None)
+    holds.changed(task.id, first.id, "answers")
+    store.add_release(replace(first, id="r_second"))
+    store.activate(task.id, "r_second", "better")
+    jitr.refresh()
+    assert store.held_since(task.id, "r_second") is not None and "audit_hold" in serve(jitr, easy_calls(5, seed=7), "x")
+    store.withdraw(task.id, "r_second", "it differs too often")
+    holds.inherit(task.id, "r_later")
+    assert store.held_since(task.id, "r_later") is None
+    jitr.close()
+
+
 def test_a_release_pinned_despite_audits_goes_on_after_a_warning(tmp_path: Path) -> None:
     trained(tmp_path)
     jitr = JITR(url(tmp_path), policy=POLICY, training="off")
