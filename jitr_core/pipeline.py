@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .amounts import mostly_amounts
-from .certify import Refusal, allowed_errors, better, certify, next_attempt, peak_calls
-from .collect import build_dataset, fair_sample, labelled_alike, strata
+from .certify import Refusal, allowed_errors, better, certify, next_attempt
+from .collect import build_dataset
 from .crowd import apart
 from .equivalence import Equivalence, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError
 from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
+from .present import Present
 from .probation import path_of
 from .promises import ANSWERED
 from .promote import KEPT, package, remove_leftovers
 from .route import gives
 from .terms import Terms, rule_at_work
-from .types import Certificate, Example, Release, SearchReport, Task
+from .types import Certificate, Release, SearchReport, Task
 from .worth import worth
 
 if TYPE_CHECKING:
@@ -50,23 +51,6 @@ _RENEWED = 100  # compared calls after which the lease is renewed
 _GENERATED = 200  # … if it has to generate its answers
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Where a task's present begins.
-
-    Attributes:
-        row: last row of the store before the task was made up as it is now.
-        calls: the task's calls up to there that a student might have answered.
-        attempts: attempts made by then.
-        learnt: last row whose label counts no more, since audits contradicted it; None: the same.
-    """
-
-    row: int = 0
-    calls: int = 0
-    attempts: int = 0
-    learnt: int | None = None
-
-
 @dataclass(slots=True)
 class Pipeline:
     """Searches a replacement for a task when it is due, and promotes it if it is certified.
@@ -80,6 +64,7 @@ class Pipeline:
         owner: who holds the lease on a task while it is searched.
         progress: told what is going on and how far it is, in [0, 1].
         terms: what counts for each task.
+        present: which of its labels do.
     """
 
     store: Store
@@ -90,27 +75,21 @@ class Pipeline:
     owner: str = "jitr"
     progress: Progress | None = None
     terms: Terms = field(init=False)
+    present: Present = field(init=False)
 
     def __post_init__(self) -> None:
         self.terms = Terms(self.store, self.policy)
+        self.present = Present(self.store, self.policy, self.seed)
 
     def missing(self, task: Task) -> int:
         """Calls a student might answer that the task still has to see before its next attempt; 0 if it is due."""
-        start = self._start(task.id)
+        start = self.present.start(task.id)
         needed = next_attempt(max(self.store.attempts(task.id) - start.attempts, 0), self.policy).calls
         return max(needed - (self.store.replaceable_count(task.id) - start.calls), 0)
 
     def due(self, task: Task) -> bool:
         """True if an attempt should be made now."""
         return task.state != "paused" and not self.missing(task)
-
-    def _start(self, task_id: str) -> _Start:
-        """Where the task's present begins: after what last made its labels void, a rollback by audits or a merge.
-
-        Calls are counted from there anew; delta is not, it is spent once for the task's life.
-        """
-        last = self.store.last_entry(("rollback", "restart", "purge"), task_id)
-        return _Start() if last is None or last.kind == "purge" else _Start(**last.details["start"])
 
     def run(self, task_id: str, *, force: bool = False) -> SearchReport | None:
         """Make the next attempt for a task, unless another process is at it or it is not due.
@@ -152,8 +131,8 @@ class Pipeline:
         active = in_place = self.store.active_release(task.id)
         if active is not None and not self.terms.are_met(task.id, active):
             active = None  # it promised something else and serves nobody
-        start = self._start(task.id)
-        examples, templates = self._examples(task.id, start)
+        start = self.present.start(task.id)
+        examples, templates = self.present.examples(task.id, start)
         report = SearchReport(task.id, at_label=min(self.store.labels_after(task.id, start.row), len(examples)))
         report.refusal = self._idle(task, active, report, delta, sum(e.sampled for e in examples), force)
         if report.refusal:
@@ -161,6 +140,7 @@ class Pipeline:
             return report if active is None and task.id not in self.store.probations() else None
         release: Release | None = None
         try:
+            examples = self.present.with_past(task.id, start, examples)
             space = answer_space(Counter(e.answer for e in examples), max_labels=self.policy.max_labels)
             if not examples:
                 report.refusal = (
@@ -185,27 +165,6 @@ class Pipeline:
             shutil.rmtree(release.path, ignore_errors=True)
         remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
-
-    def _examples(self, task: str, start: _Start) -> tuple[list[Example], frozenset[str]]:
-        """The labelled calls of a task, of which those `sampled` are a fair sample of calls of some templates."""
-        after = start.row if start.learnt is None else start.learnt
-        examples = self.store.examples(task, self.policy.max_examples, after=after)
-        alike = labelled_alike(self.store.template_use(task, after=after))
-        groups = strata(alike, self.store.template_counts(task, after=self._present(task, start)))
-        sample, spoken = fair_sample(examples, groups, enough=peak_calls(self.policy), seed=self.seed)
-        return sample, spoken & {example.template for example in examples}
-
-    def _present(self, task: str, start: _Start) -> int:
-        """The row since which calls say how a task is made up: since its youngest stratum came, if long ago."""
-        after = start.row if start.learnt is None else start.learnt
-        use = self.store.template_use(task, after=after)
-        alike, began = labelled_alike(use), dict[str, int]()
-        for template, each in use.items():
-            began[alike[template]] = min(began.get(alike[template], each.first), each.first)
-        for row in (max(began.values()) - 1 if len(began) > 1 else start.row, start.row):
-            if sum(self.store.template_counts(task, after=row).values()) >= self.policy.first_attempt:
-                return row
-        return after
 
     def _idle(
         self, task: Task, active: Release | None, report: SearchReport, delta: float, sampled: int, force: bool
@@ -342,8 +301,8 @@ class Pipeline:
             return ""  # it serves nobody
         place = {group: i for i, group in enumerate(dataset.groups)}
         most = _GENERATED if student.family == "generator" else _COMPARED
-        present = self._present(task.id, self._start(task.id))
-        asked = self.store.asked(active.id, most, after=present)
+        since = self.present.since(task.id, self.present.start(task.id))
+        asked = self.store.asked(active.id, most, after=since)
         if result.held is not None:
             learnt = {g for g, held in zip(dataset.groups, result.held, strict=True) if not held}
             asked = [each for each in asked if each.group not in learnt]
@@ -362,7 +321,7 @@ class Pipeline:
         now = self.store.active_release(task.id)
         if better(new, old) or now is None or now.id != active.id:  # withdrawn meanwhile: nothing to compare with
             return ""
-        if not old and not self.store.handled(task.id, active.id, present, 1):
+        if not old and not self.store.handled(task.id, active.id, since, 1):
             return ""  # it answers nothing of what comes now
         if not old:
             return (

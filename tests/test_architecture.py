@@ -60,6 +60,7 @@ STAGES = {
 
 HUBS = {
     "pipeline",
+    "present",
     "outlook",
     "background",
     "crowd",
