@@ -10,13 +10,14 @@ about calls as the attacker makes them. Scenes: see `poisoned_streams.py`.
 Columns: releases; of these, how many agree with the teacher on less than the target on clean calls (behind the slash
 those whose exact 95% upper bound is below it, too), and on the stream's own mixture; how many took the place of one
 that kept the promise on the clean calls, and answer fewer of them or do not keep it (behind the slash, by more than
-chance); share of the stream answered; answers that were wrong, and of these those of releases below the target;
-rollbacks. Clean calls are the log's own mixture; with seasons as many of each half of the classes, since a release
-meets both.
+chance); share of the stream answered, and how much of that agreed; answers that were wrong, and of these those of
+releases below the target; rollbacks. Clean calls are the log's own mixture; with seasons as many of each half of the
+classes, though a release is certified for the mixture that came.
 
-Exit code 1 where a release took the place of a better one by more than chance, or where releases below the target on
-the stream's own mixture are more than delta allows: exact one-sided 95% lower bound of the rate of such lives, all
-scenes together.
+Exit code 1 where a release took the place of a better one by more than chance, or where broken promises are more than
+delta allows: exact one-sided 95% lower bound of the rate of such lives, all scenes together. Broken is the promise of a
+life with a release below the target on the stream's own mixture; with seasons, which have no such mixture, where the
+answers given in the whole life agreed on less.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class Life:
     worse: int = 0
     clearly_worse: int = 0
     answered: float = 0.0
+    given: int = 0
     wrong: int = 0
+    broken: bool = False
     wrong_below: int = 0
     rollbacks: int = 0
     searches: int = 0
@@ -134,7 +137,9 @@ class Run:
                 self.jitr.observe(call, decision, Answer(teacher))
             if self._promoted:
                 self._judge()
-        life.answered = given / calls
+        life.answered, life.given = given / calls, given
+        seasons = self.stream.scene.period or self.stream.scene.late
+        life.broken = life.wrong > (1 - self.policy.target) * given if seasons else life.below_own > 0
         self.jitr.close()
         return life
 
@@ -180,8 +185,7 @@ def summary(lives: list[Life]) -> dict[str, Any]:
     return {
         "lives": len(lives),
         **sums,
-        "lives_below": sum(life.below > 0 for life in lives),
-        "lives_below_own": sum(life.below_own > 0 for life in lives),
+        "agreed": round(1 - sums["wrong"] / sums["given"], 4) if sums["given"] else None,
         "coverage": round(float(np.mean([life.answered for life in lives])), 4),
         "least": round(min(found), 4) if found else None,
     }
@@ -189,10 +193,10 @@ def summary(lives: list[Life]) -> dict[str, Any]:
 
 def show(log: str, scene: str, s: dict[str, Any], seconds: float) -> None:
     """One row of the table."""
-    least = "–" if s["least"] is None else f"{s['least']:.3f}"
+    least, agreed = ("–" if s[key] is None else f"{s[key]:.3f}" for key in ("least", "agreed"))
     print(
         f"| {log} | {scene} | {s['lives']} | {s['releases']} | {s['below']} / {s['clearly']} | {least} | "
-        f"{s['below_own']} | {s['worse']} / {s['clearly_worse']} | {s['coverage']:.3f} | {s['wrong']} | "
+        f"{s['below_own']} | {s['worse']} / {s['clearly_worse']} | {s['coverage']:.3f} | {agreed} | {s['wrong']} | "
         f"{s['wrong_below']} | {s['rollbacks']} | {seconds:.0f} |",
         flush=True,
     )
@@ -213,9 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     policy = Policy(families=tuple(arguments.families), horizon_days=None)
     columns = (
         "log, scene, lives, releases, below on clean calls, least agreement there, below on its own, worse, "
-        "coverage, wrong, of releases below, rollbacks, seconds"
+        "coverage, agreement, wrong, of releases below, rollbacks, seconds"
     )
-    print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 13}")
+    print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 14}")
     results: dict[str, dict[str, Any]] = {}
     for log in arguments.logs:
         rows = rows_of(shared, log)
@@ -233,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def verdict(results: dict[str, dict[str, Any]], delta: float) -> int:
     """Print the pooled rates; 1 if a promise is broken too often or a better release was replaced."""
-    lives, broken = (sum(r[key] for r in results.values()) for key in ("lives", "lives_below_own"))
+    lives, broken = (sum(r[key] for r in results.values()) for key in ("lives", "broken"))
     worse, releases = (sum(r[key] for r in results.values()) for key in ("clearly_worse", "releases"))
     low = lower_bound(broken, lives)
     print(
