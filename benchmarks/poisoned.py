@@ -11,8 +11,8 @@ Columns: releases; of these, how many agree with the teacher on less than the ta
 those whose exact 95% upper bound is below it, too), and on the stream's own mixture; how many took the place of one
 that kept the promise on the clean calls, and answer fewer of them or do not keep it (behind the slash, by more than
 chance); share of the stream answered, and how much of that agreed; answers that were wrong, and of these those of
-releases below the target; rollbacks. Clean calls are the log's own mixture; with seasons as many of each half of the
-classes, though a release is certified for the mixture that came.
+releases below the target; rollbacks. Clean calls are the log's own mixture; with seasons that of the season in which a
+release is promoted, and "in both seasons alike" counts releases below the target where either has as many calls.
 
 Exit code 1 where a release took the place of a better one by more than chance, or where broken promises are more than
 delta allows: exact one-sided 95% lower bound of the rate of such lives, all scenes together. Broken is the promise of a
@@ -59,6 +59,10 @@ class Judged:
     right: np.ndarray
     flooded: tuple[float, float]
 
+    def on(self, calls: np.ndarray) -> Judged:
+        """The same on some of the calls."""
+        return Judged(self.answered[calls], self.right[calls], self.flooded)
+
     def clean(self) -> tuple[int, int]:
         """Clean calls answered, and of these wrongly."""
         return int(self.answered.sum()), int((self.answered & ~self.right).sum())
@@ -83,6 +87,7 @@ class Life:
     below: int = 0
     clearly: int = 0
     below_own: int = 0
+    below_alike: int = 0
     worse: int = 0
     clearly_worse: int = 0
     answered: float = 0.0
@@ -136,7 +141,7 @@ class Run:
             else:
                 self.jitr.observe(call, decision, Answer(teacher))
             if self._promoted:
-                self._judge()
+                self._judge(self.stream.clean(i))
         life.answered, life.given = given / calls, given
         seasons = self.stream.scene.period or self.stream.scene.late
         life.broken = life.wrong > (1 - self.policy.target) * given if seasons else life.below_own > 0
@@ -147,27 +152,25 @@ class Run:
         answered, wrong = judged.clean()
         return wrong > (1 - self.policy.target) * answered
 
-    def _judge(self) -> None:
-        """Ask the release that has just been promoted about calls that are not in the stream."""
+    def _judge(self, calls: np.ndarray) -> None:
+        """Ask the release that has just been promoted about calls that are not in the stream; judge it on some."""
         self._promoted = False
         self.jitr.flush()
         found = [self._decide(text, "held")[1] for text, _ in self.stream.held]
-        answered = np.array([d.kind == "replacement" for d in found])
+        answered = np.array([_gives(d) for d in found])
         right = np.array([d.answer == said for d, (_, said) in zip(found, self.stream.held, strict=True)])
         flood = [(self._decide(text, "flood")[1], said) for text, said in self.stream.flood]
         shares = [
-            float(np.mean([d.kind == "replacement" and (d.answer == said or not told) for d, said in flood] or [0.0]))
+            float(np.mean([_gives(d) and (d.answer == said or not told) for d, said in flood] or [0.0]))
             for told in (False, True)
         ]
-        new, old, life, target = (
-            Judged(answered, right, (shares[0], shares[1])),
-            self._active,
-            self.life,
-            self.policy.target,
-        )
-        calls, wrong = new.clean()
+        everywhere = Judged(answered, right, (shares[0], shares[1]))
+        new, old = everywhere.on(calls), self._active.on(calls) if self._active is not None else None
+        life, target = self.life, self.policy.target
+        given, wrong = new.clean()
         life.releases += 1
-        life.agreement.append(1 - wrong / calls if calls else 1.0)
+        life.agreement.append(1 - wrong / given if given else 1.0)
+        life.below_alike += self._is_below(everywhere)
         life.below += self._is_below(new)
         life.clearly += new.clearly_below(target)
         life.below_own += new.own(self.stream.scene.flood) < target
@@ -175,7 +178,12 @@ class Run:
             less = new.answered.mean() < old.answered.mean() - LESS
             life.worse += not self._is_below(old) and bool(less or self._is_below(new))
             life.clearly_worse += not self._is_below(old) and bool(less or new.clearly_below(target))
-        self._active = new
+        self._active = everywhere
+
+
+def _gives(decision: Decision) -> bool:
+    """Whether the release gives an answer, now or as soon as it is no longer held."""
+    return decision.kind == "replacement" or decision.reason == "audit_hold"
 
 
 def summary(lives: list[Life]) -> dict[str, Any]:
@@ -196,7 +204,8 @@ def show(log: str, scene: str, s: dict[str, Any], seconds: float) -> None:
     least, agreed = ("–" if s[key] is None else f"{s[key]:.3f}" for key in ("least", "agreed"))
     print(
         f"| {log} | {scene} | {s['lives']} | {s['releases']} | {s['below']} / {s['clearly']} | {least} | "
-        f"{s['below_own']} | {s['worse']} / {s['clearly_worse']} | {s['coverage']:.3f} | {agreed} | {s['wrong']} | "
+        f"{s['below_own']} | {s['below_alike']} | {s['worse']} / {s['clearly_worse']} | "
+        f"{s['coverage']:.3f} | {agreed} | {s['wrong']} | "
         f"{s['wrong_below']} | {s['rollbacks']} | {seconds:.0f} |",
         flush=True,
     )
@@ -216,10 +225,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
     policy = Policy(families=tuple(arguments.families), horizon_days=None)
     columns = (
-        "log, scene, lives, releases, below on clean calls, least agreement there, below on its own, worse, "
+        "log, scene, lives, releases, below on clean calls, least agreement there, below on its own, "
+        "in both seasons alike, worse, "
         "coverage, agreement, wrong, of releases below, rollbacks, seconds"
     )
-    print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 14}")
+    print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 15}")
     results: dict[str, dict[str, Any]] = {}
     for log in arguments.logs:
         rows = rows_of(shared, log)

@@ -68,7 +68,7 @@ class Stream:
     """One life's calls, in an order of its own.
 
     Attributes:
-        held: clean calls that are not in the stream, with the teacher's answers; of each season as many.
+        held: clean calls that are not in the stream, with the teacher's answers; with seasons as many of each.
         flood: calls as the attacker makes them, none of which is in the stream either.
     """
 
@@ -88,6 +88,7 @@ class Stream:
         self._halves = [[row for answer in half for row in taken[answer]] for half in halves]
         both = [[row for row in held if row[1] in half] for half in halves]
         self.held = [row for pair in zip(*both, strict=False) for row in pair] if scene.period or scene.late else held
+        self._half = np.array([row[1] in halves[1] for row in self.held], dtype=int)
         self._words = sorted({word for text, _ in rows[:500] for word in text.split()})
         self._own = [
             (row, str(self._rng.choice([a for a in self.answers if a != row[1]]))) for row in shuffled[: scene.inputs]
@@ -100,11 +101,22 @@ class Stream:
         if scene.flood and not (scene.stops and released) and self._rng.random() < scene.flood:
             return (*self._attack(), True)
         if scene.period or scene.late:
-            second = call >= LATE if scene.late else bool(call // scene.period % 2)
-            mine = self._halves[int(second) if self._rng.random() < 0.9 else int(not second)]
+            season = self._season(call)
+            mine = self._halves[season if self._rng.random() < 0.9 else 1 - season]
             return (*self._told(mine[int(self._rng.integers(len(mine)))]), False)
         self._at += 1
         return (*self._told(self._fresh[(self._at - 1) % len(self._fresh)]), False)
+
+    def clean(self, call: int) -> np.ndarray:
+        """Which of `held` are like the clean calls of that time: all, or 9 of the season to 1 of the other."""
+        if not (self.scene.period or self.scene.late):
+            return np.arange(len(self.held))
+        mine = self._half == self._season(call)
+        return np.sort(np.concatenate([np.flatnonzero(mine), np.flatnonzero(~mine)[: mine.sum() // 9]]))
+
+    def _season(self, call: int) -> int:
+        """0 or 1."""
+        return int(call >= LATE if self.scene.late else bool(call // self.scene.period % 2))
 
     def _told(self, row: Row) -> Row:
         if self.scene.noise and self._rng.random() < self.scene.noise:
