@@ -28,7 +28,10 @@ SPAN_S = 86_400.0
 
 COMPARED = 100
 """Answers that must have been compared since, for its end. An agreement of 0.9 passes for 0.95 in 6% of the cases, and
-goes on being audited."""
+goes on being audited. Half as many after each hold that a release came out of, …"""
+
+LEAST = 25
+"""… but so many: calls that change all the time, as by day and night, must not cost all that is saved."""
 
 
 @dataclass(slots=True)
@@ -54,14 +57,15 @@ class Holds:
             return
         reason = (
             f"none of {number:,} audits in {span_s / 3600:,.0f} hours came back: the teacher answers, "
-            f"until {COMPARED} answers were compared again"
+            f"until {self._enough(task, release)} answers were compared again"
         )
         self._tell(task, release, True, reason, {"missed": number, "hours": round(span_s / 3600, 1)})
 
     def changed(self, task: str, release: str, signal: str) -> None:
         """Hold a release because of a warning of drift."""
         if not self._despite(task, release):
-            reason = f"{signal} changed: the teacher answers, until {COMPARED} answers were compared"
+            enough = self._enough(task, release)
+            reason = f"{signal} changed: the teacher answers, until {enough} answers were compared"
             self._tell(task, release, True, reason, {"signal": signal})
 
     def inherit(self, task: str, release: str) -> None:
@@ -81,9 +85,14 @@ class Holds:
             differed: those of them that differed from the teacher's.
             target: promised agreement, in (0, 1).
         """
-        if number >= COMPARED and differed <= (1 - target) * number:
+        if number >= self._enough(task, release) and differed <= (1 - target) * number:
             reason = f"{differed:,} of {number:,} answers compared since it was held differed"
             self._tell(task, release, False, reason, {"compared": number, "differed": differed})
+
+    def _enough(self, task: str, release: str) -> int:
+        """Answers that have to be compared before it answers again."""
+        told = [each.details for each in self.store.ledger(task) if each.kind == "hold"]
+        return max(COMPARED >> sum(each["release"] == release and not each["held"] for each in told), LEAST)
 
     def _despite(self, task: str, release: str) -> bool:
         pin = self.store.pinned(task)

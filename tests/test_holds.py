@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from jitr_core import JITR, Answer, Call
 from jitr_core.cli import app
 from jitr_core.estimate import estimate
+from jitr_core.holds import Holds
 from jitr_core.store import Store
 from jitr_core.types import Decision, Match, Observation
 
@@ -119,6 +120,22 @@ def test_what_a_held_release_would_have_said_counts_against_it(shop: App) -> Non
     assert task.state != "active" and "rolled back" in store.last_entry("activate", task.id).details["reason"]
     assert reasons[-1] == "no_release" and shop.held() == [True]
     shop.jitr.close()
+
+
+def test_each_hold_that_a_release_came_out_of_makes_the_next_one_shorter(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        release, events = store.active_release(task.id).id, []
+        holds = Holds(store, events.append)
+        for enough in (100, 50, 25, 25):
+            holds.changed(task.id, release, "answers")
+            holds.compared(task.id, release, enough - 1, 0, 0.95)
+            holds.compared(task.id, release, enough, enough // 20 + 1, 0.95)
+            assert holds.on(task.id, release), "too few, or too few that agreed"
+            holds.compared(task.id, release, enough, enough // 20, 0.95)
+            assert not holds.on(task.id, release)
+            assert str(enough) in events[-2]["reason"] and [e["held"] for e in events[-2:]] == [True, False]
 
 
 def test_a_release_pinned_despite_audits_is_not_held(shop: App) -> None:
