@@ -92,7 +92,8 @@ class Holds:
     def _enough(self, task: str, release: str) -> int:
         """Answers that have to be compared before it answers again."""
         told = [each.details for each in self.store.ledger(task) if each.kind == "hold"]
-        return max(COMPARED >> sum(each["release"] == release and not each["held"] for each in told), LEAST)
+        passed = sum(1 for each in told if each["release"] == release and not each["held"])
+        return max(COMPARED >> passed, LEAST)
 
     def _despite(self, task: str, release: str) -> bool:
         pin = self.store.pinned(task)
