@@ -38,6 +38,7 @@ ALARM = 0.05
 _LEVELS = 4  # blocks of one size that are kept apart; the oldest two of more become one of twice the size
 _SYMBOLS = 12  # answers told apart, the most frequent ones; the others count as one
 _SETTLE = 4  # blocks from which the answers told apart are chosen
+_WHO = "who answers"
 _PAGE = 5_000  # calls read at a time
 _REMEMBERED = 5_000  # calls of a release that a new process looks back on
 
@@ -118,7 +119,7 @@ def signals(call: Handled, same: Callable[[str, str], bool]) -> Iterator[tuple[s
         call: a call that a release was asked about.
         same: whether two answers count as the same.
     """
-    yield "who answers", call.reason
+    yield _WHO, call.reason
     if call.teacher is not None:  # who is not asked does not say under which name it would have answered
         yield "model", call.model
     if call.reason == "answered" and call.replacement is not None:
@@ -136,6 +137,8 @@ class Signals:
         detectors: by signal.
         block: counts since the last look, by signal.
         calls: how many were taken in.
+        silent: answers of the release since the teacher was last heard.
+        heard, counted: calls the teacher was heard in, and all that count for who answers.
         early: answers of the first calls, until it is chosen which ones are told apart.
         frequent: those; None until then.
     """
@@ -144,6 +147,9 @@ class Signals:
     detectors: dict[str, ChangeDetector] = field(default_factory=dict)
     block: dict[str, Counter[str]] = field(default_factory=dict)
     calls: int = 0
+    silent: int = 0
+    heard: int = 0
+    counted: int = 0
     early: Counter[str] = field(default_factory=Counter)
     frequent: frozenset[str] | None = None
 
@@ -151,7 +157,12 @@ class Signals:
         """Takes in a call; the signal that changed, if one did."""
         self.row, self.calls = call.row, self.calls + 1
         for signal, symbol in signals(call, same):
-            self.block.setdefault(signal, Counter())[symbol] += 1
+            if signal != _WHO:
+                self.block.setdefault(signal, Counter())[symbol] += 1
+        if call.reason == "answered" and call.teacher is None:
+            self.silent += 1
+        else:
+            self._hear(call.reason)
         if self.calls % BLOCK:
             return None
         changed = None
@@ -163,6 +174,21 @@ class Signals:
                 changed = signal, detector
         self.block = {}
         return changed
+
+    def _hear(self, reason: str) -> None:
+        """Count who answered since the teacher was last heard.
+
+        While it is down, the calls left to it fail, and nobody is told of them: only answers come. A run of them that
+        is longer than chance would have it, at the alarm's level, is an outage's, and no change.
+        """
+        often = self.heard / (self.counted + 1)
+        down = self.counted >= _SETTLE * BLOCK and -self.silent * math.log1p(-often) > math.log(HORIZON / ALARM)
+        counts = self.block.setdefault(_WHO, Counter())
+        if self.silent and not down:
+            counts["answered"] += self.silent
+            self.counted += self.silent
+        counts[reason] += 1
+        self.heard, self.counted, self.silent = self.heard + 1, self.counted + 1, 0
 
     def _told_apart(self, counts: Counter[str]) -> Counter[str]:
         if self.frequent is None:

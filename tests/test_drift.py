@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from easy import easy_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from test_engine import POLICY, serve, url
 
 from jitr_core import JITR, Answer, Call
 from jitr_core.audit import audit_share
-from jitr_core.drift import BLOCK, ChangeDetector, signals
+from jitr_core.drift import BLOCK, ChangeDetector, Signals, signals
 from jitr_core.store import Handled
 
 FLIPPED = {"billing": "delivery", "delivery": "billing"}
@@ -65,6 +68,34 @@ def test_deferred_calls_tell_whether_the_teacher_agrees_and_answered_ones_what_w
     assert "agreement where it defers" not in dict(signals(replace(call, replacement=None), same))
     assert dict(signals(replace(call, reason="answered"), same))["answers"] == "a"
     assert dict(signals(call, same))["who answers"] == "deferral" and dict(signals(call, same))["model"] == "gpt"
+
+
+def share_of_calls(count: int, coverage: float, audited: float, rng: random.Random, row: int = 0) -> Iterator[Handled]:
+    """Calls of which a share is answered, and of these a share audited; the others are left to the teacher."""
+    for n in range(row, row + count):
+        answers = rng.random() < coverage
+        teacher = None if answers and rng.random() >= audited else "a"
+        yield Handled(n, "answered" if answers else "deferral", "gpt", "a", teacher)
+
+
+@pytest.mark.parametrize("coverage", [0.3, 0.7, 0.9, 0.98])
+@pytest.mark.parametrize("audited", [0.0, 0.1])
+def test_an_outage_of_the_teacher_is_no_change_of_who_answers(coverage: float, audited: float) -> None:
+    rng, seen = random.Random(0), Signals(0)
+    up = list(share_of_calls(3_000, coverage, audited, rng))
+    down = list(share_of_calls(3_000, 1.0, 0.0, rng, 3_000))  # what is left to the teacher fails, and is not told of
+    again = list(share_of_calls(3_000, coverage, audited, rng, 6_000))
+    assert not any(seen.update(call, str.__eq__) for call in (*up, *down, *again))
+
+
+@pytest.mark.parametrize(("later", "audited"), [(0.4, 0.0), (0.97, 0.002), (1.0, 0.1)])
+def test_a_change_of_who_answers_is_one_while_the_teacher_is_heard(later: float, audited: float) -> None:
+    rng, seen = random.Random(0), Signals(0)
+    assert not any(seen.update(call, str.__eq__) for call in share_of_calls(3_000, 0.7, audited, rng))
+    changed = [
+        found for call in share_of_calls(1_500, later, audited, rng, 3_000) if (found := seen.update(call, str.__eq__))
+    ]
+    assert changed and changed[0][0] == "who answers"
 
 
 def test_after_a_warning_more_is_audited_and_then_less_again() -> None:

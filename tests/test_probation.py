@@ -61,7 +61,8 @@ def test_a_certified_release_serves_at_once_by_default(tmp_path: Path) -> None:
 
 def test_a_shadow_is_compared_then_a_canary_then_active(tmp_path: Path) -> None:
     jitr = engine(tmp_path, shadow_calls=120, canary_share=0.5, canary_calls=40)
-    store = jitr.open_store()
+    store, events = jitr.open_store(), []
+    jitr._listener = events.append
     (task,) = store.tasks()
     assert task.state == "shadow"
     shadow = serve(jitr, easy_calls(48, seed=3), "a")
@@ -75,6 +76,7 @@ def test_a_shadow_is_compared_then_a_canary_then_active(tmp_path: Path) -> None:
         (e.details["state"], e.details["figures"]) for e in store.ledger(task.id) if e.kind in ("release", "activate")
     ]
     assert [state for state, _ in told][-3:] == ["shadow", "canary", "active"]
+    assert [event["state"] for event in events if event["kind"] == "state"] == ["canary", "active"]
     assert told[-2][1] == {"compared": told[-2][1]["compared"], "differed": 0} and told[-2][1]["compared"] >= 120
     assert told[-1][1]["compared"] >= 40
     assert not store.verify() and not jitr.faults
