@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..config import state_folder
 from ..errors import ArtifactError, ConfigError
 from ..files import verify_folder
+from ..judge import unbilled
 from .figures import at_hand, of_task
 
 if TYPE_CHECKING:
@@ -200,11 +201,20 @@ def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, 
             raise ConfigError(
                 f"a release of task {task.name!r} is on probation.", hint="`jitr approve` or `jitr veto`."
             )
-        yield task, pipeline.run(task.id, force=True)
+        yield task, _run(pipeline, task, force=True)
         return
     for each in pipeline.store.tasks():
         if pipeline.due(each):
-            yield each, pipeline.run(each.id)
+            yield each, _run(pipeline, each)
+
+
+def _run(pipeline: Pipeline, task: Task, *, force: bool = False) -> SearchReport | None:
+    """Make an attempt; what judges were asked for it is billed, whatever comes of it."""
+    try:
+        return pipeline.run(task.id, force=force)
+    finally:
+        for asked in unbilled():
+            pipeline.store.record("judged", None, asked)
 
 
 def pipeline(
