@@ -7,7 +7,11 @@ Poodle replaces an LLM for the sentiment of film reviews after 5,000 of a millio
 that of `--price-model` by genai-prices, and what is compared is the factor. The log is replayed, then taken to go on to
 a million calls: deferrals at the coverage of its last fifth, audits by the share that decays and begins again with
 every search, as if each brought another release, searches as they come due at the seconds of the last one, and
-`--answer-s` for each answer. Word-based students do best on film reviews.
+`--answer-s` for each answer. Word-based students do best on film reviews. Coverage and agreement are given with their
+exact 95% intervals, and the factor at the ends of that of coverage: what is unknown of one order of one log is more.
+
+Exit code 1 where the answers surely agree less often than the target (one-sided 95% bound), where the factor may not be
+above 1, or where audits are more than a hundredth of the answered calls or cost more than the deferrals.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import plots
+from probation import interval
 
 from jitr_core.calllog import read_calls
 from jitr_core.certify import next_attempt
@@ -38,14 +44,16 @@ class Found:
     """What a replay says of the time after it.
 
     Attributes:
-        coverage: share of the last fifth of the calls that was replaced, in [0, 1].
+        tail: calls of the last fifth of the log.
+        covered: how many of them were replaced.
         agreement: share of all replaced answers that agreed, in [0, 1].
         before: calls the teacher answered within the log.
         searches: searches in the log.
         search_s: seconds of the last one.
     """
 
-    coverage: float
+    tail: int
+    covered: int
     agreement: float
     before: int
     searches: int
@@ -69,7 +77,8 @@ def replayed(log: Path, target: float, families: str, seed: int) -> Found:
     random.Random(seed).shuffle(order)
     tail = [last[i]["decision"] == "replacement" for i in order[-len(order) // 5 :]]
     return Found(
-        sum(tail) / len(tail),
+        len(tail),
+        sum(tail),
         summary["agreement"] or 0.0,
         summary["calls"] - summary["replaced"],
         len(searches),
@@ -77,34 +86,53 @@ def replayed(log: Path, target: float, families: str, seed: int) -> Found:
     )
 
 
-def show(log: Path, found: Found, target: float, options: argparse.Namespace) -> list[float]:
-    """Print the bill of a million calls; in dollars: teacher alone, deferrals, audits, searches, inference, in all."""
-    prices, rates = checked_prices(options.price_model), Rates(compute_usd_per_hour=options.compute_usd_per_hour)
+def bill_at(
+    coverage: float, records: int, alone: float, found: Found, policy: Policy, options: argparse.Namespace
+) -> tuple[list[float], tuple[float, float, float]]:
+    """The bill of a million calls at a later coverage.
+
+    Returns:
+        In dollars: teacher alone, deferrals, audits, searches, inference, in all. And what is audited: of the answered
+        calls, of all, and of the answered ones if no other release follows.
+    """
+    rates, calls = Rates(compute_usd_per_hour=options.compute_usd_per_hour), options.calls
+    answered = records - found.before + coverage * (calls - records)
+    index, later = found.searches, []
+    while (at := next_attempt(index, policy).calls) < calls:
+        index += 1
+        later.append(int(records - found.before + coverage * max(at - records, 0)))
+    audits, stays = expected_audits(answered, policy, starts=later), expected_audits(answered, policy)
+    parts = [(calls - answered) * alone, audits * alone]
+    parts += [rates.compute_usd(index * found.search_s), rates.compute_usd(calls * options.answer_s)]
+    return [calls * alone, *parts, sum(parts)], (audits / answered, audits / calls, stays / answered)
+
+
+def show(log: Path, found: Found, target: float, options: argparse.Namespace) -> tuple[list[float], bool]:
+    """Print the bill of a million calls; it, and whether it contradicts what is said of it."""
+    prices, policy = checked_prices(options.price_model), Policy(target=target)
     records = list(read_calls([log]))
     chars = sum(len(str(m.get("content") or "")) for record in records for m in record.messages)
     tokens = estimate_tokens(chars) / len(records), estimate_tokens(sum(len(r.said) for r in records)) / len(records)
     alone = bill([Traffic(options.price_model, 1, *tokens)], prices).usd
     assert alone is not None
-    calls, policy = options.calls, Policy(target=target)
-    rest = calls - len(records)
-    answered = len(records) - found.before + found.coverage * rest
-    deferred = found.before + (1 - found.coverage) * rest
-    index, later = found.searches, []
-    while (at := next_attempt(index, policy).calls) < calls:
-        index += 1
-        later.append(int(len(records) - found.before + found.coverage * max(at - len(records), 0)))
-    audits, stays = expected_audits(answered, policy, starts=later), expected_audits(answered, policy)
-    training = rates.compute_usd(index * found.search_s)
-    inference = rates.compute_usd(calls * options.answer_s)
-    total = (deferred + audits) * alone + training + inference
-    parts = [calls * alone, deferred * alone, audits * alone, training, inference, total]
+    replaced = len(records) - found.before
+    coverage, (least, most) = found.covered / found.tail, interval(found.covered, found.tail)
+    agreed = round(found.agreement * replaced)
+    low, high = interval(agreed, replaced)
+    parts, (audited, of_all, stays) = bill_at(coverage, len(records), alone, found, policy, options)
+    factors = [
+        (at := bill_at(each, len(records), alone, found, policy, options)[0])[0] / at[-1] for each in (least, most)
+    ]
     cells = " | ".join(f"${part:,.2f}" for part in parts)
     print(
-        f"| {target:g} | {found.coverage:.3f} | {found.agreement:.3f} | {cells} | {calls * alone / total:.1f}× | "
-        f"{audits / answered:.2%} | {audits / calls:.2%} | {stays / answered:.2%} |",
+        f"| {target:g} | {coverage:.3f} ({least:.3f} to {most:.3f}) | {found.agreement:.3f} ({low:.3f} to {high:.3f}) "
+        f"| {cells} | {parts[0] / parts[-1]:.1f}× ({factors[0]:.1f} to {factors[1]:.1f}) | "
+        f"{audited:.2%} | {of_all:.2%} | {stays:.2%} |",
         flush=True,
     )
-    return parts
+    _, deferrals, audits, *_ = parts
+    failed = interval(agreed, replaced, 0.1)[1] < target or factors[0] <= 1 or audited > 0.01 or audits > deferrals
+    return parts, failed
 
 
 def plot(bills: dict[float, list[float]], path: Path) -> None:
@@ -127,7 +155,8 @@ def plot(bills: dict[float, list[float]], path: Path) -> None:
     plots.save(figure, path)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the bills, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--targets", type=float, nargs="*", default=[0.9, 0.95])
@@ -138,22 +167,25 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, help="draw the bills (needs matplotlib)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     print(
         "| target | coverage, later | agreement | teacher alone | deferrals | audits | searches | inference "
         "| with JITR | factor | audited of answered | of all | of answered, if never replaced again |\n"
         f"|{'---|' * 13}"
     )
-    bills = {}
+    bills, failed = {}, False
     for target in options.targets:
         found = replayed(options.log, target, options.families, options.seed)
-        bills[target] = show(options.log, found, target, options)
+        bills[target], wrong = show(options.log, found, target, options)
+        failed |= wrong
     shares = (0.0, 0.001, 0.01, 0.05, 0.09)
     most = ", ".join(f"{share:g}: {1 / (share + 1 / POODLE):.0f}×" for share in shares)
     print(f"Poodle, at most, by the share of requests it would audit: {most}")
     if options.plot:
         plot(bills, options.plot)
+    print("FAILED" if failed else "holds")
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

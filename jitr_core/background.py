@@ -32,7 +32,8 @@ _EXPIRE_S = 3600.0  # how often is looked for texts older than the policy keeps 
 _ABANDONED_S = PATIENCE_S + 3600.0  # age of a call after which nobody audits it any more
 
 Event = dict[str, Any]
-"""What happened, for reports: `kind` (task, placed, merged, search, rollback, warning, hold, fault) and its figures."""
+"""What happened, for reports: `kind` (task, placed, merged, search, state, rollback, warning, hold, fault) and its
+figures."""
 
 
 Stage = Literal["decided", "pending", "audited"]

@@ -1,4 +1,4 @@
-"""What an engine notes of itself in the ledger, for `jitr doctor`: its faults, how it redacts; nothing of any call."""
+"""What an engine notes of itself in the ledger: its faults, how it redacts, what judges cost; nothing of any call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .judge import unbilled
 from .own import name_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Diary:
             if known is None or known.details != self._engine:  # not a line for every process of an app
                 store.record("engine", None, self._engine)
             self._introduced = True
+        for asked in unbilled():
+            store.record("judged", None, asked)
         now, number = time.monotonic(), self.faults.total()
         if number > self._told and (last or now >= self._tell_at):
             store.record("faults", None, {"pid": os.getpid(), "faults": dict(self.faults)})

@@ -10,14 +10,16 @@ import logging
 import re
 import sqlite3
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from .equivalence import canonical
 from .errors import ConfigError
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "unbilled"]
 
 _log = logging.getLogger("jitr")
 
@@ -84,6 +86,8 @@ class Judge:
         self._known: dict[bytes, bool] = {}
         self._told: set[str] = set()
         self._counting = threading.Lock()
+        self._unbilled = [0, 0, 0]
+        _judges.add(self)
 
     def __call__(self, answer: str, teacher_answer: str) -> bool:
         """Whether the first answer counts as the second, the teacher's."""
@@ -104,19 +108,29 @@ class Judge:
         if spent:
             self._warn("spent", f"was asked about {self.most:,} pairs; all others count as different (most)")
             return False
+        prompt = _PROMPT.format(mark=f"#{_hash(one, other).hex()[:16]}", one=one, other=other)
+        size = [len(prompt), 0]
         try:
-            reply = self._ask(_PROMPT.format(mark=f"#{_hash(one, other).hex()[:16]}", one=one, other=other))
+            reply = self._ask(prompt)
             said = _VERDICT.fullmatch(reply)
             why = "it gave no verdict"
+            size[1] = len(reply)
         except Exception as error:
             said, why = None, repr(error)
         with self._counting:
             same = said is not None and said[1].lower() == "same"
             self.same, self.failed = self.same + same, self.failed + (said is None)
+            self._unbilled = [have + new for have, new in zip(self._unbilled, (1, *size), strict=True)]
         if said is None:
             self._warn("failed", f"failed, the answers count as different: {why}")
             return False
         return bool(self._kept(pair, same))
+
+    def bill(self) -> dict[str, Any] | None:
+        """What it was asked since the last time, None if nothing: `model`, `calls`, `input_chars`, `output_chars`."""
+        with self._counting:
+            (calls, given, taken), self._unbilled = self._unbilled, [0, 0, 0]
+        return {"model": self.name, "calls": calls, "input_chars": given, "output_chars": taken} if calls else None
 
     def _kept(self, pair: bytes, verdict: bool | None = None) -> bool | None:
         """The verdict in the file, put there first if there is none yet; without a file the one that is given."""
@@ -139,6 +153,17 @@ class Judge:
         if kind not in self._told:
             self._told.add(kind)
             _log.warning("the judge %s %s", self.name, what)
+
+
+_judges: weakref.WeakSet[Judge] = weakref.WeakSet()
+
+
+def unbilled() -> Iterator[dict[str, Any]]:
+    """What the judges of this process were asked since somebody looked last, see `Judge.bill`."""
+    for judge in list(_judges):
+        asked = judge.bill()
+        if asked is not None:
+            yield asked
 
 
 def _hash(*texts: str) -> bytes:

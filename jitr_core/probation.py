@@ -105,7 +105,7 @@ class Probations:
             self.withdraw(task, release.id, "shadow answers", monitor)
         elif monitor.audits >= self.policy.shadow_calls and self.policy.approval == "auto":
             self._advance(task, probation, f"as a shadow, {_compared(monitor)}", _figures(monitor))
-        elif monitor.audits >= max(self.policy.shadow_calls, 1) and not probation.waits:
+        elif monitor.audits >= max(self.policy.shadow_calls, 1, 2 * probation.waits):
             self.store.note_waiting(task, release.id, f"waits for approval: {_compared(monitor)}", _figures(monitor))
 
     def _canary(self, task: str, probation: Probation) -> None:

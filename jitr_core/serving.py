@@ -41,7 +41,7 @@ class Serving:
         policy: what is promised, and how much is audited.
         router: serves the releases, shared with the hot path.
         pipeline: says what a release must have promised, and has the base models.
-        emit: told of every rollback and warning.
+        emit: told of every rollback and warning, and of every new state of a task.
         fault: told of faults that leave the rest of the work standing.
         seed: seeds the audit coins; None draws them from the system's entropy.
     """
@@ -55,6 +55,7 @@ class Serving:
     seed: int | None = None
     _rules: dict[str, Equivalence] = field(default_factory=dict)
     _certificates: dict[str, Certificate] = field(default_factory=dict)
+    _states: dict[str, str] = field(default_factory=dict)
     _drift: Drift = field(init=False)
     _holds: Holds = field(init=False)
     _memory: Memory = field(init=False)
@@ -178,6 +179,10 @@ class Serving:
                     held=held,
                 )
         self.router.load(table)
+        for task in tasks:
+            if self._states.get(task.id) != task.state:
+                self._states[task.id] = task.state
+                self.emit({"kind": "state", "task": task.id, "state": task.state})
 
     def _may_serve(self, release: Release, state: str) -> bool:
         """Whether a release was certified for what counts now; a probation ends if not, or it would never end."""

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from .base_models import BaseModels
     from .config import Policy
     from .store import Store
-    from .types import Release, Task, Template
+    from .types import Release, Template
 
-__all__ = ["Terms", "answerable", "promise_by", "rule_at_work", "unheard"]
+__all__ = ["HEARD", "Terms", "answerable", "rule_at_work", "unheard"]
 
 _log = logging.getLogger("jitr")
-_HEARD = 20_000  # latest labelled calls of a task in which a promised answer is looked for
+HEARD = 20_000
+"""Latest labelled calls of a task in which a promised answer is looked for."""
+
 _SHOWN, _CHARS = 6, 40  # answers quoted, and characters of each
 
 
@@ -69,7 +71,7 @@ class Terms:
             return
         counts: Counter[str] = Counter()
         for each in [task_id] if own is not None else [task.id for task in self.store.tasks()]:
-            counts.update(self.store.answer_counts(each, _HEARD))
+            counts.update(self.store.answer_counts(each, HEARD))
         told = unheard(text, counts)
         if told:
             self._told.add(text)
@@ -90,21 +92,6 @@ class Terms:
             self._told.add(release.id)
             _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, wanted)
         return False
-
-
-def promise_by(store: Store, task: Task, text: str) -> str:
-    """Say what is promised of a task's answers; a release that promised less serves no more, nor is it on probation.
-
-    Returns:
-        What to tell the user of answers that the promise names and the teacher never gave, see `unheard`.
-
-    Raises:
-        ConfigError: there is no such promise.
-    """
-    promise(text)
-    reason = f"what is promised now is {promised(text)}: to be certified anew"
-    store.want("promise", task.id, {"promise": text}, lambda each: fulfils(each.certificate.promise, text), reason)
-    return unheard(text, store.answer_counts(task.id, _HEARD))
 
 
 def unheard(text: str, counts: Mapping[str, int]) -> str:

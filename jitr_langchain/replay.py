@@ -200,7 +200,7 @@ def replay(
         seed: drives the order, splits, training and audits.
         shuffle: replay in an order permuted by the seed.
         state: folder to keep the state in; None uses a fresh temporary one.
-        tell: told of every event: task, search, released, refused, rollback and, at the end, `end` with the engine's
+        tell: told of every event, see `jitr_core.background.Event`, and, at the end, of `end` with the engine's
             figures: `teacher_calls` and `jitr`. Each has `at_call`, the index of the call being processed, 0-based in
             the order of the replay.
 

@@ -67,6 +67,18 @@ def test_added_text_is_constant_after_a_few_different_inputs(before: str, after:
     assert old is not None and old.template == template().id
 
 
+@pytest.mark.parametrize("mark", [".", " .", "?!", "。"])
+def test_the_mark_that_most_inputs_end_with_is_not_added_text(mark: str) -> None:
+    identifier = Identifier([template()])
+    texts = [text + mark * (i % 10 != 9) for i, text in enumerate(inputs(60))]
+    after = "\nThink about who wrote it."
+    ((number, created),) = follow(identifier, texts[:20] + [text + after for text in texts[20:]])
+    assert number == 20 + ENOUGH - 1
+    for end in ("", mark):
+        match = identifier.match(Call("c", (SYSTEM, ("user", f"a new one{end}{after}")), "default"))
+        assert match is not None and (match.template, match.slots) == (created.id, (f"a new one{end}",))
+
+
 def test_of_several_slots_the_one_beside_the_edit_is_found() -> None:
     literals = prompt_text([("user", "Is ")]), " a kind of ", "?"
     identifier = Identifier([template(literals)])

@@ -14,8 +14,11 @@ from easy import write_log
 from test_equivalence import POLICY, engine, greeting_calls
 from typer.testing import CliRunner
 
-from jitr_core import ConfigError, Judge, cli
+from jitr_core import ConfigError, Judge, cli, manage
 from jitr_core.equivalence import equivalence
+from jitr_core.report.savings import task_savings
+from jitr_core.savings import Prices, Rates
+from jitr_core.store import Store
 
 
 class Model:
@@ -152,10 +155,16 @@ def spelling(prompt: str) -> str:
 same = Judge(spelling, most=5_000)
 
 
+def billed(store: Store) -> int:
+    """How many questions to judges of this name the ledger has."""
+    told = [entry.details for entry in store.ledger() if entry.kind == "judged"]
+    return sum(each["calls"] for each in told if each["model"] == "gpt-4.1")
+
+
 def test_certificate_and_audits_are_by_the_judge_and_no_pair_is_judged_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = Judge(spelling, most=5_000, cache=tmp_path / "verdicts.db")
+    judge = Judge(spelling, most=5_000, cache=tmp_path / "verdicts.db", name="gpt-4.1")
     put: list[tuple[str, str]] = []
 
     def counted(one: str, other: str) -> bool:
@@ -176,7 +185,14 @@ def test_certificate_and_audits_are_by_the_judge_and_no_pair_is_judged_twice(
     jitr.close()
     shown = CliRunner().invoke(cli.app, ["tasks", "show", task.id, "--url", f"sqlite:///{tmp_path / 'jitr.db'}"])
     assert rule.removeprefix("own:") in " ".join(shown.output.split())
-    later = Judge(spelling, most=0, cache=tmp_path / "verdicts.db")
+    with Store(f"sqlite:///{tmp_path / 'jitr.db'}") as store:
+        assert billed(store) == judge.asked
+        alone = task_savings(store, Prices(), Rates())[None]
+        assert alone.calls == 0 and alone.cost_usd == pytest.approx(-alone.saved_usd) and alone.cost_usd > 0
+        counted("on a Monday", "on Monday")  # asked about in the process that trains
+        list(manage.train(manage.pipeline(store, POLICY, f"sqlite:///{tmp_path / 'jitr.db'}"), task))
+        assert billed(store) == judge.asked, "once each"
+    later = Judge(spelling, most=0, cache=tmp_path / "verdicts.db", name="gpt-4.1")
     assert all(later(a.replacement, a.teacher) for a in audits) and later.spent == 0
 
 

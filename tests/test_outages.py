@@ -66,11 +66,12 @@ serve(jitr, turned(64), "turned")
 ALL_AUDITED = dataclasses.replace(POLICY, audit_share_start=1.0, audit_share_min=1.0)
 
 
-def killed(state: str, moment: str, body: str, when: str = "after") -> None:
-    """Runs a process that is killed at a moment."""
+def killed(state: str, moment: str, body: str, when: str = "after") -> str:
+    """Runs a process that is killed at a moment; what it printed."""
     command = [sys.executable, "-c", DYING + moment + body, str(Path(__file__).parent), state, when]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == -signal.SIGKILL, done.stderr
+    return done.stdout
 
 
 def later(state: str) -> Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -16,9 +17,11 @@ from typer.testing import CliRunner
 
 from jitr_core import JITR, Answer, ArtifactError, Call, ConfigError, Policy, manage
 from jitr_core.cli import app
+from jitr_core.manage import promise_by
 from jitr_core.memory import Kept
+from jitr_core.report.facts import task_facts
 from jitr_core.store import Store
-from jitr_core.terms import Terms, promise_by
+from jitr_core.terms import Terms
 from jitr_core.types import SearchReport, Slots, Task
 
 TURNED = {"billing": "delivery", "delivery": "billing"}
@@ -58,7 +61,8 @@ def test_a_certified_release_serves_at_once_by_default(tmp_path: Path) -> None:
 
 def test_a_shadow_is_compared_then_a_canary_then_active(tmp_path: Path) -> None:
     jitr = engine(tmp_path, shadow_calls=120, canary_share=0.5, canary_calls=40)
-    store = jitr.open_store()
+    store, events = jitr.open_store(), []
+    jitr._listener = events.append
     (task,) = store.tasks()
     assert task.state == "shadow"
     shadow = serve(jitr, easy_calls(48, seed=3), "a")
@@ -72,6 +76,7 @@ def test_a_shadow_is_compared_then_a_canary_then_active(tmp_path: Path) -> None:
         (e.details["state"], e.details["figures"]) for e in store.ledger(task.id) if e.kind in ("release", "activate")
     ]
     assert [state for state, _ in told][-3:] == ["shadow", "canary", "active"]
+    assert [event["state"] for event in events if event["kind"] == "state"] == ["canary", "active"]
     assert told[-2][1] == {"compared": told[-2][1]["compared"], "differed": 0} and told[-2][1]["compared"] >= 120
     assert told[-1][1]["compared"] >= 40
     assert not store.verify() and not jitr.faults
@@ -242,9 +247,15 @@ def test_manual_approval_waits_and_tells_what_was_compared(tmp_path: Path) -> No
     again.refresh()
     serve(again, easy_calls(16, seed=6), "c")
     again.close()
-    assert sum("waits" in entry.details.get("reason", "") for entry in store.ledger(task.id)) == 1
+    serve(jitr, easy_calls(64, seed=7), "d")
+    waited = [entry.details["figures"] for entry in store.ledger(task.id) if "waits" in entry.details.get("reason", "")]
+    compared = [each["compared"] for each in waited]
+    assert 30 <= compared[0] and compared[-1] > 80, "told again, as there is more to approve by"
+    assert all(later >= 2 * earlier for earlier, later in itertools.pairwise(compared)), "by one process, and seldom"
     with Store(url(tmp_path)) as other:
         manage.approve(other, task)
+    told = store.last_entry("activate", task.id).details
+    assert told["figures"] == {"release": told["release"], **waited[-1]}
     jitr.refresh()
     assert "answered" in serve(jitr, easy_calls(20, seed=4), "b")
     with pytest.raises(ConfigError, match="no release on probation"):
@@ -382,8 +393,46 @@ def test_a_split_leaves_the_other_parts_probation_in_its_state(tmp_path: Path) -
     store.add_release(both)
     store.activate(task.id, both.id, "test")
     assert store.conclude(SearchReport(task.id, 1), 0.001, tried, both.id, path=("shadow", "active"))
-    manage.split(store, task, [other.id])
+    new = manage.split(store, task, [other.id])
     assert store.task(task.id).state == "shadow" and not store.verify()
+    for each, what in ((task, f"task {new.id} is split off"), (new, "this task is split off another one")):
+        told = task_facts(store, store.task(each.id))[0]["history"][-1]
+        assert (told["what"], told["reason"]) == (what, "split by hand")
+        assert told["figures"] == {"releases": {"r_both": "withdrawn"}}, "what did not change is not told"
+    jitr.close()
+
+
+def test_what_is_decided_by_hand_is_kept_with_the_figures_at_hand(tmp_path: Path) -> None:
+    jitr = engine(tmp_path, audit_share_start=1.0)
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    first = store.active_release(task.id).id
+    serve(jitr, easy_calls(64, seed=3), "a")
+    serve(jitr, turned(2), "b")
+    jitr.flush()
+    (audited,) = [each["replacement"]["audited"] for each in task_facts(store)]
+    assert audited["audits"] > 40 and 0.9 < audited["low"] <= audited["agreement"] < 1
+    known = {"release": first, **audited}
+    manage.pause(store, task)
+    manage.resume(store, task)
+    manage.ignore(store, task)
+    manage.unignore(store, store.task(task.id))
+    manage.pin(store, task)
+    manage.unpin(store, task)
+    promise_by(store, task, "classes")
+    (fresh,) = (dataclasses.replace(each, id="r_fresh") for each in store.releases(task.id))
+    promise_by(store, task, "answered")
+    manage.pin(store, task, first)
+    manage.unpin(store, task)
+    manage.rollback(store, task)
+    told = [e for e in store.ledger(task.id) if "figures" in e.details][1:]  # but the promotion
+    kinds = ["state"] * 2 + ["ignore", "unignore", "pin", "pin", "activate", "activate", "pin", "pin", "activate"]
+    assert [e.kind for e in told] == kinds and all(e.details["figures"] == known for e in told)
+    history = json.loads(json.dumps(task_facts(store, task)[0]["history"]))
+    assert [each["figures"] for each in history][1:] == [known] * len(kinds)
+    assert store.conclude(SearchReport(task.id, 1), 0.001, fresh, None, path=("shadow", "active"))
+    manage.veto(store, task)
+    assert store.last_entry("release", task.id).details["figures"] == {"release": "r_fresh", "answered": 0, "audits": 0}
     jitr.close()
 
 

@@ -22,10 +22,11 @@ from jitr_core.certify import Refusal, allowed_errors, certify
 from jitr_core.certify.agreement import LEAST
 from jitr_core.equivalence import equivalent
 from jitr_core.errors import ConfigError
+from jitr_core.manage import promise_by
 from jitr_core.promises import NEVER, fulfils, least_confidence, promise, promised, where
 from jitr_core.route import LoadedRelease, Router
 from jitr_core.store import Store
-from jitr_core.terms import promise_by, unheard
+from jitr_core.terms import unheard
 from jitr_core.types import Answer, Call, Certificate, Match, Release
 
 COST = 'cost:{"fraud": {"*": 3}}'

@@ -181,6 +181,27 @@ def test_a_search_shows_how_far_it_is_in_the_live_table_until_it_is_over():
     assert "searching:" not in console.file.getvalue()
 
 
+def test_the_live_table_shows_the_state_that_the_engine_tells():
+    console = a_console(terminal=True)
+    shown_at = []
+    tally = Tally()
+    with ReplayView(console) as view:
+        view.event({"kind": "start", "calls": 3})
+        view.event({"kind": "task", "task": "t1", "name": "You sort", "template": None, "at_call": 0})
+        view.event({"kind": "search", "task": "t1", "report": certified(), "at_call": 1})
+        for state in ("shadow", "canary", "active", "observing"):
+            view.event({"kind": "state", "task": "t1", "state": state, "at_call": 1})
+            view._shown_at = 0.0
+            tally.call(Decision("teacher", "shadow", Match("t1", "p", ("hello",))), "t1", "a", "a")
+            view.call(tally)
+            console.file.truncate(0)
+            view._live.refresh()
+            shown_at.append(
+                [word for word in ("shadow", "canary", "active", "observing") if word in console.file.getvalue()]
+            )
+    assert shown_at == [["shadow"], ["canary"], ["active"], ["observing"]]
+
+
 def test_without_a_terminal_progress_is_plain_lines():
     text = replay_into(a_console())
     assert "\x1b" not in text

@@ -316,7 +316,7 @@ def test_tasks_and_templates_are_saved_renamed_and_listed(store):
     assert store.task("nobody") is None
     store.save_templates([replace(template(), task="u")])
     assert store.templates() == [template()], "only a merge or a split moves a template"
-    assert store.ledger("t")[-1].details == {"state": "paused", "reason": "by hand"}
+    assert store.ledger("t")[-1].details == {"state": "paused", "reason": "by hand", "figures": None}
 
 
 @pytest.mark.parametrize("change", ["set_state", "rename"])

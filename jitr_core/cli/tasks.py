@@ -144,11 +144,10 @@ def compare(task: TaskName, rule: Annotated[str, typer.Argument(help=RULES)], ur
 def promise(task: TaskName, text: Annotated[str, typer.Argument(help=PROMISES)], url: Url = DEFAULT_URL) -> None:
     """Say what is promised of a task's answers."""
     from .. import manage
-    from ..terms import promise_by
 
     with open_state(url) as store:
         found = manage.find_task(store, task)
-        doubt = promise_by(store, found, text)
+        doubt = manage.promise_by(store, found, text)
     typer.echo(f"{found.name}: promised is {promised(text)}.")
     if doubt:
         typer.echo(f"Warning: {doubt}. It counts all the same, should such an answer come.", err=True)

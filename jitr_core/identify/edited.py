@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ MAX_WATCHED = 1024
 """Templates whose calls are followed; those without calls for the longest time leave."""
 
 _FIRST = 80  # characters in which the first WORDS words are looked for
+_MARKS = re.compile(r"\A[ \t]*[.?!…。？！]+")  # that the few inputs of a run end with, and others need not
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ class Edited:
             value = hash(slot)
             start.add(slot[:EDGE], hash(tuple(words(slot[:_FIRST])[:WORDS])), value)
             end.add(slot[: -EDGE - 1 : -1], hash(tuple(words(slot[-_FIRST:])[-WORDS:])), value)
-            head, tail = start.added(self._min_calls), end.added(self._min_calls)[::-1]
+            head, tail = start.added(self._min_calls), _MARKS.sub("", end.added(self._min_calls)[::-1])
             wider[-1] += head
             wider.append(tail + literal)
             found = found or bool(head or tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .figures import audited
 from .releases import approve, pause, pin, pipeline, resume, rollback, train, unpin, veto
 from .tasks import (
     TemplateCalls,
@@ -10,6 +11,7 @@ from .tasks import (
     find_task,
     ignore,
     merge,
+    promise_by,
     purge,
     rename,
     split,
@@ -20,6 +22,7 @@ from .tasks import (
 __all__ = [
     "TemplateCalls",
     "approve",
+    "audited",
     "compare_by",
     "declare",
     "find_task",
@@ -28,6 +31,7 @@ __all__ = [
     "pause",
     "pin",
     "pipeline",
+    "promise_by",
     "purge",
     "rename",
     "resume",

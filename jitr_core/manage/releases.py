@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ..config import state_folder
 from ..errors import ArtifactError, ConfigError
 from ..files import verify_folder
+from ..judge import unbilled
+from .figures import at_hand, of_task
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
@@ -25,7 +27,7 @@ __all__ = ["approve", "pause", "pin", "pipeline", "resume", "rollback", "train",
 
 def pause(store: Store, task: Task, reason: str = "paused by hand") -> None:
     """Veto: the teacher answers the task and nothing is trained for it, until `resume`."""
-    store.set_state(task.id, "paused", reason)
+    store.set_state(task.id, "paused", reason, of_task(store, task))
 
 
 def resume(store: Store, task: Task) -> None:
@@ -36,7 +38,7 @@ def resume(store: Store, task: Task) -> None:
     """
     if task.ignored:
         raise ConfigError(f"task {task.name!r} is ignored.", hint=f"`jitr tasks unignore {task.id}` ends that.")
-    store.resume(task.id, "resumed by hand")
+    store.resume(task.id, "resumed by hand", of_task(store, task))
 
 
 def approve(store: Store, task: Task) -> str:
@@ -49,7 +51,8 @@ def approve(store: Store, task: Task) -> str:
         ConfigError: none is on probation, or the active release is pinned.
     """
     found = _on_probation(store, task)
-    if not store.advance(task.id, found.release.id, found.state, "approved by hand"):
+    figures = at_hand(store, found.release)
+    if not store.advance(task.id, found.release.id, found.state, "approved by hand", figures):
         raise ConfigError(
             f"task {task.name!r} is pinned, or its release on probation has just moved on.",
             hint=f"`jitr unpin {task.id}` ends a pin.",
@@ -66,9 +69,9 @@ def veto(store: Store, task: Task) -> str:
     Raises:
         ConfigError: none is on probation.
     """
-    release = _on_probation(store, task).release.id
-    store.withdraw(task.id, release, "vetoed by hand", restart=False)
-    return release
+    release = _on_probation(store, task).release
+    store.withdraw(task.id, release.id, "vetoed by hand", at_hand(store, release), restart=False)
+    return release.id
 
 
 def pin(store: Store, task: Task, release: str | None = None, *, despite_audits: bool = False) -> str:
@@ -90,9 +93,10 @@ def pin(store: Store, task: Task, release: str | None = None, *, despite_audits:
     chosen = active if release is None else _sound(store, task, release)
     if chosen is None:
         raise ConfigError(f"task {task.name!r} has no active replacement to pin.", hint="`jitr tasks show` lists all.")
+    figures = at_hand(store, chosen)
     if active is None or active.id != chosen.id:
-        store.activate(task.id, chosen.id, "pinned by hand")
-    store.pin(task.id, chosen.id, despite_audits=despite_audits)
+        store.activate(task.id, chosen.id, "pinned by hand", figures=figures)
+    store.pin(task.id, chosen.id, despite_audits=despite_audits, figures=figures)
     return chosen.id
 
 
@@ -104,7 +108,7 @@ def unpin(store: Store, task: Task) -> None:
     """
     if store.pinned(task.id) is None:
         raise ConfigError(f"task {task.name!r} has no pinned replacement.")
-    store.pin(task.id, None)
+    store.pin(task.id, None, figures=of_task(store, task))
 
 
 def rollback(store: Store, task: Task, release: str | None = None) -> str:
@@ -136,7 +140,8 @@ def rollback(store: Store, task: Task, release: str | None = None) -> str:
         older = known[: [each.id for each in known].index(active.id)]
         retired = (r for r in reversed(older) if store.release_state(r.id) == "retired")
         previous = next((r for r in retired if _whole(r)), None)
-    store.activate(task.id, previous.id if previous else None, "rolled back by hand")
+    serves = previous.id if previous else None
+    store.activate(task.id, serves, "rolled back by hand", figures=at_hand(store, active))
     return f"release {previous.id}" if previous else "the teacher"
 
 
@@ -196,11 +201,20 @@ def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, 
             raise ConfigError(
                 f"a release of task {task.name!r} is on probation.", hint="`jitr approve` or `jitr veto`."
             )
-        yield task, pipeline.run(task.id, force=True)
+        yield task, _run(pipeline, task, force=True)
         return
     for each in pipeline.store.tasks():
         if pipeline.due(each):
-            yield each, pipeline.run(each.id)
+            yield each, _run(pipeline, each)
+
+
+def _run(pipeline: Pipeline, task: Task, *, force: bool = False) -> SearchReport | None:
+    """Make an attempt; what judges were asked for it is billed, whatever comes of it."""
+    try:
+        return pipeline.run(task.id, force=force)
+    finally:
+        for asked in unbilled():
+            pipeline.store.record("judged", None, asked)
 
 
 def pipeline(

@@ -14,8 +14,11 @@ from ..equivalence import honours, said, storable
 from ..errors import ConfigError
 from ..freely import forget
 from ..identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
+from ..promises import fulfils, promise, promised
 from ..promote import KEPT
+from ..terms import HEARD, unheard
 from ..types import GIVEN, Declaration, Task, Template
+from .figures import at_hand, at_work, of_task
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -27,6 +30,7 @@ __all__ = [
     "find_task",
     "ignore",
     "merge",
+    "promise_by",
     "purge",
     "rename",
     "split",
@@ -157,7 +161,7 @@ def split(store: Store, task: Task, templates: Sequence[str], name: str | None =
 
 def ignore(store: Store, task: Task) -> None:
     """Leave a task alone for good: nothing is searched for it and the teacher answers; its calls are still counted."""
-    store.ignore(task.id)
+    store.ignore(task.id, of_task(store, task))
 
 
 def unignore(store: Store, task: Task) -> None:
@@ -168,7 +172,7 @@ def unignore(store: Store, task: Task) -> None:
     """
     if not task.ignored:
         raise ConfigError(f"task {task.name!r} is not ignored.")
-    store.unignore(task.id)
+    store.unignore(task.id, of_task(store, task))
 
 
 def declare(
@@ -227,7 +231,25 @@ def compare_by(store: Store, task: Task, rule: str) -> None:
     """
     told = {"rule": storable(rule)}
     reason = f"agreement now counts by {said(rule)}: to be certified anew"
-    store.want("equivalence", task.id, told, lambda each: honours(each.certificate.equivalence, rule), reason)
+    figures = {each.id: at_hand(store, each) for each in at_work(store, task)}
+    store.want("equivalence", task.id, told, lambda each: honours(each.certificate.equivalence, rule), reason, figures)
+
+
+def promise_by(store: Store, task: Task, text: str) -> str:
+    """Say what is promised of a task's answers; a release that promised less serves no more, nor is it on probation.
+
+    Returns:
+        What to tell the user of answers that the promise names and the teacher never gave, see `terms.unheard`.
+
+    Raises:
+        ConfigError: there is no such promise.
+    """
+    promise(text)
+    reason = f"what is promised now is {promised(text)}: to be certified anew"
+    figures = {each.id: at_hand(store, each) for each in at_work(store, task)}
+    told = {"promise": text}
+    store.want("promise", task.id, told, lambda each: fulfils(each.certificate.promise, text), reason, figures)
+    return unheard(text, store.answer_counts(task.id, HEARD))
 
 
 def _owner(store: Store, declaration: Declaration) -> Task | None:

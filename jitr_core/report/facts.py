@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..config import Policy
-from ..equivalence import OWN
-from ..errors import JITRError
-from ..estimate import estimate
 from ..holds import Holds
 from ..identify import answer_space
-from ..manage import pipeline, task_templates
+from ..manage import audited, pipeline, task_templates
 from ..promises import ANSWERED, promised, where
-from ..terms import rule_at_work
 from ..types import GIVEN
 from ..worth import calls_per_day
 from .wording import by_rule, share, warning_text
@@ -100,7 +95,7 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
             "equivalence": release.certificate.equivalence,
             "promise": release.certificate.promise,
             "where": where(release.certificate),
-            "audited": _audited(store, release, cold_path),
+            "audited": audited(store, release, cold_path.base_models),
         }
     facts["why"] = _why(task, facts, cold_path)
     if with_examples:
@@ -112,21 +107,6 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
         facts["searches"] = [asdict(report) for report in store.searches(task.id)]
         facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
     return facts
-
-
-def _audited(store: Store, release: Release, cold_path: Pipeline) -> dict[str, Any] | None:
-    """What audits say of all answers a release has given; None where there is nothing to say, or no telling here."""
-    given, rule = store.given(release.task, release.id), release.certificate.equivalence
-    if not given.answered or rule.startswith(OWN):  # the user's own function may ask a language model
-        return None
-    try:
-        same = cache(rule_at_work(rule, cold_path.base_models).same)
-    except JITRError:
-        return None
-    seen: list[tuple[float, bool | None]] = [(share, None) for share in given.failed]
-    for each in store.audited(release.task, release.id):
-        seen.append((each.audit_share, each.replacement is not None and same(each.replacement, each.teacher)))
-    return asdict(estimate(given.answered, seen, least=given.least)) if seen else None
 
 
 def _held(store: Store, release: Release) -> str | None:
@@ -162,17 +142,24 @@ def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:
             what = f"release {release} is pinned" if release else "nothing is pinned any more"
         elif kind in ("state", "ignore", "unignore"):
             what = f"the task is {told.get('state', 'no longer ignored')}"
+        elif kind == "merge":
+            what = f"task {told['gone']} is merged into this one"
+        elif kind in ("split", "part"):
+            what = (
+                "this task is split off another one" if told["new"] == task.id else f"task {told['new']} is split off"
+            )
         elif kind == "hold":
             what = f"release {release} {'is held: the teacher answers' if told['held'] else 'answers again'}"
         elif kind == "warning":
             what = f"release {release}, {warning_text(told)}"
         else:
             continue
+        known = {name: told[name] for name in ("signal", "calls", "before", "since", "releases") if name in told}
         yield {
             "time": entry.time,
             "what": what,
             "reason": told.get("reason") or "",
-            "figures": told.get("figures"),
+            "figures": told.get("figures") or known or None,
         }
 
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["show_savings", "task_savings"]
 
-_NO_TASK = "no task (one-off calls)"
+_NO_TASK = "no task (one-off calls, judges)"
 _NOT_COUNTED = (
-    "Searches, training and questions about tasks are billed, failed ones included. Not counted: the app's own time in "
-    "asking replacements (`jitr replay` measures it), and calls that were purged."
+    "Searches, training, questions about tasks and to judges are billed, failed ones included. Not counted: the app's "
+    "own time in asking replacements (`jitr replay` measures it), and calls that were purged."
 )
 
 
@@ -35,7 +35,8 @@ def task_savings(store: Store, prices: Prices, rates: Rates) -> dict[str | None,
         rates: what own computing is billed at.
 
     Returns:
-        By the task's id; None stands for the calls of no task. The time of searches counts as seconds of one core.
+        By the task's id; None stands for the calls of no task, and for what judges (see `jitr_core.judge`) were asked,
+        whatever task that was for. The time of searches counts as seconds of one core.
     """
     usage: dict[str | None, list[Usage]] = defaultdict(list)
     for part in store.usage():
@@ -50,8 +51,9 @@ def task_savings(store: Store, prices: Prices, rates: Rates) -> dict[str | None,
         served = store.calls_served(task)
         found[task] = _settled(usage.pop(task, []), prices, rates, training_s, questions, served)
     rest = [part for parts in usage.values() for part in parts]
-    if rest:
-        found[None] = _settled(rest, prices, rates, 0.0)
+    judged = [_judged(entry.details) for entry in store.ledger() if entry.kind == "judged"]
+    if rest or judged:
+        found[None] = _settled(rest, prices, rates, 0.0, judged)
     return found
 
 
@@ -82,6 +84,11 @@ def _question(details: dict[str, Any]) -> Traffic:
     known_in, known_out, chars_in, chars_out = (details[name] for name in sizes)
     chars_in, chars_out = (0 if known_in is not None else chars_in), (0 if known_out is not None else chars_out)
     return Traffic.measured(details["model"], 1, known_in or 0, known_out or 0, chars_in, chars_out)
+
+
+def _judged(details: dict[str, Any]) -> Traffic:
+    """What a judge was asked."""
+    return Traffic.measured(details["model"], details["calls"], 0, 0, details["input_chars"], details["output_chars"])
 
 
 def _merged(store: Store, task: str) -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..errors import ArtifactError
 from ..promises import promised
-from ..terms import unheard
+from ..terms import HEARD, unheard
 from .facts import task_facts
 from .summary import STATE_STYLES
 from .unplaced import unplaced_line
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ..types import SearchReport, Task
 
 __all__ = ["show_attempt", "show_task", "show_tasks"]
-
-_ANSWERS = 20_000  # latest labelled calls in which the answers that a promise names are looked for
 
 
 def show_tasks(store: Store, console: Console | None = None) -> None:
@@ -96,7 +94,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("replacement", _serves(facts)),
         ("audited", audited_line((facts["replacement"] or {}).get("audited"))),
         ("promised", promised(facts["promise"])),
-        ("warning", unheard(facts["promise"], store.answer_counts(task.id, _ANSWERS))),
+        ("warning", unheard(facts["promise"], store.answer_counts(task.id, HEARD))),
         ("searches", f"{facts['attempts']:,} counted as made"),
         ("outlook", _outlook(store, task)),
         ("the teacher says", "; ".join(said)),

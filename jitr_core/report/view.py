@@ -164,17 +164,10 @@ class ReplayView:
 
     def _note(self, event: dict[str, Any]) -> None:
         """Keep what the table says of a task."""
-        task, kind = event.get("task", ""), event["kind"]
-        if kind == "task":
-            self._names[task] = event["name"]
-        elif kind == "rollback":
-            self._states[task] = "refused"
-        elif kind == "search":
-            report = event["report"]
-            if report.certificate is not None and not report.refusal:
-                self._states[task] = "active"
-            elif self._states.get(task) != "active":
-                self._states[task] = "refused"
+        if event["kind"] == "task":
+            self._names[event["task"]] = event["name"]
+        elif event["kind"] == "state":
+            self._states[event["task"]] = event["state"]
 
     def _style(self, event: dict[str, Any]) -> str:
         if event["kind"] == "search":

@@ -40,14 +40,14 @@ class Probation:
             share of the calls.
         row: last row of the store when this state began.
         path: the states it still has before it, the last being "active".
-        waits: whether it has been said that it waits for approval.
+        waits: answers that were compared when it was last said that it waits for approval, ≥ 0.
     """
 
     release: Release
     state: Literal["shadow", "canary"]
     row: int
     path: tuple[ReleaseState, ...]
-    waits: bool = False
+    waits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

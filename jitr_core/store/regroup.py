@@ -75,14 +75,16 @@ class Regrouping:
             for table in (o, templates, declarations):
                 connection.execute(table.update().where(table.c.task == gone).values(task=survivor))
             regrouped(connection)
-            values = _served_after(connection, going, staying)
+            values, became = _served_after(connection, going, staying)
             if by_hand:
                 values["decided"] = True
             _update(connection, survivor, **values, regroupings=staying.regroupings + 1)
             _forgo(connection, survivor, index)
             left = {"merged_into": survivor, "active_release": None, "state": "observing"}
             _update(connection, gone, **left, reason=f"merged into {survivor}", regroupings=going.regroupings + 1)
-            self._note(connection, "merge", survivor, gone=gone, templates=moved, by_hand=by_hand)
+            why = "merged by hand" if by_hand else "both do the same job"
+            told = {"gone": gone, "templates": moved, "by_hand": by_hand, "releases": became, "reason": why}
+            self._note(connection, "merge", survivor, **told)
             self._hand_on(connection, gone, survivor)
             if restart:
                 learnt = max(_learnt_from(start) for start in began)
@@ -122,9 +124,11 @@ class Regrouping:
             connection.execute(o.update().where(away).values(task=new.id))
             regrouped(connection)
             _update(connection, task, decided=True, regroupings=row.regroupings + 1)
-            _divide_releases(connection, row, new.id, frozenset(moved))
+            became = _divide_releases(connection, row, new.id, frozenset(moved))
             _settle(connection, task)
-            self._note(connection, "split", task, new=new.id, templates=sorted(moved))
+            for each in (task, new.id):
+                told = {"new": new.id, "templates": sorted(moved), "releases": became, "reason": "split by hand"}
+                self._note(connection, "split", each, **told)
             self._hand_on(connection, task, new.id)
             if start is not None:
                 for each in (task, new.id):
@@ -167,7 +171,8 @@ class Regrouping:
             _update(connection, row.id, regroupings=row.regroupings + 1)
             withdrawn = _withdraw_mixed(connection, row, moved)
             _settle(connection, row.id)
-            self._note(connection, "part", row.id, new=new.id, template=parted, withdrawn=withdrawn)
+            told = {"releases": dict.fromkeys(withdrawn, "withdrawn"), "reason": "its template served two jobs"}
+            self._note(connection, "part", row.id, new=new.id, template=parted, **told)
             self._hand_on(connection, row.id, new.id)
             if start is not None:
                 for each in (row.id, new.id):
@@ -288,19 +293,22 @@ def _forgo(connection: Connection, task: str, index: int) -> None:
         _update(connection, task, forgone=tasks.c.forgone + lacking)
 
 
-def _served_after(connection: Connection, going: Row[Any], staying: Row[Any]) -> dict[str, Any]:
-    """What serves the survivor of a merge, and its state: a pause of either stands."""
+def _served_after(connection: Connection, going: Row[Any], staying: Row[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What serves the survivor of a merge, its state (a pause of either stands), what the other's releases became."""
     values: dict[str, Any] = {}
+    became: dict[str, str] = {}
     if staying.active_release is None and going.active_release is not None:
         carried = releases.c.id == going.active_release
         connection.execute(releases.update().where(carried).values(task=staying.id))
         values = {"active_release": going.active_release, "state": going.state, "reason": going.reason}
+        became[going.active_release] = "active"
     mine = releases.c.task == going.id, releases.c.state != "withdrawn"
+    became |= dict.fromkeys(connection.execute(select(releases.c.id).where(*mine)).scalars(), "retired")
     connection.execute(releases.update().where(*mine).values(state="retired"))
     for row in (going, staying):
         if row.state == "paused":
             values |= {"state": "paused", "reason": row.reason}
-    return values
+    return values, became
 
 
 def _withdraw_mixed(connection: Connection, row: Row[Any], moved: dict[str, int]) -> list[str]:
@@ -329,16 +337,23 @@ def _withdraw_mixed(connection: Connection, row: Row[Any], moved: dict[str, int]
     return mixed
 
 
-def _divide_releases(connection: Connection, row: Row[Any], new: str, moved: frozenset[str]) -> None:
-    """Gives each release of a task that was split to the part it was certified on; withdraws it if that is both."""
+def _divide_releases(connection: Connection, row: Row[Any], new: str, moved: frozenset[str]) -> dict[str, str]:
+    """Gives each release of a task that was split to the part it was certified on; withdraws it if that is both.
+
+    Returns:
+        The state of each that does not stay as it was, by its id.
+    """
+    became: dict[str, str] = {}
     for release in connection.execute(select(releases).where(releases.c.task == row.id)).all():
         certified = set(json.loads(release.templates))
         mine = releases.c.id == release.id
         if certified and certified <= moved:
             # What it was compared with on probation was the old task's calls.
             state = "retired" if release.state in PROBATION else release.state
+            became[release.id] = state
             connection.execute(releases.update().where(mine).values(task=new, state=state))
         elif not certified or certified & moved:
+            became[release.id] = "withdrawn"
             connection.execute(releases.update().where(mine).values(state="withdrawn"))
         else:
             continue
@@ -351,3 +366,4 @@ def _divide_releases(connection: Connection, row: Row[Any], new: str, moved: fro
             serves = {"active_release": release.id, "state": row.state, "reason": row.reason}
             _update(connection, new, **serves)
             _update(connection, row.id, reason=paused.get("reason", "split"))
+    return became

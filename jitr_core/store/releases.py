@@ -171,15 +171,18 @@ class Releases:
         return True
 
     def note_waiting(self, task: str, release: str, reason: str, figures: Mapping[str, Any]) -> None:
-        """Says once that a shadow waits for approval, in the ledger and, unless another one serves, with its task."""
+        """Says that a shadow waits for approval, in the ledger and, unless another one serves, with its task.
+
+        Said again once it was compared twice as often: who approves sees by what.
+        """
         with self._database.write() as connection:
             found = _row(connection, release)
             if found is None or found.task != task or found.state != "shadow":
                 return
             now = self._probation(connection, found)
-            if now.waits:
+            if figures["compared"] < 2 * now.waits:  # another process was first
                 return
-            where = {"row": now.row, "path": list(now.path), "waits": True}
+            where = {"row": now.row, "path": list(now.path), "waits": figures["compared"]}
             self._tell(connection, release, task, found.state, reason, figures, **where)
             mine = (tasks.c.id == task) & tasks.c.state.in_(PROBATION)
             connection.execute(tasks.update().where(mine).values(reason=rows.storable(reason)))
@@ -240,9 +243,11 @@ class Releases:
             entry(connection, self._database.clock(), "warning", task, dict(details))
         return True
 
-    def pin(self, task: str, release: str | None, *, despite_audits: bool = False) -> None:
+    def pin(
+        self, task: str, release: str | None, *, despite_audits: bool = False, figures: Mapping[str, Any] | None = None
+    ) -> None:
         """Keeps the active release in service, or ends that with None; the miner leaves the task as it is."""
-        details = {"release": release, "despite_audits": despite_audits}
+        details = {"release": release, "despite_audits": despite_audits, "figures": figures}
         with self._database.write(notify=True) as connection:
             connection.execute(tasks.update().where(tasks.c.id == task).values(decided=True))
             entry(connection, self._database.clock(), "pin", task, details)
@@ -259,7 +264,7 @@ class Releases:
         for text in connection.execute(query.order_by(ledger.c.n.desc())).scalars():
             details = json.loads(text)
             if details["release"] == row.id:
-                known = details["row"], tuple(details["path"]), details.get("waits", False)
+                known = details["row"], tuple(details["path"]), details.get("waits", 0)
                 return Probation(rows.release_of(row, self._database), row.state, *known)
         return Probation(rows.release_of(row, self._database), row.state, 0, ("active",))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, case, func, select
@@ -88,8 +88,10 @@ class Tasks:
             query = select(numbered.c.time).where(some).order_by(numbered.c.back.desc())
             return list(connection.execute(query).scalars()), known
 
-    def set_state(self, task: str, state: TaskState, reason: str = "") -> None:
-        """Changes a task's state and notes it in the ledger.
+    def set_state(
+        self, task: str, state: TaskState, reason: str = "", figures: Mapping[str, Any] | None = None
+    ) -> None:
+        """Changes a task's state and notes it in the ledger, with the figures at hand.
 
         Raises:
             StoreError: there is no such task.
@@ -98,9 +100,9 @@ class Tasks:
             changed = tasks.update().where(tasks.c.id == task).values(state=state, reason=rows.storable(reason))
             if not connection.execute(changed).rowcount:
                 raise _unknown(task)
-            self._note(connection, "state", task, state=state, reason=reason)
+            self._note(connection, "state", task, state=state, reason=reason, figures=figures)
 
-    def resume(self, task: str, reason: str) -> None:
+    def resume(self, task: str, reason: str, figures: Mapping[str, Any] | None = None) -> None:
         """Ends a pause: what served the task before, or was on probation, does so again.
 
         Raises:
@@ -112,7 +114,7 @@ class Tasks:
                 raise _unknown(task)
             state = standing(connection, task, row.active_release)
             connection.execute(tasks.update().where(tasks.c.id == task).values(state=state, reason=reason))
-            self._note(connection, "state", task, state=state, reason=reason)
+            self._note(connection, "state", task, state=state, reason=reason, figures=figures)
 
     def rename(self, task: str, name: str) -> None:
         """Gives a task the name the user wants, and notes it in the ledger.
@@ -122,15 +124,16 @@ class Tasks:
         """
         self._decide(task, "rename", {"name": rows.storable(name)})
 
-    def ignore(self, task: str) -> None:
+    def ignore(self, task: str, figures: Mapping[str, Any] | None = None) -> None:
         """Has a task left alone: it is paused until `unignore`, and so marked.
 
         Raises:
             StoreError: there is no such task.
         """
-        self._decide(task, "ignore", {"ignored": True, "state": "paused", "reason": "ignored by hand"})
+        values = {"ignored": True, "state": "paused", "reason": "ignored by hand"}
+        self._decide(task, "ignore", values, figures)
 
-    def unignore(self, task: str) -> None:
+    def unignore(self, task: str, figures: Mapping[str, Any] | None = None) -> None:
         """Ends what `ignore` began: the release that was active, if any, serves again.
 
         Raises:
@@ -139,7 +142,7 @@ class Tasks:
         mine = releases.c.task == tasks.c.id, releases.c.state.in_(PROBATION)
         probation = select(releases.c.state).where(*mine).limit(1).scalar_subquery()
         state = case((tasks.c.active_release.is_not(None), "active"), else_=func.coalesce(probation, "observing"))
-        self._decide(task, "unignore", {"ignored": False, "reason": "no longer ignored"}, state=state)
+        self._decide(task, "unignore", {"ignored": False, "reason": "no longer ignored"}, figures, state=state)
 
     def describe(self, task: str, input_type: str, task_type: str, name: str) -> None:
         """Keeps what the teacher says a task is, and the name it gives unless the user has decided about the task.
@@ -160,13 +163,20 @@ class Tasks:
                     name = f"{base} ({number})"
                 connection.execute(tasks.update().where(tasks.c.id == task).values(name=name))
 
-    def _decide(self, task: str, kind: str, values: dict[str, Any], **computed: ColumnElement[Any]) -> None:
+    def _decide(
+        self,
+        task: str,
+        kind: str,
+        values: dict[str, Any],
+        figures: Mapping[str, Any] | None = None,
+        **computed: ColumnElement[Any],
+    ) -> None:
         """Changes a task because the user says so, which the miner must respect from then on."""
         with self._database.write(notify=True) as connection:
             changed = tasks.update().where(tasks.c.id == task).values(**values, **computed, decided=True)
             if not connection.execute(changed).rowcount:
                 raise _unknown(task)
-            self._note(connection, kind, task, **values)
+            self._note(connection, kind, task, **values, figures=figures)
 
     def _note(self, connection: Connection, kind: str, task: str, **details: Any) -> None:
         entry(connection, self._database.clock(), kind, task, details)

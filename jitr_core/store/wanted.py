@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from sqlalchemy import select
@@ -27,6 +27,7 @@ class Wanted(Releases):
         details: dict[str, Any],
         meets: Callable[[Release], bool],
         reason: str,
+        figures: Mapping[str, Mapping[str, Any]],
     ) -> None:
         """Keeps what the user wants of a task's answers, in one transaction with what follows for its releases.
 
@@ -37,6 +38,7 @@ class Wanted(Releases):
             meets: whether a release was certified for that. The active one serves no more if not; one on probation is
                 withdrawn.
             reason: why, for the task and the ledger.
+            figures: what is known of the releases at work, by id.
 
         Raises:
             StoreError: there is no such task.
@@ -52,8 +54,9 @@ class Wanted(Releases):
             unmet = [each for each in found if not meets(rows.release_of(each, self._database))]
             for each in unmet:
                 if each.state in PROBATION:
-                    self._end_probation(connection, row, each.id, reason)
+                    self._end_probation(connection, row, each.id, reason, figures.get(each.id))
             if row.active_release in [each.id for each in unmet]:
                 self._set_state(connection, row.active_release, "retired")
                 state = "paused" if row.state == "paused" else standing(connection, task, None)
-                self._point(connection, task, None, state, reason, before=row.active_release)
+                told = figures.get(row.active_release)
+                self._point(connection, task, None, state, reason, before=row.active_release, figures=told)
