@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from .releases import approve, pause, pin, pipeline, resume, rollback, train, unpin, veto
+from .releases import (
+    approve,
+    missing_bases,
+    pause,
+    pin,
+    pipeline,
+    resume,
+    rollback,
+    tasks_resting_on,
+    train,
+    unpin,
+    veto,
+)
 from .tasks import (
     TemplateCalls,
     compare_by,
@@ -25,6 +37,7 @@ __all__ = [
     "find_task",
     "ignore",
     "merge",
+    "missing_bases",
     "pause",
     "pin",
     "pipeline",
@@ -34,6 +47,7 @@ __all__ = [
     "rollback",
     "split",
     "task_templates",
+    "tasks_resting_on",
     "train",
     "unignore",
     "unpin",
