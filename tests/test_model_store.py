@@ -23,10 +23,12 @@ from jitr_core.base_models.sources import locate
 from jitr_core.config import Policy
 from jitr_core.errors import ArtifactError, ConfigError, TrainingError
 from jitr_core.manage import missing_bases, tasks_resting_on
+from jitr_core.report.models import model_facts
 from jitr_core.search import search
 from jitr_core.store import Store
 from jitr_core.students import load_student
 from jitr_core.students.training import Bench
+from jitr_core.types import CandidateReport, Certificate, SearchReport, Task
 
 
 class Meaning(HashingModel):
@@ -250,6 +252,27 @@ def test_a_base_model_that_replacements_need_is_removed_only_by_force_and_their_
     assert "answered" not in reasons("later")
     code, output = command("models", "--url", state, "remove", "mine")
     assert code == 2 and "--url stands before the command" in output
+
+
+def test_a_base_model_is_good_at_what_it_was_certified_for(tmp_path: Path) -> None:
+    certificate = Certificate(0.95, 0.01, threshold=0.8, coverage=0.7, calls=450, errors=9, agreement_low=0.957)
+    better, worse = (CandidateReport(f"static:{name}", "static", name, score=0.7) for name in ("good", "bad"))
+    with Store(url(tmp_path)) as store:
+        for task in ("won", "lost", "won_then_lost"):
+            store.save_task(Task(task, "default", "", task))
+        for task, chosen, reached in (
+            ("won", better, certificate),
+            ("lost", worse, None),
+            ("won_then_lost", better, certificate),
+            ("won_then_lost", worse, None),
+        ):
+            store.add_search(SearchReport(task, 300, [better, worse], chosen=chosen.name, certificate=reached))
+        found = model_facts(
+            BaseModels(tmp_path, further=[(encoder(n), HashingModel(n)) for n in ("good", "bad")]), store
+        )
+    told = {each["name"]: each["chosen"] for each in found if each["name"] in ("good", "bad")}
+    assert told["bad"] == [] and sorted(each["task"] for each in told["good"]) == ["won", "won_then_lost"]
+    assert {each["coverage"] for each in told["good"]} == {0.7}
 
 
 def test_a_rule_of_likeness_needs_the_static_table_and_a_generator_its_folder(
