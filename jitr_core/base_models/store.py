@@ -31,6 +31,7 @@ from .catalog import (
 )
 from .embeddings import EmbeddingCache
 from .models import BaseModel, OnnxEncoder, TokenTable
+from .sources import is_here, locate
 
 __all__ = ["BaseModels"]
 
@@ -91,6 +92,11 @@ class BaseModels:
         if kind != "generator" and not _installed("tokenizers", "onnxruntime"):
             return []
         return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind]
+
+    def generators(self) -> dict[str, str]:
+        """Where the generators prepared here lie, a folder or a hub id, by name; one that is gone is left out."""
+        known = [each for each in self.catalogue().values() if each.kind == "generator" and is_here(each.source)]
+        return {each.name: each.source if "/" in each.source else str(locate(each.source)) for each in known}
 
     def catalogue(self) -> dict[str, Facts]:
         """What is known of every model at hand, by key."""
