@@ -82,7 +82,8 @@ class Policy:
             `jitr_core.equivalence`; a tolerance (`number:5%`) counts for numbers in structured answers and for answers
             that are amounts too. All other labels and fields are always compared exactly.
         generators: base models, as folders or hub ids on this machine, of which text generators are tuned where
-            answers are free text; none are tried by default, as training them is expensive, see docs/text.md.
+            answers are free text, beside those that `jitr models add` added; none are tried by default, as training
+            them is expensive, see docs/text.md.
         generator_timeout_s: seconds, > 0, after which the teacher answers in place of a generator.
         horizon_days: days, > 0, within which a replacement must be able to save more than searching for it costs, or
             nothing is searched; None searches whatever it costs. A price that is not known does not count against it.

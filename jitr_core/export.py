@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import ConfigError
 from .promises import promised, where
@@ -92,11 +92,12 @@ def _bases(folder: Path, release: Release, known: Mapping[str, Facts]) -> dict[s
     """Every base model that something in an artifact was made of, and its licence; by hub id where it has one."""
     from .base_models.catalog import POOL
     from .base_models.sources import public_name
+    from .students import descriptions
 
     facts = {each.name: each for each in (*POOL, *known.values())}
     facts |= {each.source: each for each in facts.values() if each.source}
     names = [] if release.family == "fields" or not release.base_model else [release.base_model]
-    for student in _students(folder):
+    for student in descriptions(folder):
         names += [each["name"] for each in student.get("models", {}).values()]
         names += [student["tuned"]["name"]] if "tuned" in student else []
         base = student.get("answerer", {}).get("base")
@@ -106,12 +107,6 @@ def _bases(folder: Path, release: Release, known: Mapping[str, Facts]) -> dict[s
         told = facts.get(name)
         found[public_name(told.source, name) if told else name] = (told.licence if told else None) or "unknown"
     return found
-
-
-def _students(folder: Path) -> Iterator[dict[str, Any]]:
-    """What describes the student in an artifact, and those it is made of."""
-    for file in sorted(folder.rglob("student.json")):
-        yield json.loads(file.read_text(encoding="utf-8"))
 
 
 def _adapter(folder: Path) -> str:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import subprocess
+
     from .config import Policy
 
 __all__ = ["TrainingChild", "end_training", "limit_memory", "policy_from_json", "policy_to_json"]
@@ -76,6 +77,8 @@ class TrainingChild:
         if (self._child is not None and self._child.poll() is None) or now < self._started_s + _PAUSE_S:
             return
         self._started_s = now
+        import subprocess
+
         # One thread: training must not take the app's cores. A user's own setting wins.
         env = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
         self._child = subprocess.Popen(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -136,6 +135,8 @@ class Judge:
         """The verdict in the file, put there first if there is none yet; without a file the one that is given."""
         if self.cache is None:
             return verdict
+        import sqlite3
+
         try:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.cache, timeout=_WAIT_S, isolation_level=None)) as db:

@@ -18,15 +18,19 @@ except ImportError as error:
 from .callbacks import AsyncJITRCallbackHandler, JITRCallbackHandler
 from .chat_model import JITRChatModel
 from .judge import judged_by
-from .llm import JITRLLM
 
 if TYPE_CHECKING:
+    from .llm import JITRLLM as JITRLLM
     from .middleware import JITRMiddleware as JITRMiddleware
 
 __all__ = ["JITRLLM", "AsyncJITRCallbackHandler", "Engine", "JITRCallbackHandler", "JITRChatModel", "judged_by"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "JITRLLM":  # LangChain's base class of such models is slow to import
+        from .llm import JITRLLM
+
+        return JITRLLM
     if name == "JITRMiddleware":  # needs langchain, the others langchain-core alone
         from .middleware import JITRMiddleware
 

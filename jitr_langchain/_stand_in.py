@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
-from langchain_core.language_models.llms import BaseLLM
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable
@@ -21,14 +20,14 @@ from jitr_core.errors import ConfigError
 
 from ._rewrap import ConfigurableTeacher, rewrap
 
-__all__ = ["CONTEXT", "ChatStandIn", "StandIn", "TextStandIn", "takes_run_manager"]
+__all__ = ["CONTEXT", "ChatStandIn", "StandIn", "takes_run_manager", "teachers"]
 
 # Keyword argument that carries from one of LangChain's hooks to the next what the later one cannot see.
 # It never reaches the teacher.
 CONTEXT = "__jitr__"
 
 
-def _teachers(name: str, kind: Any = BaseLanguageModel) -> Any:
+def teachers(name: str, kind: Any = BaseLanguageModel) -> Any:
     """A method that is the teacher's."""
 
     def method(self: StandIn, *args: Any, **kwargs: Any) -> Any:
@@ -102,13 +101,13 @@ class StandIn:
     OutputType = _teachers_property("OutputType")
     lc_secrets = _teachers_property("lc_secrets")
     lc_attributes = _teachers_property("lc_attributes")
-    to_json = _teachers("to_json")
-    to_json_not_implemented = _teachers("to_json_not_implemented")
-    get_token_ids = _teachers("get_token_ids")
-    get_num_tokens = _teachers("get_num_tokens")
-    get_num_tokens_from_messages = _teachers("get_num_tokens_from_messages")
-    _get_ls_params = _teachers("_get_ls_params")
-    _get_ls_params_with_defaults = _teachers("_get_ls_params_with_defaults")
+    to_json = teachers("to_json")
+    to_json_not_implemented = teachers("to_json_not_implemented")
+    get_token_ids = teachers("get_token_ids")
+    get_num_tokens = teachers("get_num_tokens")
+    get_num_tokens_from_messages = teachers("get_num_tokens_from_messages")
+    _get_ls_params = teachers("_get_ls_params")
+    _get_ls_params_with_defaults = teachers("_get_ls_params_with_defaults")
 
     lc_id: ClassVar[Any] = _ClassMethod("lc_id")
 
@@ -226,13 +225,13 @@ class ChatStandIn(StandIn, BaseChatModel):
 
     llm: SkipValidation[BaseChatModel]  # else Pydantic would run the teacher's validators once more
 
-    _combine_llm_outputs = _teachers("_combine_llm_outputs", BaseChatModel)
-    _convert_cached_generations = _teachers("_convert_cached_generations", BaseChatModel)
-    _get_invocation_params = _teachers("_get_invocation_params", BaseChatModel)
-    _get_llm_string = _teachers("_get_llm_string", BaseChatModel)
-    _resolve_model_profile = _teachers("_resolve_model_profile", BaseChatModel)
-    _should_stream = _teachers("_should_stream", BaseChatModel)
-    _should_use_protocol_streaming = _teachers("_should_use_protocol_streaming", BaseChatModel)
+    _combine_llm_outputs = teachers("_combine_llm_outputs", BaseChatModel)
+    _convert_cached_generations = teachers("_convert_cached_generations", BaseChatModel)
+    _get_invocation_params = teachers("_get_invocation_params", BaseChatModel)
+    _get_llm_string = teachers("_get_llm_string", BaseChatModel)
+    _resolve_model_profile = teachers("_resolve_model_profile", BaseChatModel)
+    _should_stream = teachers("_should_stream", BaseChatModel)
+    _should_use_protocol_streaming = teachers("_should_use_protocol_streaming", BaseChatModel)
 
     # The profile is the teacher's, and was looked at when that was made.
 
@@ -308,36 +307,6 @@ class ChatStandIn(StandIn, BaseChatModel):
         """As `batch`."""
         own = self._own("abatch")
         return await (own(inputs, config, **kwargs) if own else super().abatch(inputs, config, **kwargs))
-
-
-class TextStandIn(StandIn, BaseLLM):
-    """A model for text completion that passes for another one."""
-
-    _kind: ClassVar[Any] = BaseLLM
-    _hint: ClassVar[str] = (
-        "Wrap the model first, then bind or configure: JITRLLM(llm=model).bind(…). Chat models go into JITRChatModel."
-    )
-
-    _hooks: ClassVar[Sequence[str]] = (
-        "generate",
-        "agenerate",
-        "_generate_helper",
-        "_agenerate_helper",
-        "_stream",
-        "_astream",
-    )
-
-    llm: SkipValidation[BaseLLM]
-
-    asdict = _teachers("asdict", BaseLLM)
-    dict = _teachers("dict", BaseLLM)
-    save = _teachers("save", BaseLLM)
-    _dict_for_compat = _teachers("_dict_for_compat", BaseLLM)
-    _convert_input = _teachers("_convert_input", BaseLLM)
-
-    @model_serializer(mode="wrap")
-    def _dumped(self, handler: Any, info: Any) -> Any:
-        return self.llm.model_dump(mode=info.mode)
 
 
 def _fields(model: Any) -> Mapping[str, Any]:

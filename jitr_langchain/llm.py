@@ -29,7 +29,8 @@ from jitr_core.types import Answer, Call, Decision, Form
 from ._completions import Guarded, answer_of_completion, answer_of_pieces, merged, replacement_generation
 from ._routing import Routing
 from ._runs import engine_or_default
-from ._stand_in import CONTEXT, TextStandIn, takes_run_manager
+from ._stand_in import CONTEXT, takes_run_manager
+from ._text_stand_in import TextStandIn
 
 __all__ = ["JITRLLM"]
 

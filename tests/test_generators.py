@@ -24,6 +24,7 @@ from tiny_bases import calls, messages, write_base
 
 from jitr_core import JITR, Answer, ArtifactError, Call, Policy, TrainingError
 from jitr_core.base_models import BaseModels
+from jitr_core.base_models.prepare import add
 from jitr_core.certify import certify
 from jitr_core.collect import build_dataset
 from jitr_core.equivalence import equivalence
@@ -46,11 +47,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: write_base(folder / kind, kind) for kind in ("causal", "seq2seq")}
 
 
-def search(pairs: list[tuple[str, str]], base: Path | str, folder: Path) -> SearchResult:
+def search(pairs: list[tuple[str, str]], base: Path | str | None, folder: Path) -> SearchResult:
+    """Tunes a base, or what was added to the base models in a folder."""
     examples = [Example((x,), a, group=x, seq=i) for i, (x, a) in enumerate(pairs)]
     return search_text(
         build_dataset(examples, 20_000),
-        policy=Policy(families=("static",), generators=(str(base),)),
+        policy=Policy(families=("static",), generators=(str(base),) if base else ()),
         base_models=BaseModels(folder),
         rule=equivalence("exact"),
         coverage=lambda confidence, right: hindsight(confidence, right, 0.95),
@@ -70,7 +72,8 @@ def artifact(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     """A saved student on the causal base, and what it said before it was saved."""
     folder = tmp_path_factory.mktemp("artifact")
     pairs = messages(150)
-    found = search(pairs, bases["causal"], folder)
+    add(folder, str(bases["causal"]))
+    found = search(pairs, None, folder)
     assert found.chosen == "generator:causal"
     assert certified(found, pairs).coverage > 0.5
     student = found.fit()

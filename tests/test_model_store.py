@@ -9,19 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from easy import FILLER, QUEUES, easy_calls
+from test_engine import serve, url
+from test_replay import run as command
 from test_search import WORDS, dataset, easy
 from typer.testing import CliRunner
 
-from jitr_core import cli
+from jitr_core import JITR, cli
 from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.base_models.catalog import POOL, Facts, prepared_folder, prepared_models, read_facts, write_facts
 from jitr_core.base_models.prepare import add
 from jitr_core.base_models.sources import locate
 from jitr_core.config import Policy
 from jitr_core.errors import ArtifactError, ConfigError, TrainingError
+from jitr_core.manage import missing_bases, tasks_resting_on
+from jitr_core.report.models import model_facts
 from jitr_core.search import search
+from jitr_core.store import Store
 from jitr_core.students import load_student
 from jitr_core.students.training import Bench
+from jitr_core.types import CandidateReport, Certificate, SearchReport, Task
 
 
 class Meaning(HashingModel):
@@ -200,6 +207,98 @@ def test_a_name_that_two_models_have_removes_neither_and_what_cannot_be_removed_
     assert list(prepared_models(tmp_path / "cache")) == ["mine"]
 
 
+def replaced_by_mine(folder: Path, monkeypatch) -> str:
+    """A state whose task is replaced by a student that embeds with the table `mine`; its URL."""
+    monkeypatch.setenv("JITR_CACHE", str(folder / "cache"))
+    words = [*FILLER, *(word for queue in QUEUES.values() for word in queue)]
+    add(folder / "cache", str(table(folder / "mine", words, embeddings=np.eye(len(words) + 1, dtype=np.float32))))
+    jitr = JITR(url(folder), policy=Policy(families=("static",)), training="inline", seed=1)
+    serve(jitr, easy_calls(250))
+    jitr.close()
+    with Store(url(folder)) as store:
+        release = store.active_release(store.tasks()[0].id)
+        assert release is not None and release.base_model == "mine"
+    return url(folder)
+
+
+def test_a_base_model_that_replacements_need_is_removed_only_by_force_and_their_tasks_say_so(
+    tmp_path: Path, no_torch, monkeypatch
+) -> None:
+    state = replaced_by_mine(tmp_path, monkeypatch)
+    add(tmp_path / "cache", str(table(tmp_path / "idle")))
+    with Store(state) as store:
+        (task,) = store.tasks()
+
+    def reasons(tag: str) -> list[str]:
+        """How an app that starts now decides calls."""
+        jitr = JITR(state, training="off")
+        jitr.refresh()
+        found = serve(jitr, easy_calls(40, seed=9), tag)
+        jitr.close()
+        return found
+
+    assert "answered" in reasons("now")
+    assert command("models", "remove", "idle", "--url", state) == (0, "idle: removed.\n")
+    code, output = command("models", "remove", "mine", "--url", state)
+    assert code == 2 and task.id in output and "--force" in output and "mine" in prepared_models(tmp_path / "cache")
+    assert "cannot be loaded" not in command("tasks", "--url", state)[1]
+    code, output = command("models", "remove", "mine", "--force", "--url", state)
+    assert code == 0 and task.id in output and "ask the teacher" in output and not prepared_models(tmp_path / "cache")
+    for asked in (("tasks",), ("tasks", "show", task.id)):
+        code, output = command(*asked, "--url", state)
+        assert code == 0 and "cannot be loaded here: its base model mine is not on this machine" in output
+    (facts,) = json.loads(command("tasks", "--json", "--url", state)[1])
+    assert facts["missing_bases"] == ["mine"]
+    assert "answered" not in reasons("later")
+    code, output = command("models", "--url", state, "remove", "mine")
+    assert code == 2 and "--url stands before the command" in output
+
+
+def test_a_base_model_is_good_at_what_it_was_certified_for(tmp_path: Path) -> None:
+    certificate = Certificate(0.95, 0.01, threshold=0.8, coverage=0.7, calls=450, errors=9, agreement_low=0.957)
+    better, worse = (CandidateReport(f"static:{name}", "static", name, score=0.7) for name in ("good", "bad"))
+    with Store(url(tmp_path)) as store:
+        for task in ("won", "lost", "won_then_lost"):
+            store.save_task(Task(task, "default", "", task))
+        for task, chosen, reached in (
+            ("won", better, certificate),
+            ("lost", worse, None),
+            ("won_then_lost", better, certificate),
+            ("won_then_lost", worse, None),
+        ):
+            store.add_search(SearchReport(task, 300, [better, worse], chosen=chosen.name, certificate=reached))
+        found = model_facts(
+            BaseModels(tmp_path, further=[(encoder(n), HashingModel(n)) for n in ("good", "bad")]), store
+        )
+    told = {each["name"]: each["chosen"] for each in found if each["name"] in ("good", "bad")}
+    assert told["bad"] == [] and sorted(each["task"] for each in told["good"]) == ["won", "won_then_lost"]
+    assert {each["coverage"] for each in told["good"]} == {0.7}
+
+
+def test_a_rule_of_likeness_needs_the_static_table_and_a_generator_its_folder(
+    tmp_path: Path, no_torch, monkeypatch
+) -> None:
+    state = replaced_by_mine(tmp_path, monkeypatch)
+    models = BaseModels(tmp_path / "cache")
+    with Store(state) as store:
+        (task,) = store.tasks()
+        release = store.active_release(task.id)
+        assert release is not None and missing_bases(release, models) == []
+        assert [each.id for each in tasks_resting_on(store, models, "mine")] == [task.id]
+        assert tasks_resting_on(store, models, "static") == []
+        alike = replace(release.certificate, equivalence="embedding:0.9")
+        store.add_release(replace(release, id="r_alike", certificate=alike))
+        store.activate(task.id, "r_alike", "test")
+        assert [each.id for each in tasks_resting_on(store, models, "static")] == [task.id]
+        assert missing_bases(replace(release, certificate=alike), models) == ["static"]
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "student.json").write_text(json.dumps({"answerer": {"base": str(tmp_path / "writer")}}))
+    writing = replace(release, path=str(tmp_path / "text"))
+    assert missing_bases(writing, models) == ["writer"]
+    (tmp_path / "writer").mkdir()
+    assert missing_bases(writing, models) == []
+
+
 def test_a_damaged_base_model_costs_the_search_only_that(tmp_path: Path, no_torch) -> None:
     for name in ("good", "bad"):
         add(tmp_path / "cache", str(table(tmp_path / name)))
@@ -305,8 +404,6 @@ def test_the_pool_names_sources_and_licences() -> None:
 
 
 def test_models_are_listed_added_and_removed_by_hand(tmp_path: Path, monkeypatch) -> None:
-    from test_replay import run as command
-
     monkeypatch.setenv("JITR_CACHE", str(tmp_path / "cache"))
     source = table(tmp_path / "mine")
     assert command("models", "add", str(source))[0] == 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bases import messages
+from tiny_bases import messages, write_base
 
 from jitr_core.base_models import BaseModels
+from jitr_core.base_models.prepare import add
 from jitr_core.certify import certify
 from jitr_core.collect import Dataset, build_dataset
 from jitr_core.config import Policy
@@ -19,6 +21,7 @@ from jitr_core.search import SearchResult, search_text
 from jitr_core.search.judge import hindsight
 from jitr_core.search.text import _crossed
 from jitr_core.students import load_student
+from jitr_core.students.answerers import Generator
 from jitr_core.types import Certificate, Example, Slots
 
 
@@ -96,6 +99,33 @@ def test_nothing_is_trained_while_no_figure_could_be_certified(tmp_path: Path) -
         coverage=lambda confidence, right: float(len(right) >= 59),
     )
     assert not found.candidates and "40 of 100 calls are held back" in found.refusal
+
+
+def test_a_generator_that_is_named_and_added_is_tried_once_and_one_that_is_gone_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = []
+
+    def learn(base: str, *_: object, **__: object) -> Generator:
+        tuned.append(base)
+        raise TrainingError("it is only counted here")
+
+    monkeypatch.setattr(Generator, "learn", learn)
+    named, added, gone = (write_base(tmp_path / name, "causal") for name in ("named", "added", "gone"))
+    for base in (named, added, gone):
+        add(tmp_path / "cache", str(base))
+    shutil.rmtree(gone)
+    monkeypatch.chdir(tmp_path)
+    found = search_text(
+        dataset([((text,), text[::-1]) for text, _ in messages(120)]),
+        policy=Policy(families=("static",), generators=("named",)),
+        base_models=BaseModels(tmp_path / "cache"),
+        rule=equivalence("exact"),
+        coverage=lambda confidence, right: 1.0,
+    )
+    assert tuned == ["named", str(added)]
+    assert [c.name for c in found.candidates] == ["generator:named", "generator:added"]
+    assert "it is only counted here" in found.refusal and "docs/text.md" not in found.refusal
 
 
 def test_too_few_inputs_are_an_error_with_a_hint(tmp_path: Path) -> None:

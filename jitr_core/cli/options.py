@@ -14,7 +14,18 @@ from ..settings import configured_url
 if TYPE_CHECKING:
     from ..store import Store
 
-__all__ = ["DEFAULT_URL", "AsJson", "Calls", "ComputePrice", "PriceModel", "Seed", "TaskName", "Url", "open_state"]
+__all__ = [
+    "DEFAULT_URL",
+    "AsJson",
+    "Calls",
+    "ComputePrice",
+    "PriceModel",
+    "Seed",
+    "TaskName",
+    "Url",
+    "open_state",
+    "refuse_early_url",
+]
 
 Calls = Annotated[list[Path], typer.Argument(help="Call logs, .jsonl or .jsonl.gz, read as one stream.")]
 Url = Annotated[str, typer.Option("--url", envvar="JITR_URL", help="The database with the state.")]
@@ -26,6 +37,17 @@ ComputePrice = Annotated[
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Id or name of a task, see `jitr tasks`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Seed = Annotated[int, typer.Option(help="Seed of splits, training and audits.")]
+
+
+def refuse_early_url(context: typer.Context) -> None:
+    """Refuse `--url` before a command, which would not see it.
+
+    Raises:
+        ConfigError: it stands there.
+    """
+    source = context.get_parameter_source("url")
+    if source is not None and source.name == "COMMANDLINE":
+        raise ConfigError("--url stands before the command.", hint=f"Write it after {context.invoked_subcommand}.")
 
 
 def open_state(url: str) -> Store:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..equivalence import RULES
 from ..errors import ConfigError
 from ..promises import PROMISES, promised
-from .options import DEFAULT_URL, AsJson, TaskName, Url, open_state
-
-if TYPE_CHECKING:
-    pass
+from .options import DEFAULT_URL, AsJson, TaskName, Url, open_state, refuse_early_url
 
 __all__ = ["tasks_app"]
 
@@ -28,9 +25,7 @@ def tasks(
 ) -> None:
     """List the tasks found, what serves them and why; or decide about them."""
     if context.invoked_subcommand is not None:
-        source = context.get_parameter_source("url")
-        if source is not None and source.name == "COMMANDLINE":
-            raise ConfigError("--url stands before the command.", hint=f"Write it after {context.invoked_subcommand}.")
+        refuse_early_url(context)
         return
     with open_state(url) as store:
         if as_json:

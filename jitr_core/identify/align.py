@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator, Sequence
 
@@ -26,11 +27,19 @@ MAX_REPEATS = 4
 # Quotes, brackets, colons and commas stand around values.
 _JOINT = "[-/@.+~%#$€£_]"
 _END = rf"(?:{LETTER}|{_JOINT})*(?:[-/@+~#$€£]|\d\.|{_JOINT}{LETTER}+\.)"
-_GLUED_END = re.compile(rf"(?:\w+://[^\s\"'<>()\[\]{{}}]*|(?<!{_JOINT})[@#$€£]|(?=\W*\w){_END})\Z")
-_GLUED_START = re.compile(rf"(?:[%€£$]|(?:[-/@+~#]|\.(?=[a-z0-9]))(?:{_JOINT}*{LETTER})+/?)")
 _PIECE = 100  # characters of the longest piece of a value
 
 _Places = dict[tuple[str, ...], list[int]]
+
+
+@functools.cache
+def _glued_end() -> re.Pattern[str]:
+    return re.compile(rf"(?:\w+://[^\s\"'<>()\[\]{{}}]*|(?<!{_JOINT})[@#$€£]|(?=\W*\w){_END})\Z")
+
+
+@functools.cache
+def _glued_start() -> re.Pattern[str]:
+    return re.compile(rf"(?:[%€£$]|(?:[-/@+~#]|\.(?=[a-z0-9]))(?:{_JOINT}*{LETTER})+/?)")
 
 
 def mining_tokens(prompt: str) -> list[list[str]]:
@@ -238,7 +247,7 @@ def whole_values(literals: Sequence[str], fits: Sequence[Slots]) -> tuple[str, .
         if any(value and not value[0].isspace() for value in values):
             kept[-1] = _without_end(kept[-1])
         glued = any(value and not value[-1].isspace() for value in values)
-        kept.append(literal[piece.end() :] if glued and (piece := _GLUED_START.match(literal)) else literal)
+        kept.append(literal[piece.end() :] if glued and (piece := _glued_start().match(literal)) else literal)
     last = len(kept) - 1
     pairs = enumerate(zip(literals, kept, strict=True))
     stays = [i in (0, last) or MESSAGE in rest or _stays(own, rest) for i, (own, rest) in pairs]
@@ -253,6 +262,6 @@ def _stays(literal: str, rest: str) -> bool:
 def _without_end(literal: str) -> str:
     """A literal without the piece of a value that it ends with, if there is one."""
     edge = literal[-_PIECE:]
-    piece = _GLUED_END.search(edge)
+    piece = _glued_end().search(edge)
     whole = piece is not None and (piece.start() > 0 or edge == literal)
     return literal[: len(literal) - len(edge) + piece.start()] if piece and whole else literal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import unicodedata
@@ -32,8 +33,18 @@ _UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u
 LETTER = rf"[^\W{_UNSPACED}]"
 """A letter, digit or underscore of a word, as a regular expression."""
 
-_TOKEN = re.compile(rf"\x1e[^\x1f]*\x1f|\n|[^\S\n]+|[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]|.", re.DOTALL)
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+
+# Sets of scripts take milliseconds to compile, and only mining cuts texts: compiled on first use, not on import.
+
+
+@functools.cache
+def _token() -> re.Pattern[str]:
+    return re.compile(rf"\x1e[^\x1f]*\x1f|\n|[^\S\n]+|[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]|.", re.DOTALL)
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    return re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def prompt_text(messages: Sequence[tuple[str, str]]) -> str:
@@ -96,7 +107,7 @@ def tokens(text: str) -> list[str]:
         >>> tokens("Is it good? yes")
         ['Is', ' ', 'it', ' ', 'good', '?', ' ', 'yes']
     """
-    return _TOKEN.findall(text)
+    return _token().findall(text)
 
 
 def words(text: str) -> list[str]:
@@ -106,7 +117,7 @@ def words(text: str) -> list[str]:
         >>> words("Is it good? yes")
         ['Is', 'it', 'good', 'yes']
     """
-    return _WORD.findall(text)
+    return _word().findall(text)
 
 
 def normalise(text: str) -> str:

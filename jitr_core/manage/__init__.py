@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from .figures import audited
-from .releases import approve, pause, pin, pipeline, resume, rollback, train, unpin, veto
+from .releases import (
+    approve,
+    missing_bases,
+    pause,
+    pin,
+    pipeline,
+    resume,
+    rollback,
+    tasks_resting_on,
+    train,
+    unpin,
+    veto,
+)
 from .tasks import (
     TemplateCalls,
     compare_by,
@@ -28,6 +40,7 @@ __all__ = [
     "find_task",
     "ignore",
     "merge",
+    "missing_bases",
     "pause",
     "pin",
     "pipeline",
@@ -38,6 +51,7 @@ __all__ = [
     "rollback",
     "split",
     "task_templates",
+    "tasks_resting_on",
     "train",
     "unignore",
     "unpin",

@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import state_folder
 from ..errors import ArtifactError, ConfigError
@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from ..store import Probation, Store
     from ..types import Release, SearchReport, Task
 
-__all__ = ["approve", "pause", "pin", "pipeline", "resume", "rollback", "train", "unpin", "veto"]
+__all__ = [
+    "approve",
+    "missing_bases",
+    "pause",
+    "pin",
+    "pipeline",
+    "resume",
+    "rollback",
+    "tasks_resting_on",
+    "train",
+    "unpin",
+    "veto",
+]
 
 
 def pause(store: Store, task: Task, reason: str = "paused by hand") -> None:
@@ -143,6 +155,51 @@ def rollback(store: Store, task: Task, release: str | None = None) -> str:
     serves = previous.id if previous else None
     store.activate(task.id, serves, "rolled back by hand", figures=at_hand(store, active))
     return f"release {previous.id}" if previous else "the teacher"
+
+
+def tasks_resting_on(store: Store, base_models: BaseModels, key: str) -> list[Task]:
+    """The tasks whose release, active or on probation, cannot be loaded without a base model.
+
+    Args:
+        store: the state.
+        base_models: the base models of this machine.
+        key: of one of them.
+    """
+    alike = {key, base_models.hashes().get(key)}
+    probations = store.probations()
+    found = []
+    for task in store.tasks():
+        active, probation = store.active_release(task.id), probations.get(task.id)
+        releases = [active, probation.release if probation else None]
+        if any(release is not None and alike & _bases(release).keys() for release in releases):
+            found.append(task)
+    return found
+
+
+def missing_bases(release: Release, base_models: BaseModels) -> list[str]:
+    """Names of the base models that a release needs and that are not here, or only in another version."""
+    from ..base_models.sources import is_here, public_name
+
+    hashes = base_models.hashes()
+    here = hashes.keys() | set(hashes.values())
+    missing = {name for wanted, name in _bases(release).items() if wanted not in here}
+    generators = [each["answerer"]["base"] for each in _described(release) if "base" in each.get("answerer", {})]
+    return sorted(missing | {public_name(base, Path(base).name) for base in generators if not is_here(base)})
+
+
+def _bases(release: Release) -> dict[str, str]:
+    """Names of the prepared base models that a release needs, by hash; of one that its rule needs, by key."""
+    found = {own["hash"]: own["name"] for each in _described(release) for own in each.get("models", {}).values()}
+    return found | ({"static": "static"} if release.certificate.equivalence.startswith("embedding") else {})
+
+
+def _described(release: Release) -> list[dict[str, Any]]:
+    from ..students import descriptions
+
+    try:
+        return descriptions(release.path)
+    except ArtifactError:  # damaged: that is told elsewhere
+        return []
 
 
 def _on_probation(store: Store, task: Task) -> Probation:

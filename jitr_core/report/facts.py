@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..config import Policy
 from ..holds import Holds
 from ..identify import answer_space
-from ..manage import audited, pipeline, task_templates
+from ..manage import audited, missing_bases, pipeline, task_templates
 from ..promises import ANSWERED, promised, where
+from ..settings import load_settings
 from ..types import GIVEN
 from ..worth import calls_per_day
 from .wording import by_rule, share, warning_text
@@ -41,19 +41,22 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `promise`, `answers` {`kind`, `labels`,
         `reason`}, `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them,
         `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `pinned` (id of the release,
-        or null), `held` (why the teacher answers in its place for now, or null); and if it is one task `examples`
+        or null), `held` (why the teacher answers in its place for now, or null), `missing_bases` (names of base models
+        that it, or else the release on probation, needs and that are not here); and if it is one task `examples`
         [{`input`, `answer`}], `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`,
         `reason`, `figures`}]: every change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every
         candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
-    cold_path = pipeline(store, Policy(), f"sqlite:///{store.path}")
+    cold_path = pipeline(store, load_settings().policy, f"sqlite:///{store.path}")
     wanted = tasks if task is None else [task]
     return [_facts(store, each, cold_path, with_examples=task is not None) for each in wanted]
 
 
 def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
     counts, release = store.counts(task.id), store.active_release(task.id)
+    probation = store.probations().get(task.id)
+    known = release or (probation.release if probation else None)
     space = answer_space(store.answer_counts(task.id, _ANSWERS))
     declared = [each for each in store.declarations() if each.task == task.id]
     facts: dict[str, Any] = {
@@ -84,6 +87,7 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
         "replacement": None,
         "pinned": pin.release if (pin := store.pinned(task.id)) else None,
         "held": _held(store, release) if release is not None else None,
+        "missing_bases": missing_bases(known, cold_path.base_models) if known is not None else [],
     }
     if release is not None:
         facts["replacement"] = {
@@ -180,6 +184,11 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
         return f"not replaced: {task.reason or 'paused'}"
     if facts["held"]:
         return f"held: {facts['held']}"
+    if facts["missing_bases"]:
+        return (
+            f"cannot be loaded here: its base model {' and '.join(facts['missing_bases'])} is not on this machine, or "
+            "only in another version; apps that start now ask the teacher. `jitr models` lists what is here"
+        )
     if release is not None:
         low = f"agreement{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
         if release["promise"] != ANSWERED:

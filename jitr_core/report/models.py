@@ -30,8 +30,8 @@ def model_facts(models: BaseModels, store: Store | None) -> list[dict[str, Any]]
 
     Returns:
         For each model: `key` (null where it is not at hand), the fields of `jitr_core.base_models.catalog.Facts`,
-        `multiplications` a token, and `chosen` [{`task`, `coverage`}]: tasks whose latest search chose it, with the
-        coverage expected then, in [0, 1].
+        `multiplications` a token, and `chosen` [{`task`, `coverage`}]: tasks whose latest search that led to a
+        certificate chose it, with the coverage expected then, in [0, 1].
     """
     from ..base_models.catalog import POOL
 
@@ -49,10 +49,10 @@ def model_facts(models: BaseModels, store: Store | None) -> list[dict[str, Any]]
 
 
 def _good_at(store: Store) -> dict[str, list[dict[str, Any]]]:
-    """By base model, the tasks whose latest search chose it."""
+    """By base model, the tasks whose latest certified search chose it."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for task in store.tasks():
-        searches = [report for report in store.searches(task.id) if report.chosen is not None]
+        searches = [report for report in store.searches(task.id) if report.certificate is not None]
         chosen = [c for c in searches[-1].candidates if c.name == searches[-1].chosen] if searches else []
         for each in chosen:
             if each.base_model is not None:

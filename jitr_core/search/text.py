@@ -1,4 +1,4 @@
-"""Search for free text: a copied slot, the answer to a like input, or a tuned generator, where the user names one.
+"""Search for free text: a copied slot, the answer to a like input, or a tuned generator that the user named or added.
 
 What is trained is expensive, so nothing is cross-fitted over again: one part of the inputs is learnt, a few tell when
 to stop and which candidate is best, and on the rest, which nothing has looked at, the chosen one is measured. What is
@@ -66,7 +66,7 @@ def search_text(
     Args:
         dataset: the task's examples.
         policy: families, generators, limits.
-        base_models: pretrained models at hand.
+        base_models: pretrained models at hand; generators among them are candidates, too.
         rule: which answers count as the teacher's.
         coverage: estimates the coverage at the certificate, in [0, 1]; see `search`.
         seed: drives training.
@@ -98,6 +98,7 @@ class _TextSearch:
         self.reason = reason
         self.dataset, self.policy, self.rule, self.coverage = dataset, policy, rule, coverage
         self.seed, self.progress = seed, progress
+        self.generators = _generators(policy, base_models)
         n = len(dataset.inputs)
         if n < _FEWEST:
             raise TrainingError(f"{n} different inputs are too few to learn texts from.", hint=f"{_FEWEST} are needed.")
@@ -136,8 +137,7 @@ class _TextSearch:
                     lambda: Nearest.learn(learn, vocabulary, self.bench.slots),
                 ),
             ]
-        for base in self.policy.generators:
-            name = Path(base).name if Path(base).is_dir() else base
+        for base, name in self.generators.items():
 
             def tune(base: str = base, name: str = name) -> Answerer:
                 return Generator.learn(
@@ -218,13 +218,20 @@ class _TextSearch:
         """No winner, and why; what a user may do about it is said where nothing was done yet."""
         n = len(self.dataset.inputs)
         why = f"{self.reason}; {why}"
-        if not self.policy.generators:
-            why += ". No generator is named that could be tuned, see docs/text.md"
+        if not self.generators:
+            why += ". No generator is named or added that could be tuned, see docs/text.md"
         return SearchResult(self.reports, None, np.zeros(n), [""] * n, _nothing, refusal=why)
 
     def _tell(self, what: str, share: float) -> None:
         if self.progress:
             self.progress(what, share)
+
+
+def _generators(policy: Policy, base_models: BaseModels) -> dict[str, str]:
+    """Generators to tune, as a folder or hub id, with their names: those that the policy names, then those added."""
+    named = {str(Path(base).absolute()) if Path(base).is_dir() else base: base for base in policy.generators}
+    found = {base: Path(base).name if Path(base).is_dir() else base for base in named.values()}
+    return found | {base: name for name, base in base_models.generators().items() if base not in named}
 
 
 def _nothing() -> TextStudent:

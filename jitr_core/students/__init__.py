@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .loading import load_student, own_bytes
+from .loading import descriptions, load_student, own_bytes
 from .student import LinearStudent, Student
 
-__all__ = ["LinearStudent", "Student", "load_student", "own_bytes"]
+__all__ = ["LinearStudent", "Student", "descriptions", "load_student", "own_bytes"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ..base_models.store import BaseModels
 from ..errors import ArtifactError
@@ -13,7 +14,7 @@ from .numbers import NumberStudent, restore_number
 from .student import FORMAT, LinearStudent, Student, restore_linear
 from .text_student import restore_text_student
 
-__all__ = ["load_student", "own_bytes"]
+__all__ = ["descriptions", "load_student", "own_bytes"]
 
 _SHARED = ("tuned.network", "tuned.tokenizer", "__metadata__")
 
@@ -47,6 +48,22 @@ def load_student(path: str | Path, base_models: BaseModels) -> Student:
         return restore_linear(settings, arrays, base_models)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(f"{folder} cannot be read: {error!r}.", hint="Train the task again.") from error
+
+
+def descriptions(path: str | Path) -> list[dict[str, Any]]:
+    """What describes the student in an artifact, and those it is made of: their `student.json`.
+
+    Args:
+        path: the artifact's folder.
+
+    Raises:
+        ArtifactError: one of them cannot be read.
+    """
+    try:
+        files = sorted(Path(path).rglob("student.json"))
+        return [dict(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    except (TypeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error!r}.", hint="Train the task again.") from error
 
 
 def own_bytes(path: str | Path) -> int:
