@@ -47,7 +47,7 @@ check: .venv/ready
 
 bench: .venv/ready
 	@echo "Measuring the budgets for time, imports and memory (a few minutes) ..."
-	@missed=0; for script in "overhead.py --engine jitr" store.py; do \
+	@missed=0; for script in "overhead.py --engine jitr" store.py inference.py; do \
 	  echo; echo "benchmarks/$$script"; $(BIN)/python benchmarks/$$script || missed=1; \
 	done; exit $$missed
 

@@ -6,6 +6,9 @@ Of the product log (491 calls, GPT-4; the fields differ by category): cross-fitt
 answers, and the coverage that would be certified. Of the made log: what `jitr replay` replaces, and how the replaced
 answers agree. Whether every answer that was given is of the teacher's form is counted for both. With `--numbers`: made
 logs of estimates whose numbers need only be near the teacher's.
+
+Exit code 1 where a given answer is not of the teacher's form, replaced answers of a made log agree significantly less
+often than 0.95 or are less than half of 1,500 calls and more, or more certificates are broken than chance explains.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import math
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from jitr_core.base_models import BaseModels
 from jitr_core.calllog import read_calls
@@ -33,6 +38,7 @@ from jitr_core.forms import fits
 from jitr_core.search import search_fields
 from jitr_core.types import Example, Form
 
+TARGET, DELTA = 0.95, 0.05
 PRODUCTS = "product-json-oa-mine-gpt4.jsonl.gz"
 KINDS = {"refund": "money back|refund me|return it", "delivery": "never arrived|where is my parcel|courier lost it"}
 KINDS |= {"warranty": "broke after a week|stopped working|defective", "other": "question about it|please advise"}
@@ -85,8 +91,16 @@ def estimates(count: int, seed: int, noise: float, form: str) -> Iterator[tuple[
         yield f"{job} {place} {words} no{rng.randrange(10_000)}", ESTIMATES[form](minutes)
 
 
-def numbers(count: int, calls: int, rule: str, target: float) -> None:
-    """Certificates of made logs of estimates, each checked on calls never seen; prints how many broke their promise."""
+def too_many(broken: int, count: int) -> bool:
+    """Whether more of so many certificates are broken than delta and chance explain."""
+    return binomtest(broken, count, DELTA, alternative="greater").pvalue < 0.05
+
+
+def numbers(count: int, calls: int, rule: str, target: float) -> bool:
+    """Certificates of made logs of estimates, each checked on calls never seen; prints how many broke their promise.
+
+    Whether these are no more than chance explains, and any was certified at all.
+    """
     same = equivalence(rule)
     broken, certified, agreement, coverage, best = 0, 0, [], [], []
     for seed in range(count):
@@ -97,7 +111,7 @@ def numbers(count: int, calls: int, rule: str, target: float) -> None:
         found = search_fields(dataset, policy=policy, base_models=BaseModels(), rule=same)
         right = np.array([same.same(a, b) for a, b in zip(found.predicted, dataset.labels, strict=True)])
         best.append(right.mean())
-        certificate = certify(found.confidence, right, target=target, delta=0.05)
+        certificate = certify(found.confidence, right, target=target, delta=DELTA)
         if isinstance(certificate, Refusal):
             continue
         certified += 1
@@ -114,6 +128,7 @@ def numbers(count: int, calls: int, rule: str, target: float) -> None:
         f"{np.mean(agreement or [np.nan]):.3f} (least {min(agreement, default=np.nan):.3f}), "
         f"coverage {np.mean(coverage or [np.nan]):.2f}"
     )
+    return certified > 0 and not too_many(broken, count)
 
 
 def complaints(count: int, seed: int, noise: float) -> Iterator[dict[str, Any]]:
@@ -165,8 +180,8 @@ def complaints(count: int, seed: int, noise: float) -> Iterator[dict[str, Any]]:
         }
 
 
-def products() -> None:
-    """The product log, all its calls one task; prints a table of fields."""
+def products() -> bool:
+    """The product log, all its calls one task; prints a table of fields. Whether answers have the teacher's fields."""
     records = list(read_calls([Path(os.environ.get("JITR_SHARED", "../shared")) / "data" / "calls" / PRODUCTS]))
     texts = [[str(message["content"]) for message in record.messages] for record in records]
     examples = [
@@ -188,11 +203,13 @@ def products() -> None:
     print(f"fields, mean over fields: {np.mean(fields):.3f}; over the values a category has: {np.mean(alike):.3f}")
     surest = right[np.argsort(-found.confidence)[:20]]
     print(f"whole answers: {right.mean():.3f}; the most confident 20: {surest.mean():.3f}")
-    print(f"with the teacher's fields: {sum(set(answer) == k for answer, k in given)} of {len(given)} composed answers")
+    formed = sum(set(answer) == k for answer, k in given)
+    print(f"with the teacher's fields: {formed} of {len(given)} composed answers")
     if isinstance(certificate, Refusal):
         print(f"coverage at 0.95: 0 ({certificate.reason})\n")
     else:
         print(f"coverage at 0.95: {certificate.coverage:.2f}\n")
+    return 0 < formed == len(given)
 
 
 def _pairs(found: Any, dataset: Any) -> Iterator[tuple[tuple[dict[str, Any], set[str]], str]]:
@@ -201,11 +218,11 @@ def _pairs(found: Any, dataset: Any) -> Iterator[tuple[tuple[dict[str, Any], set
         yield (answer, set(taught) & set(answer)), label
 
 
-def made(calls: int, seeds: int, noise: float) -> None:
-    """The made log through `jitr replay`; prints a line a seed."""
+def made(calls: int, seeds: int, noise: float) -> bool:
+    """The made log through `jitr replay`; prints a line a seed. Whether all of them kept what fields are to keep."""
     from jitr_langchain.replay import replay
 
-    form = Form("tool", "Complaint", SCHEMA)
+    form, kept = Form("tool", "Complaint", SCHEMA), True
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "made.jsonl"
@@ -220,15 +237,22 @@ def made(calls: int, seeds: int, noise: float) -> None:
             seconds = time.perf_counter() - began
         agreed = sum(equivalent(answer, said) for answer, said in answered)
         valid = sum(fits(form, answer) for answer, _ in answered)
+        enough = len(answered) >= calls / 2 or calls < 1_500  # a short log is mostly learnt from
+        below = answered and binomtest(agreed, len(answered), TARGET, alternative="less").pvalue < 0.05
+        kept &= enough and not below and valid == len(answered)
         print(
             f"made log, seed {seed}, noise {noise:g}: {len(answered)} of {calls} calls replaced "
             f"({len(answered) / calls:.2f}), agreement {agreed / max(len(answered), 1):.4f}, "
             f"{valid} valid by the schema, {seconds:.0f} s"
         )
+    return kept
 
 
-def lives(count: int) -> None:
-    """Certificates of noisy made logs, each checked on calls never seen; prints how many broke their promise."""
+def lives(count: int) -> bool:
+    """Certificates of noisy made logs, each checked on calls never seen; prints how many broke their promise.
+
+    Whether these are no more than chance explains, and any was certified at all.
+    """
     broken, certified, agreement, coverage = 0, 0, [], []
     for seed in range(count):
         noise = (0.02, 0.04, 0.06)[seed % 3]
@@ -242,12 +266,13 @@ def lives(count: int) -> None:
         right = np.array([equivalent(a, each.answer) for a, each in zip(answers, fresh, strict=True)])
         agreement.append(float(right[given].mean()))
         coverage.append(float(given.mean()))
-        broken += agreement[-1] < 0.95
+        broken += agreement[-1] < TARGET
     print(
         f"{count} made logs of 300 calls: {certified} certified at delta 0.05, {broken} of them below 0.95 on 1,000 "
-        f"calls never seen; agreement there {np.mean(agreement):.3f} (least {min(agreement):.3f}), "
-        f"coverage {np.mean(coverage):.2f}"
+        f"calls never seen; agreement there {np.mean(agreement or [np.nan]):.3f} "
+        f"(least {min(agreement, default=np.nan):.3f}), coverage {np.mean(coverage or [np.nan]):.2f}"
     )
+    return certified > 0 and not too_many(broken, count)
 
 
 def _composed(calls: Iterator[dict[str, Any]]) -> tuple[Any, Any]:
@@ -262,8 +287,8 @@ def _examples(calls: Iterator[dict[str, Any]]) -> list[Example]:
     return [Example((text,), answer, text, i) for i, (text, answer) in enumerate(pairs)]
 
 
-def main() -> None:
-    """Run all of it."""
+def main() -> int:
+    """Run all of it; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1_500)
     parser.add_argument("--seeds", type=int, default=3)
@@ -272,15 +297,15 @@ def main() -> None:
     parser.add_argument("--lives", type=int, default=0, help="certificates to check on calls never seen")
     parser.add_argument("--numbers", type=int, default=0, help="certificates of estimates to check likewise")
     args = parser.parse_args()
-    if not args.skip_products:
-        products()
+    kept = args.skip_products or products()
     if args.lives:
-        lives(args.lives)
+        kept &= lives(args.lives)
     for rule, target in (("number:10%", 0.9), ("number:20%", 0.95)) if args.numbers else ():
-        numbers(args.numbers, 800, rule, target)
+        kept &= numbers(args.numbers, 800, rule, target)
     for noise in args.noise:
-        made(args.calls, args.seeds, noise)
+        kept &= made(args.calls, args.seeds, noise)
+    return int(not kept)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

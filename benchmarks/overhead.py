@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import statistics
@@ -36,6 +37,7 @@ from jitr_langchain import Engine, JITRChatModel
 ROOT = Path(__file__).resolve().parent.parent
 FACTOR = 1.5
 CHUNKS = 200
+REPLACED_US = {"fake": {"no student": 1000}, "jitr": {"lexical": 1000, "encoder": 10_000}}  # budgets by family
 HEAVY = ("torch", "transformers", "peft", "chromadb", "sklearn", "numpy")
 FRAMEWORKS = ("langchain_core", "langchain", "llama_index")
 PROMPT = ChatPromptTemplate([("system", "Is this review positive or negative? One word."), ("human", "{review}")])
@@ -111,16 +113,16 @@ class FakeEngine:
         """Nothing."""
 
 
-def engine(name: str, folder: str, *, replacing: bool) -> Any:
-    """The engine to measure; the real one learns a lexical replacement from the calls it gets, if it is to replace."""
+def engine(name: str, folder: str, replacing: str = "") -> Any:
+    """The engine to measure; the real one learns a replacement of the family `replacing` from the calls it gets."""
     if name == "fake":
-        return FakeEngine(replacing)
+        return FakeEngine(bool(replacing))
     from jitr_core.config import Policy
     from jitr_core.engine import JITR
 
-    url = f"sqlite:///{folder}/{'replacing' if replacing else 'observing'}/jitr.db"
+    url = f"sqlite:///{folder}/{replacing or 'observing'}/jitr.db"
     Path(url.removeprefix("sqlite:///")).parent.mkdir()
-    policy = Policy(families=("lexical",))
+    policy = Policy(families=(replacing or "lexical",))
     return JITR(url, policy=policy, training="inline" if replacing else "off", seed=0)
 
 
@@ -185,7 +187,7 @@ def llamaindex_rows(observing: Engine, rounds: int) -> list[Row]:
     return rows
 
 
-def replaced_row(replacing: Engine, rounds: int, family: str) -> Row:
+def replaced_row(replacing: Engine, rounds: int, family: str, budget: float) -> Row:
     """Time of a whole chain step that a replacement answers; the engine gets up to 2,000 calls to learn it."""
     llm = JITRChatModel(llm=Teacher(), jitr=replacing)
     chain, rng = PROMPT | llm, random.Random(0)
@@ -193,8 +195,8 @@ def replaced_row(replacing: Engine, rounds: int, family: str) -> Row:
     for _ in range(2000):
         if chain.invoke(review(rng)).response_metadata.get("jitr"):
             cpu, wall = p50([timed(lambda: chain.invoke(review(rng))) for _ in range(rounds)])
-            return Row(name, cpu, "µs", 1000, wall)
-    return Row(name, None, "µs", 1000)
+            return Row(name, cpu, "µs", budget, wall)
+    return Row(name, None, "µs", budget)
 
 
 def imported(module: str, after: str = "") -> tuple[float, list[str]]:
@@ -223,13 +225,12 @@ def main() -> int:
         f"engine: {options.engine}; p50 of {options.rounds} rounds, CPU time; missed: beyond {FACTOR} times the budget"
     )
     with tempfile.TemporaryDirectory() as folder:
-        observing, replacing = (engine(options.engine, folder, replacing=each) for each in (False, True))
-        rows = observed_rows(observing, options.rounds)
-        rows += llamaindex_rows(observing, options.rounds)
-        family = "no student" if options.engine == "fake" else "lexical"
-        rows.append(replaced_row(replacing, options.rounds, family))
-        for each in (observing, replacing):
-            each.close()  # before their folder is gone
+        with contextlib.closing(engine(options.engine, folder)) as observing:  # before their folder is gone
+            rows = observed_rows(observing, options.rounds)
+            rows += llamaindex_rows(observing, options.rounds)
+        for family, budget in REPLACED_US[options.engine].items():
+            with contextlib.closing(engine(options.engine, folder, family)) as replacing:
+                rows.append(replaced_row(replacing, options.rounds, family, budget))
     seconds, loaded = imported("jitr_core")
     rows.append(Row("import jitr_core, CPU", seconds, "s", 0.1))
     rows.append(Row(f"  heavy modules loaded {loaded or ''}", len(loaded), "", 0))

@@ -6,6 +6,9 @@ Usage: python benchmarks/text.py [--no-mechanism] [--logs NAME …] [--rule chrf
    Mechanism only: no generator of useful size was at hand, and this says nothing of quality.
 2. Logs of real free-text tasks below $JITR_SHARED with the 0.26 M parameters of stories260k: honest refusals.
 3. Simulated answerers: how often a certified threshold breaks its promise.
+
+Exit code 1 where a tiny generator answers nothing, replaced answers agree significantly less often than promised, or
+certified thresholds break their promise significantly more often than delta.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -37,8 +41,8 @@ from jitr_langchain.replay import replay
 LOGS = ("translate-de-en-gpt4", "positive-reframing-chatgpt")
 
 
-def run(log: Path, policy: Policy, *, state: Path | None = None) -> None:
-    """Replay a log and print its searches and its figures."""
+def run(log: Path, policy: Policy, *, state: Path | None = None) -> tuple[int, bool]:
+    """Replay a log and print its searches and its figures: how many calls were replaced, and whether as promised."""
     rule, began = equivalence(policy.equivalence), time.perf_counter()
     total = replaced = equal = alike = 0
 
@@ -58,10 +62,13 @@ def run(log: Path, policy: Policy, *, state: Path | None = None) -> None:
             alike += rule.same(call.answer, call.record.answer)
     print(f"  {total:,} calls, {replaced:,} replaced (coverage {replaced / total:.3f}), ", end="")
     print(f"equal {equal:,}, by {said(policy.equivalence)} {alike:,}; {time.perf_counter() - began:.0f} s")
+    below = replaced and binomtest(alike, replaced, policy.target, alternative="less").pvalue < 0.05
+    return replaced, not below
 
 
-def mechanism() -> None:
-    """A tiny generator is certified and answers; seconds an answer."""
+def mechanism() -> bool:
+    """A tiny generator is certified and answers; seconds an answer. Whether each did, as promised."""
+    kept = True
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("causal", "seq2seq"):
             base = write_base(Path(folder) / kind, kind)
@@ -70,10 +77,12 @@ def mechanism() -> None:
             log = write_log(Path(folder) / f"{kind}.jsonl", calls(900))
             # So few labels allowed, its four answers count as free text.
             policy = Policy(families=("static",), generators=(str(base),), max_labels=2)
-            run(log, policy, state=Path(folder) / f"state-{kind}")
+            replaced, held = run(log, policy, state=Path(folder) / f"state-{kind}")
+            kept &= held and replaced > 0
             artifacts = sorted((Path(folder) / f"state-{kind}" / "artifacts").glob("*/*/student.json"))
             if artifacts:
                 speed(artifacts[-1].parent)
+    return kept
 
 
 def speed(artifact: Path) -> None:
@@ -92,8 +101,9 @@ def speed(artifact: Path) -> None:
     )
 
 
-def validity(runs: int) -> None:
-    """Share of simulated tasks in which a certified threshold agrees less than promised."""
+def validity(runs: int) -> bool:
+    """Share of simulated tasks in which a certified threshold agrees less than promised; whether delta explains it."""
+    kept = True
     for target, delta, base in ((0.9, 0.1, 1.5), (0.95, 0.05, 2.5), (0.95, 0.05, 2.94)):
         broken = certified = 0
         for seed in range(runs):
@@ -108,17 +118,18 @@ def validity(runs: int) -> None:
                 broken += bool(share[confidence >= found.threshold].mean() < target)
         told = f"{certified:,} certified, {broken:,} of {runs:,} broken ({broken / runs:.4f})"
         print(f"target {target}, delta {delta}, mean agreement near {1 / (1 + np.exp(-base)):.2f}: {told}")
+        kept &= certified > 0 and binomtest(broken, runs, delta, alternative="greater").pvalue >= 0.05
+    return kept
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--logs", nargs="*", default=LOGS)
     parser.add_argument("--rule", default="chrf:0.5")
     parser.add_argument("--no-mechanism", dest="mechanism", action="store_false")
     parser.add_argument("--runs", type=int, default=2000)
     options = parser.parse_args()
-    if options.mechanism:
-        mechanism()
+    kept = mechanism() if options.mechanism else True
     shared = Path(os.environ.get("JITR_SHARED", Path(__file__).parents[2] / "shared"))
     for name in options.logs:
         print(f"{name}, stories260k, {said(options.rule)}")
@@ -131,9 +142,10 @@ def main() -> None:
             attempt_growth=10,
             generator_timeout_s=60.0,
         )
-        run(shared / "data" / "calls" / f"{name}.jsonl.gz", policy)
-    validity(options.runs)
+        kept &= run(shared / "data" / "calls" / f"{name}.jsonl.gz", policy)[1]
+    kept &= validity(options.runs)
+    return int(not kept)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
