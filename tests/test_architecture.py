@@ -71,6 +71,7 @@ HUBS = {
     "questions",
     "freely",
     "diary",
+    "earlier",
     "engine",
     "manage",
     "terms",

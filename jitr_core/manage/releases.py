@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import state_folder
+from ..earlier import ARTIFACTS
 from ..errors import ArtifactError, ConfigError
 from ..files import verify_folder
 
@@ -219,6 +220,6 @@ def pipeline(
     from ..pipeline import Pipeline
 
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    folder = state_folder(url) / "artifacts"
+    folder = state_folder(url) / ARTIFACTS
     models = base_models or BaseModels(policy.cache_dir, wanted=policy.base_models, download=policy.download)
     return Pipeline(store, policy, folder, models, seed, owner)
