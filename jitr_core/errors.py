@@ -11,6 +11,8 @@ JITRError
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "ArtifactError",
     "CallLogError",
@@ -19,6 +21,7 @@ __all__ = [
     "MissingExtraError",
     "StoreError",
     "TrainingError",
+    "in_words",
 ]
 
 
@@ -71,3 +74,14 @@ class MissingExtraError(JITRError, ImportError):
 
 class TrainingError(JITRError):
     """A search or training could not be carried out."""
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong, in words where it is no fault of the program."""
+    if isinstance(error, MemoryError):
+        return "out of memory. Fewer examples (`max_examples`) need less."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full."
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "a file would get larger than this process may write."
+    return repr(error)

@@ -66,6 +66,7 @@ def _card(store: Store, task: Task, release: Release, base_models: BaseModels, f
         ("release", f"{release.id}, {made}"),
         ("family", release.family),
         ("base models", "; ".join(f"{name}, licence {licence}" for name, licence in bases.items()) or "none"),
+        ("encoder tuned before", "; ".join(_tuned_before(folder)) or "no"),
         ("adapter", _adapter(folder)),
         ("size", f"{release.size_bytes:,} bytes, the base model not counted"),
         ("labels of the task so far", f"{counts.labels:,}, all from the teacher; {counts.audits:,} audits"),
@@ -96,9 +97,11 @@ def _bases(folder: Path, release: Release, known: Mapping[str, Facts]) -> dict[s
 
     facts = {each.name: each for each in (*POOL, *known.values())}
     facts |= {each.source: each for each in facts.values() if each.source}
-    names = [] if release.family == "fields" or not release.base_model else [release.base_model]
+    earlier = _tuned_before(folder)
+    own = release.base_model if release.family != "fields" and release.base_model not in earlier else None
+    names = [own] if own else []
     for student in descriptions(folder):
-        names += [each["name"] for each in student.get("models", {}).values()]
+        names += [each.get("own", {}).get("base", each["name"]) for each in student.get("models", {}).values()]
         names += [student["tuned"]["name"]] if "tuned" in student else []
         base = student.get("answerer", {}).get("base")
         names += [public_name(base, Path(base).name)] if base else []
@@ -107,6 +110,14 @@ def _bases(folder: Path, release: Release, known: Mapping[str, Facts]) -> dict[s
         told = facts.get(name)
         found[public_name(told.source, name) if told else name] = (told.licence if told else None) or "unknown"
     return found
+
+
+def _tuned_before(folder: Path) -> list[str]:
+    """Names of the encoders in an artifact that were tuned for other tasks before."""
+    from .students import descriptions
+
+    models = [told for student in descriptions(folder) for told in student.get("models", {}).values()]
+    return sorted({told["name"] for told in models if "own" in told})
 
 
 def _adapter(folder: Path) -> str:

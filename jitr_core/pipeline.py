@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 import time
@@ -16,8 +15,9 @@ from .amounts import mostly_amounts
 from .certify import Refusal, allowed_errors, better, certify, next_attempt
 from .collect import build_dataset
 from .crowd import apart
+from .earlier import with_earlier, withdraw_orphans
 from .equivalence import Equivalence, tolerance_of
-from .errors import ArtifactError, JITRError, TrainingError
+from .errors import ArtifactError, JITRError, TrainingError, in_words
 from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
 from .present import Present
@@ -157,12 +157,13 @@ class Pipeline:
         except Exception as error:
             # Recorded like any other outcome: an attempt that fails for good must not be made again and again.
             _log.exception("the search for task %s failed", task.id)
-            report.refusal, report.failed = f"the search failed: {_said(error)}", True
+            report.refusal, report.failed = f"the search failed: {in_words(error)}", True
         report.seconds = time.perf_counter() - began
         expected = in_place.id if in_place else None
         path = path_of(self.policy)
         if not self.store.conclude(report, delta, release, expected, task.regroupings, path) and release is not None:
             shutil.rmtree(release.path, ignore_errors=True)
+        withdraw_orphans(self.store, self.folder)
         remove_leftovers(self.folder / task.id, {each.path for each in self.store.releases(task.id)})
         return report
 
@@ -257,6 +258,7 @@ class Pipeline:
         how["kept"] = self._kept(task)
         if space.kind == "fields":
             return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
+        how["base_models"] = with_earlier(self.base_models, self.store, task, dataset.inputs, self.policy)
         return search(dataset, **how)
 
     def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float, promise: str) -> float:
@@ -342,17 +344,6 @@ def _agreement(result: SearchResult, dataset: Dataset, use: np.ndarray, rule: Eq
         if pair not in seen:
             seen[pair] = rule.same(*pair)
     return np.array([seen[result.predicted[dataset.group[i]], dataset.answers[i]] for i in np.flatnonzero(use)], bool)
-
-
-def _said(error: Exception) -> str:
-    """What went wrong, in words where it is no fault of the program."""
-    if isinstance(error, MemoryError):
-        return "out of memory. Fewer examples (`max_examples`) need less."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full."
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return "a file would get larger than this process may write."
-    return repr(error)
 
 
 def _lease(task: Task) -> str:

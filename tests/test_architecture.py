@@ -72,6 +72,7 @@ HUBS = {
     "questions",
     "freely",
     "diary",
+    "earlier",
     "engine",
     "manage",
     "terms",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from jitr_core.search.bracket import HALVES, Bracket, half_of
 from jitr_core.students.training import Crossed
@@ -50,6 +51,22 @@ def test_one_that_could_not_be_tried_drops_out_unless_it_is_the_last() -> None:
     assert bracket.winner(-1) == "b"
     alone = Bracket(["a"])
     assert alone.running == [] and alone.winner(1) == "a" and Bracket([]).winner(0) is None
+
+
+@pytest.mark.parametrize(("led", "winner"), [(-4.0, "own"), (0.5, "own"), (2.0, "own"), (4.5, "earlier")])
+def test_an_encoder_of_an_earlier_task_wins_only_if_it_leads_by_far(led: float, winner: str) -> None:
+    rng = np.random.default_rng(0)
+    folds = rng.integers(FOLDS, size=400)
+    scores = rng.standard_normal((3, 400)) * 0.1
+    scores -= scores.mean(axis=1, keepdims=True)
+    difference = scores[1] - scores[0]
+    scores[1] += led * difference.std() / len(difference) ** 0.5
+    tried = {key: crossed(each) for key, each in zip(("own", "earlier", "dear"), scores, strict=True)}
+    for last in (True, False):
+        bracket = Bracket(["own", "earlier", "dear"], ["earlier"])
+        bracket.judge(tried, half_of(folds), last=last)
+        assert "own" in bracket.alive[-1] if winner == "own" else "own" not in bracket.alive[-1]
+        assert bracket.winner(-1) == winner
 
 
 def test_no_input_has_a_say_in_its_own_base_model() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import TrainingError
 
-__all__ = ["write_network"]
+__all__ = ["pooled_blocks", "write_network"]
 
 
 def write_network(
@@ -57,6 +57,17 @@ def write_network(
         )
     _take_out(path, {held: name for held, (name, _) in inputs.items()})
     return dict(inputs.values())
+
+
+def pooled_blocks(config: Any) -> tuple[list[int], list[tuple[str, int]]]:
+    """What makes up the embedding of a network of this configuration: inner layers keep what the last one gave up.
+
+    Returns:
+        Its pooled layers, the last first, and the name and width of each one's part of the embedding.
+    """
+    depth, width = int(config.num_hidden_layers), int(config.hidden_size)
+    layers = sorted({depth, max(depth - 1, 1), max(depth - 2, 1)}, reverse=True)
+    return layers, [("final" if i == depth else f"layer{i}", width) for i in layers]
 
 
 def _held(path: str, wanted: Mapping[str, NDArray[np.float32]]) -> dict[str, tuple[str, bool]]:

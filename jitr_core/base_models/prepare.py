@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import ArtifactError, JITRError, MissingExtraError
 from ..files import write_folder
 from .catalog import Facts, default_cache_dir, model_key, prepared_folder, prepared_models, read_facts, write_facts
-from .export import write_network
+from .export import pooled_blocks, write_network
 from .models import BaseModel, OnnxEncoder, TokenTable
 from .sources import find_source, known_facts, locate, said, source_kind
 
@@ -198,20 +198,13 @@ def _copy_table(path: Path, source: Path, name: str, width: int) -> None:
     _write_config(path, {"name": name, "width": width})
 
 
-def _pooled_layers(depth: int) -> list[int]:
-    """Hidden states that make up an embedding, the last first: inner layers keep what the last one gave up."""
-    return sorted({depth, max(depth - 1, 1), max(depth - 2, 1)}, reverse=True)
-
-
 def _write_encoder(path: Path, model: Any, tokenizer: Any, name: str, max_tokens: int) -> None:
-    layers = _pooled_layers(int(model.config.num_hidden_layers))
+    layers, blocks = pooled_blocks(model.config)
     write_network(path / "model.onnx", model, layers, {})
     write_tokenizer(path, tokenizer)
-    width = int(model.config.hidden_size)
     positions = getattr(model.config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         max_tokens = min(max_tokens, positions - 2)  # RoBERTa and its kin keep two positions for themselves
-    blocks = [["final" if i == layers[0] else f"layer{i}", width] for i in layers]
     _write_config(path, {"name": name, "blocks": blocks, "max_tokens": max_tokens})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import os
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +72,9 @@ class BaseModels:
             download: whether hub ids may be fetched; the models of `POOL` are wanted then, too.
         """
         self.folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-        self.refused: dict[str, str] = {}
+        self.refused: MutableMapping[str, str] = {}
+        self._private: dict[str, tuple[Facts, BaseModel, str]] = {}
+        self._vectors: dict[tuple[str, str], NDArray[np.float32]] = {}  # that private models gave
         # A model that is given alone tells nothing of its shape: an encoder counts like the default one.
         self._given: dict[str, tuple[Facts, BaseModel]] = {}
         if encoder is not None:
@@ -85,13 +90,35 @@ class BaseModels:
         self._cache = EmbeddingCache(self.folder / "embeddings.sqlite3")
         self._lock = threading.RLock()
 
+    def beside(
+        self, private: Mapping[str, tuple[BaseModel, str, str]], refused: Mapping[str, str] | None = None
+    ) -> BaseModels:
+        """These models and further ones, of which nothing is ever written into the folder: others look there, too.
+
+        Args:
+            private: by key, encoders that were tuned from models at hand, with the key of that, and what for.
+            refused: why others were not taken, see `refused`.
+        """
+        found = copy.copy(self)
+        found._vectors, found.refused = {}, ChainMap(self.refused, dict(refused or {}))
+        found._private = {
+            key: (replace(self.facts(origin), name=model.name, tuned_for=task), model, origin)
+            for key, (model, origin, task) in private.items()
+        }
+        return found
+
+    def origin(self, key: str) -> str:
+        """Key of the model that a private one was tuned from; any other's own."""
+        return self._private[key][2] if key in self._private else key
+
     def keys(self, kind: Kind) -> list[str]:
         """Keys of the models of a kind that are at hand, the default one first; see `jitr_core.base_models.catalog`."""
+        private = [key for key, (each, _, _) in self._private.items() if each.kind == kind]
         if self._given:
-            return [key for key, (each, _) in self._given.items() if each.kind == kind]
+            return [key for key, (each, _) in self._given.items() if each.kind == kind] + private
         if kind != "generator" and not _installed("tokenizers", "onnxruntime"):
             return []
-        return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind]
+        return [key for key, facts in prepared_models(self.folder).items() if facts.kind == kind] + private
 
     def generators(self) -> dict[str, str]:
         """Where the generators prepared here lie, a folder or a hub id, by name; one that is gone is left out."""
@@ -100,7 +127,8 @@ class BaseModels:
 
     def catalogue(self) -> dict[str, Facts]:
         """What is known of every model at hand, by key."""
-        return {key: self.facts(key) for key in self._given} if self._given else prepared_models(self.folder)
+        known = {key: self.facts(key) for key in self._given} if self._given else prepared_models(self.folder)
+        return known | {key: facts for key, (facts, _, _) in self._private.items()}
 
     def hashes(self) -> dict[str, str]:
         """What `by_hash` tells models at hand apart by, by key; none of them is loaded.
@@ -125,6 +153,8 @@ class BaseModels:
 
     def facts(self, key: str) -> Facts:
         """What is known of a model that is at hand."""
+        if key in self._private:
+            return self._private[key][0]
         if self._given:
             return self._given[key][0]
         with self._lock:
@@ -138,6 +168,8 @@ class BaseModels:
         Raises:
             ArtifactError: its files were changed.
         """
+        if key in self._private:
+            return self._private[key][1]
         if self._given:
             return self._given[key][1] if key in self._given else None
         with self._lock:
@@ -233,12 +265,16 @@ class BaseModels:
         model = self.get(key)
         if model is None:
             raise ArtifactError(f"no base model {key} is at hand.", hint=_NEEDS_EXTRA)
-        kept = self.facts(key).kind == "encoder"  # a static embedding costs less than looking it up
+        private = key in self._private
+        # A static embedding costs less than looking it up.
+        kept = self.facts(key).kind == "encoder" and not private
         vectors = np.zeros((len(texts), sum(width for _, width in model.blocks)), np.float32)
         distinct = list(dict.fromkeys(texts))
         known: dict[str, NDArray[np.float32]] = {}
         if kept:
             known = {distinct[i]: v for i, v in self._cache.get(model.hash, distinct).items()}
+        elif private:
+            known = {text: self._vectors[key, text] for text in distinct if (key, text) in self._vectors}
         missing = [text for text in distinct if text not in known]
         for start in range(0, len(missing), 256):
             some = missing[start : start + 256]
@@ -246,6 +282,8 @@ class BaseModels:
             known.update(zip(some, fresh, strict=True))
             if kept:
                 self._cache.put(model.hash, some, fresh)
+            elif private:
+                self._vectors.update({(key, text): vector for text, vector in zip(some, fresh, strict=True)})
             if progress:
                 progress((start + len(some)) / len(missing))
         for i, text in enumerate(texts):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import state_folder
+from ..earlier import ARTIFACTS
 from ..errors import ArtifactError, ConfigError
 from ..files import verify_folder
 from ..judge import unbilled
@@ -188,8 +189,12 @@ def missing_bases(release: Release, base_models: BaseModels) -> list[str]:
 
 
 def _bases(release: Release) -> dict[str, str]:
-    """Names of the prepared base models that a release needs, by hash; of one that its rule needs, by key."""
-    found = {own["hash"]: own["name"] for each in _described(release) for own in each.get("models", {}).values()}
+    """Names of the prepared base models that a release needs, by hash; of one that its rule needs, by key.
+
+    What it holds a copy of, an encoder that was tuned for an earlier task, it does not need.
+    """
+    told = [own for each in _described(release) for own in each.get("models", {}).values()]
+    found = {own["hash"]: own["name"] for own in told if "own" not in own}
     return found | ({"static": "static"} if release.certificate.equivalence.startswith("embedding") else {})
 
 
@@ -290,6 +295,6 @@ def pipeline(
     from ..pipeline import Pipeline
 
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    folder = state_folder(url) / "artifacts"
+    folder = state_folder(url) / ARTIFACTS
     models = base_models or BaseModels(policy.cache_dir, wanted=policy.base_models, download=policy.download)
     return Pipeline(store, policy, folder, models, seed, owner)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..earlier import ARTIFACTS, withdraw_orphans
 from ..equivalence import honours, said, storable
 from ..errors import ConfigError
 from ..freely import forget
@@ -308,6 +309,7 @@ def _new_id() -> str:
 def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, before: float | None = None) -> int:
     """Delete stored calls, and with a whole task or tenant its templates, releases and artifacts too.
 
+    Replacements of other tasks go as well that rest on an encoder tuned for it: the teacher answers their calls.
     Without a task, tenant or time everything goes.
 
     Args:
@@ -327,4 +329,5 @@ def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, 
     # A killed search may have learnt from what was purged, too.
     for path in (*(Path(path) for part in purged for path in part.paths), store.path.parent / KEPT):
         shutil.rmtree(path, ignore_errors=True)
+    withdraw_orphans(store, store.path.parent / ARTIFACTS)
     return sum(part.observations for part in purged)

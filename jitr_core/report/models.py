@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..earlier import called, key_of, listed
 from .wording import quoted, size
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def model_facts(models: BaseModels, store: Store | None) -> list[dict[str, Any]]
         store: a state whose searches tell what each was good at; None for none.
 
     Returns:
-        For each model: `key` (null where it is not at hand), the fields of `jitr_core.base_models.catalog.Facts`,
-        `multiplications` a token, and `chosen` [{`task`, `coverage`}]: tasks whose latest search that led to a
-        certificate chose it, with the coverage expected then, in [0, 1].
+        For each model, the encoders that were tuned for tasks of the store among them: `key` (null where it is not at
+        hand), the fields of `jitr_core.base_models.catalog.Facts`, `multiplications` a token, and `chosen` [{`task`,
+        `coverage`}]: tasks whose latest search that led to a certificate chose it, with the coverage expected then, in
+        [0, 1].
     """
     from ..base_models.catalog import POOL
 
@@ -41,6 +43,13 @@ def model_facts(models: BaseModels, store: Store | None) -> list[dict[str, Any]]
     for key, facts in here.items():
         own = {"key": key, **asdict(facts), "multiplications": facts.multiplications}
         found.append({**own, "chosen": good.get(facts.name, [])})
+    for task, release in listed(store) if store is not None else ():
+        base = next((facts for facts in here.values() if facts.name == release.base_model), None)
+        if base is not None:
+            name = called(task, release)
+            facts = replace(base, name=name, tuned_for=task.name, size_bytes=release.size_bytes)
+            own = {"key": key_of(release), **asdict(facts), "multiplications": facts.multiplications}
+            found.append({**own, "chosen": good.get(name, [])})
     known = {word for facts in here.values() for word in (facts.source, facts.name)}
     for facts in POOL:
         if not known & {facts.source, facts.name}:

@@ -130,12 +130,16 @@ class _Search:
             rows = np.sort(self.order[:size])
             recipes = self._rung(recipes, rows, following=min(size * _RUNG_GROWTH, n))
             size *= _RUNG_GROWTH
-        bases = {r.base for r in tuned}
-        if any(r.base in bases for r in frozen) and not any(r.base in bases for r in recipes):
+        bases = self._origins(tuned)
+        if bases & self._origins(frozen) and not bases & self._origins(recipes):
             for recipe in tuned:
                 self.reports[recipe.name].note = "not tuned: without tuning the encoder was not worth its cost"
             tuned = []
         return self._final(recipes, tuned)
+
+    def _origins(self, recipes: list[CandidateRecipe]) -> set[str]:
+        """Base models that recipes stand or fall with; instead of one that was tuned for an earlier task, its own."""
+        return {self.models.origin(recipe.base) for recipe in recipes if recipe.base}
 
     def _recipes(self) -> list[CandidateRecipe]:
         """Candidates that can be tried here, on the base models that won; the others are reported with the reason."""
@@ -154,8 +158,9 @@ class _Search:
         for race in range(-1, HALVES):
             winners = {kind: bracket.winner(race) for kind, bracket in races.items()}
             keys: dict[str, str] = {kind: key for kind, key in winners.items() if key}
+            origins = {kind: self.models.origin(key) for kind, key in keys.items()}
             for recipe in found:
-                bound = self._bound(recipe, keys, why)
+                bound = self._bound(recipe, origins if recipe.tuned else keys, why)
                 if bound is not None:
                     kept.setdefault(bound.name, bound)
                     self.eligible[race].add(bound.name)
@@ -182,7 +187,7 @@ class _Search:
     def _race(self, kind: Kind) -> Bracket:
         """Races of the base models of a kind by their probes, see `jitr_core.search.bracket`."""
         keys = sorted(self._usable(kind), key=lambda key: self.models.facts(key).multiplications or 0)
-        bracket = Bracket(keys)
+        bracket = Bracket(keys, [key for key in keys if self.models.origin(key) != key])
         for size in SIZES:
             running = bracket.running
             if not running:

@@ -16,7 +16,7 @@ from .text_student import restore_text_student
 
 __all__ = ["descriptions", "load_student", "own_bytes"]
 
-_SHARED = ("tuned.network", "tuned.tokenizer", "__metadata__")
+_SHARED = (".network", ".tokenizer", "__metadata__")
 
 
 def load_student(path: str | Path, base_models: BaseModels) -> Student:
@@ -80,7 +80,7 @@ def own_bytes(path: str | Path) -> int:
         for file in Path(path).rglob("arrays.safetensors"):
             with file.open("rb") as handle:
                 header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-            offsets = [each["data_offsets"] for key, each in header.items() if key not in _SHARED]
+            offsets = [each["data_offsets"] for key, each in header.items() if not key.endswith(_SHARED)]
             total += sum(end - start for start, end in offsets)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtifactError(f"{path} cannot be read: {error!r}.", hint="Train the task again.") from error

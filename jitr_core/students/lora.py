@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base_models.export import write_network
+from ..base_models.export import pooled_blocks, write_network
 from ..base_models.prepare import write_tokenizer
 from ..errors import JITRError, MissingExtraError, TrainingError
 from .tuned import joined, shortened
@@ -221,7 +221,7 @@ class _Tuning:
             apart = {key: p.detach().numpy().copy() for key, p in adapted.named_parameters() if p.requires_grad}
             marks = _marked(adapted)
             adapted = adapted.base_model.model
-        layers = [int(adapted.config.num_hidden_layers)]
+        layers, blocks = pooled_blocks(adapted.config)
         turned = write_network(folder / "model.onnx", adapted, layers, marks)
         write_tokenizer(folder, self.tokenizer)
         head = self.head.cpu()
@@ -236,7 +236,12 @@ class _Tuning:
             },
             folder / "head.safetensors",
         )
-        settings = {"name": name, "separator": self.separator, "max_tokens": self.settings.max_tokens}
+        settings = {
+            "name": name,
+            "separator": self.separator,
+            "max_tokens": self.settings.max_tokens,
+            "blocks": blocks,
+        }
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
 
 

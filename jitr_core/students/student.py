@@ -20,7 +20,7 @@ from .lexical import Vocabulary
 from .ood import Gate
 from .pairs import pair_features
 from .text import normalise
-from .tuned import TunedEncoder
+from .tuned import AdaptedEncoder, TunedEncoder
 from .views import Landmarks, Names, arrange, embedding_vector
 
 __all__ = ["FORMAT", "Head", "LinearStudent", "Student", "restore_linear"]
@@ -236,6 +236,10 @@ class LinearStudent:
             "vocabularies": {},
             "landmarks": {},
         }
+        for view, model in self.models.items():
+            if isinstance(model, AdaptedEncoder):  # no prepared one: it travels with whatever rests on it
+                settings["models"][view]["own"], own = model.state()
+                arrays |= {f"model.{view}.{key}": value for key, value in own.items()}
         settings["gate"], own = self.gate.state()
         arrays |= {f"gate.{key}": value for key, value in own.items()}
         for kind, vocabulary in self.vocabularies.items():
@@ -293,6 +297,11 @@ def restore_linear(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], ba
     def under(prefix: str) -> dict[str, NDArray[Any]]:
         return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
+    def model(view: str, told: dict[str, Any]) -> BaseModel:
+        if "own" in told:
+            return AdaptedEncoder(told["own"], under(f"model.{view}."))
+        return base_models.by_hash(view, told["name"], told["hash"])
+
     heads = [
         Head.of(
             each["name"],
@@ -319,7 +328,7 @@ def restore_linear(settings: dict[str, Any], arrays: dict[str, NDArray[Any]], ba
             view: Landmarks.restore(own, under(f"landmarks.{view}.")) for view, own in settings["landmarks"].items()
         },
         names={view: Names(**under(f"names.{view}.")) for view in sorted({h.names for h in heads if h.names})},
-        models={view: base_models.by_hash(view, own["name"], own["hash"]) for view, own in settings["models"].items()},
+        models={view: model(view, told) for view, told in settings["models"].items()},
         heads=tuple(heads),
         combination=Combination(**combination) if combination else None,
         gate=Gate.restore(settings["gate"], under("gate.")),

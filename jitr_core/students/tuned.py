@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..base_models.models import OnnxEncoder
 
-__all__ = ["ADAPTER_FILES", "TunedEncoder", "joined", "shortened"]
+__all__ = ["ADAPTER_FILES", "AdaptedEncoder", "TunedEncoder", "joined", "shortened"]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """The adapter in the format of peft, for whoever wants to load it over the base model; serving does not read them."""
@@ -32,15 +32,16 @@ class _Network:
 
     Attributes:
         network, tokenizer: shape (bytes,), their files.
+        digest: hash of both.
         session: the network, ready to run.
         reader: the tokenizer, ready to read.
     """
 
-    def __init__(self, network: NDArray[np.uint8], tokenizer: NDArray[np.uint8]) -> None:
+    def __init__(self, network: NDArray[np.uint8], tokenizer: NDArray[np.uint8], digest: bytes) -> None:
         import onnxruntime
         from tokenizers import Tokenizer
 
-        self.network, self.tokenizer = network, tokenizer
+        self.network, self.tokenizer, self.digest = network, tokenizer, digest
         self.reader: Any = Tokenizer.from_buffer(tokenizer.tobytes())
         self.reader.no_padding()
         self.reader.no_truncation()
@@ -52,18 +53,58 @@ class _Network:
     @classmethod
     def of(cls, network: NDArray[np.uint8], tokenizer: NDArray[np.uint8]) -> _Network:
         """The one with these files."""
-        key = hashlib.sha256(network.data).digest() + hashlib.sha256(tokenizer.data).digest()
-        found = _networks.get(key)
-        return found if found is not None else _networks.setdefault(key, cls(network, tokenizer))
+        digest = hashlib.sha256(network.data).digest() + hashlib.sha256(tokenizer.data).digest()
+        found = _networks.get(digest)
+        return found if found is not None else _networks.setdefault(digest, cls(network, tokenizer, digest))
 
 
-class TunedEncoder(OnnxEncoder):
-    """An encoder tuned for one task.
-
-    It holds everything it needs: the base model may change or go.
+class AdaptedEncoder(OnnxEncoder):
+    """A base model's network with an adapter. It holds everything it needs: the base model may change or go.
 
     Attributes:
-        name: name of the base model.
+        name: name of the base model, and where it was tuned for an earlier task, of that.
+        blocks: those of every prepared encoder; of one tuned by an earlier version only the last layer.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """An encoder from what `state` gives.
+
+        Args:
+            settings: name, most tokens and blocks; for an earlier task's also `base` and `task`, see `earlier`.
+            arrays: network and tokenizer as bytes, what the network takes of the adapter.
+        """
+        self._network = _Network.of(arrays["network"], arrays["tokenizer"])
+        self._tokenizer, self._session = self._network.reader, self._network.session
+        self._settings = dict(settings)
+        self._apart = {key.removeprefix(_APART): arrays[key] for key in sorted(arrays) if key.startswith(_APART)}
+        self.name: str = settings["name"]
+        self.max_tokens: int = settings["max_tokens"]
+        self.blocks = tuple((str(name), int(width)) for name, width in settings["blocks"])
+        state = hashlib.sha256(self._network.digest)
+        for key, weight in self._apart.items():
+            state.update(key.encode() + np.ascontiguousarray(weight).tobytes())
+        self.hash = state.hexdigest()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Settings and arrays to store."""
+        arrays: dict[str, NDArray[Any]] = {_APART + name: weight for name, weight in self._apart.items()}
+        return self._settings, {**arrays, "network": self._network.network, "tokenizer": self._network.tokenizer}
+
+    def earlier(self, name: str, task: str) -> AdaptedEncoder:
+        """The encoder without what belongs to its own task's answers, as a base model of other tasks.
+
+        Args:
+            name: what to call it.
+            task: id of the task it was tuned for.
+        """
+        kept = {"max_tokens": self.max_tokens, "blocks": self.blocks}
+        return AdaptedEncoder({"name": name, "base": self.name, "task": task, **kept}, AdaptedEncoder.state(self)[1])
+
+
+class TunedEncoder(AdaptedEncoder):
+    """An encoder tuned for one task, with the linear layer that scores its answers.
+
+    Attributes:
         separator: what stands between the slots of an input.
         weight: shape (w, c), of the linear layer.
         bias: shape (c,).
@@ -78,21 +119,14 @@ class TunedEncoder(OnnxEncoder):
         """An encoder from what `state` gives.
 
         Args:
-            settings: name, separator and most tokens.
-            arrays: network and tokenizer as bytes, what the network takes of the adapter, weight and bias of the
-                linear layer.
+            settings: as of `AdaptedEncoder`, and the separator.
+            arrays: likewise, and weight and bias of the linear layer.
             adapter: `ADAPTER_FILES`, to be written beside; None after loading.
         """
-        self._network = _Network.of(arrays["network"], arrays["tokenizer"])
-        self._tokenizer, self._session = self._network.reader, self._network.session
-        self._settings = dict(settings)
-        self._apart = {key.removeprefix(_APART): arrays[key] for key in arrays if key.startswith(_APART)}
-        self._adapter = dict(adapter or {})
-        self.name: str = settings["name"]
-        self.separator: str = settings["separator"]
-        self.max_tokens: int = settings["max_tokens"]
         self.weight, self.bias = (np.ascontiguousarray(arrays[key], np.float32) for key in ("weight", "bias"))
-        self.blocks = (("final", len(self.weight)),)
+        super().__init__({"blocks": [["final", len(self.weight)]], **settings}, arrays)
+        self._adapter = dict(adapter or {})
+        self.separator: str = settings["separator"]
 
     @classmethod
     def read(cls, folder: Path) -> TunedEncoder:
@@ -114,16 +148,16 @@ class TunedEncoder(OnnxEncoder):
         Args:
             texts: normalised slots.
         """
-        logits = np.einsum("w,wc->c", self.embed(joined(texts, self.separator)), self.weight) + self.bias
+        final = self.embed(joined(texts, self.separator))[: len(self.weight)]
+        logits = np.einsum("w,wc->c", final, self.weight) + self.bias
         logits -= logits.max()
         found: NDArray[np.float32] = logits - np.log(np.exp(logits).sum())
         return found
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Settings and arrays to store."""
-        arrays: dict[str, NDArray[Any]] = {_APART + name: weight for name, weight in self._apart.items()}
-        arrays |= {"network": self._network.network, "tokenizer": self._network.tokenizer}
-        return self._settings, {**arrays, "weight": self.weight, "bias": self.bias}
+        settings, arrays = super().state()
+        return settings, {**arrays, "weight": self.weight, "bias": self.bias}
 
     def write_adapter(self, folder: Path) -> None:
         """Write the adapter, as peft reads it; nothing after loading, where a student's own folder holds it."""
