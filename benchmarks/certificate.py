@@ -5,7 +5,8 @@ call logs (read from `JITR_SHARED`, skipped without it), where the rest of the l
 what `jitr_core` does: attempts on schedule, certified on the calls the coin chose, releases that take labels away,
 audits, rollbacks, retraining. Beside it, on the same streams: the same life with other rules for the threshold.
 
-    python benchmarks/certificate.py [--quick] [--search LIVES] [--logs NAME…] [--seed 0] [--json OUT] [--plot FILE.svg]
+    python benchmarks/certificate.py [--quick] [--search LIVES [--families NAME…]] [--logs NAME…] [--seed 0]
+                                     [--json OUT] [--plot FILE.svg]
 
 The student of the real logs is a ridge classifier on fixed features, so that hundreds of lives take minutes; with
 `--search` it is what the project's own search finds, which takes minutes a life.
@@ -273,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the lives, one log")
     parser.add_argument("--search", type=int, metavar="LIVES", help="lives of each log with the project's own search")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, help="that this search looks at")
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS), help="call logs; all unless told")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -292,7 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.search:
             rows = load_rows(shared, log)
             if rows:
-                results[log] = run(log, partial(Searched, rows, FAMILIES), arguments.search, 0, arguments.seed)
+                results[log] = run(
+                    log, partial(Searched, rows, tuple(arguments.families)), arguments.search, 0, arguments.seed
+                )
             continue
         data = load_log(shared, log)
         if data is not None:
