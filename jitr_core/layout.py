@@ -1,4 +1,4 @@
-"""How a task's structured answers are laid out: JSON, JSON within text that stays the same, or a list in plain text."""
+"""How structured answers are laid out: JSON, JSON within text that stays the same, lists and amounts in plain text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from .amounts import Tolerance, alike, amount, bare, near
 from .structured import Structured, encoded, joined, structured
 
-__all__ = ["MOSTLY", "Reader", "cut_out", "reader"]
+__all__ = ["MOSTLY", "Reader", "close", "cut_out", "reader"]
 
 Reader = Callable[[str], Structured | None]
 """Takes an answer apart; None if it is laid out otherwise."""
@@ -45,8 +46,9 @@ def reader(answers: Mapping[str, int]) -> Reader:
     """How answers like these are taken apart.
 
     Args:
-        answers: how often each came. Text around JSON must be the same in most of them. Plain text is a list of labels
-            if its parts recur in combinations that are many more than the parts.
+        answers: how often each came. Text around JSON must be the same in most of them. Amounts with currency or unit
+            stand for themselves. Plain text is a list of labels if its parts recur in combinations that are many more
+            than the parts.
 
     Example:
         >>> read = reader({'Sure! {"a": 1}': 3, 'Sure! {"a": 2}': 2})
@@ -56,6 +58,8 @@ def reader(answers: Mapping[str, int]) -> Reader:
     total = sum(answers.values())
     if sum(times for answer, times in answers.items() if structured(answer)) >= MOSTLY * total:
         return structured
+    if sum(times for answer, times in answers.items() if amount(answer)) >= MOSTLY * total:
+        return bare
     frames: Counter[tuple[str, str]] = Counter()
     for answer, times in answers.items():
         if found := cut_out(answer):
@@ -91,6 +95,29 @@ def cut_out(answer: str) -> Structured | None:
             taken = structured(text[at:end])
             return taken and Structured(taken.values, text[:at], text[end:], taken.body)
     return None
+
+
+def close(one: str, other: str, tolerance: Tolerance) -> bool:
+    """Whether two answers differ in nothing but numbers, and in those no more than is tolerated.
+
+    Args:
+        one: an answer: an amount, or JSON, where numbers and texts that are amounts may differ.
+        other: the teacher's.
+        tolerance: how far.
+
+    Example:
+        >>> close('{"cost": 10.2, "in": "EUR"}', '{"cost": 10, "in": "EUR"}', Tolerance.of("5%"))
+        True
+    """
+    if alike(amount(one), amount(other), tolerance):
+        return True
+    mine, theirs = structured(one) or cut_out(one), structured(other) or cut_out(other)
+    if mine is None or theirs is None or mine.values.keys() != theirs.values.keys():
+        return False
+    if (mine.before.strip(), mine.after.strip()) != (theirs.before.strip(), theirs.after.strip()):
+        return False
+    pairs = ((value, theirs.values[path]) for path, value in mine.values.items())
+    return all(a == b or near(a, b, tolerance) for a, b in pairs)
 
 
 def _framed(frame: tuple[str, str], answer: str) -> Structured | None:

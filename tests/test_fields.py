@@ -425,6 +425,60 @@ def test_an_answer_in_another_frame_is_not_agreed_with():
     assert all(each.startswith("Sure! {") for each in found.predicted if each)
 
 
+WEIGHTS = {
+    "amount": lambda kg: f"{kg} kg",
+    "number": str,
+    "field": lambda kg: json.dumps({"weight": kg}),
+    "text field": lambda kg: json.dumps({"weight": f"{kg} kg"}),
+}
+
+
+def weighed(count, write, seed=0):
+    """Messages that hold a weight and a width, and what is written of the weight."""
+    rng, found = random.Random(seed), []
+    for _ in range(count):
+        kg = rng.randint(1, 9_999)
+        words = [
+            f"{kg} kg",
+            f"{rng.randint(1, 999)} cm",
+            rng.choice(["to Rome", "to Oslo"]),
+            rng.choice(["box", "bag"]),
+        ]
+        rng.shuffle(words)
+        found.append(((" ".join(words),), write(kg)))
+    return found
+
+
+@pytest.mark.parametrize("form", WEIGHTS)
+def test_a_number_with_a_unit_is_copied_in_whatever_form_it_is_asked_for(form, tmp_path):
+    pairs = weighed(150, WEIGHTS[form])
+    space = answer_space(answer for _, answer in pairs)
+    assert (space.kind, "amounts" in space.reason) == ("fields", form == "amount")
+    student, new = compose(pairs).fit(), weighed(60, WEIGHTS[form], seed=7)
+    student.save(tmp_path / "artifact")
+    answers, _ = load_student(tmp_path / "artifact", BaseModels()).predict([x for x, _ in new])
+    assert np.mean([given == teachers for given, (_, teachers) in zip(answers, new, strict=True)]) > 0.9
+
+
+def test_amounts_that_the_input_does_not_say_are_refused_by_name():
+    rng = random.Random(0)
+    with pytest.raises(TrainingError, match="field answer is written freely"):
+        compose([(x, f"{rng.randint(10_000, 99_999)} kg") for x, _ in weighed(150, str)])
+    few = answer_space(f"{rng.choice([5, 10, 20])} kg" for _ in range(150))
+    assert few.kind == "labels" and set(few.labels) == {"5 kg", "10 kg", "20 kg"}
+
+
+def test_a_log_of_amounts_is_replaced(tmp_path):
+    prompt = "What does the parcel weigh? Answer with number and unit alone.\nParcel: "
+    calls = [
+        {"messages": [{"role": "user", "content": prompt + text}], "answer": answer}
+        for (text,), answer in weighed(300, WEIGHTS["amount"])
+    ]
+    done = [each for _, each in replay([write_log(tmp_path / "calls.jsonl", calls)], policy=LEXICAL)]
+    given = [each for each in done if each.decision is not None and each.decision.kind == "replacement"]
+    assert len(given) > 50 and np.mean([each.answer == each.record.said for each in given]) >= 0.95
+
+
 @pytest.mark.parametrize("form", ["INV-2026-{}", "mail{}@example.com"])
 def test_a_copied_value_is_found_although_a_part_of_it_never_varies(tmp_path, form):
     rng, calls = random.Random(0), []
