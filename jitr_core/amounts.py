@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .layout import cut_out
-from .structured import Structured, encoded, structured
+from .structured import Structured, encoded
 
-__all__ = ["Amount", "Tolerance", "amount", "amount_in", "bare", "close", "mostly_amounts", "near"]
+__all__ = ["Amount", "Tolerance", "alike", "amount", "amount_in", "bare", "mostly_amounts", "near"]
 
 MIN_SHARE = 0.9
 """Smallest share of a task's answers, in [0, 1], that must be amounts if it is to be learnt as a task of numbers."""
@@ -95,35 +94,13 @@ class Tolerance:
         return abs(number - teachers) <= self.width(teachers) + _FUZZ * max(abs(number), abs(teachers))
 
 
-def close(one: str, other: str, tolerance: Tolerance) -> bool:
-    """Whether two answers differ in nothing but numbers, and in those no more than is tolerated.
-
-    Args:
-        one: an answer: an amount, or JSON, where numbers and texts that are amounts may differ.
-        other: the teacher's.
-        tolerance: how far.
-
-    Example:
-        >>> close('{"cost": 10.2, "in": "EUR"}', '{"cost": 10, "in": "EUR"}', Tolerance.of("5%"))
-        True
-    """
-    if _close(amount(one), amount(other), tolerance):
-        return True
-    mine, theirs = structured(one) or cut_out(one), structured(other) or cut_out(other)
-    if mine is None or theirs is None or mine.values.keys() != theirs.values.keys():
-        return False
-    if (mine.before.strip(), mine.after.strip()) != (theirs.before.strip(), theirs.after.strip()):
-        return False
-    pairs = ((value, theirs.values[path]) for path, value in mine.values.items())
-    return all(a == b or near(a, b, tolerance) for a, b in pairs)
-
-
 def near(one: str, other: str, tolerance: Tolerance) -> bool:
     """Whether two encoded JSON values, the second the teacher's, are amounts that differ no more than is tolerated."""
-    return _close(amount_in(one), amount_in(other), tolerance)
+    return alike(amount_in(one), amount_in(other), tolerance)
 
 
-def _close(one: Amount | None, other: Amount | None, tolerance: Tolerance) -> bool:
+def alike(one: Amount | None, other: Amount | None, tolerance: Tolerance) -> bool:
+    """Whether two amounts, the second the teacher's, are written alike and differ no more than is tolerated."""
     if one is None or other is None or (one.before, one.after) != (other.before, other.after):
         return False
     return tolerance.met(one.value, other.value)

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .amounts import Tolerance, close
+from .amounts import Tolerance
 from .errors import ConfigError, MissingExtraError
+from .layout import close
 from .own import imported, member, name_of
 
 __all__ = [

@@ -1,15 +1,17 @@
-"""How a task's structured answers are laid out: JSON, JSON within text that stays the same, or a list in plain text."""
+"""How structured answers are laid out: JSON, JSON within text that stays the same, lists and amounts in plain text."""
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from .structured import Structured, encoded, structured
+from .amounts import Tolerance, alike, amount, bare, near
+from .structured import Structured, encoded, joined, structured
 
-__all__ = ["MOSTLY", "Reader", "cut_out", "reader"]
+__all__ = ["MOSTLY", "Reader", "close", "cut_out", "reader"]
 
 Reader = Callable[[str], Structured | None]
 """Takes an answer apart; None if it is laid out otherwise."""
@@ -29,7 +31,14 @@ MIN_COMBINED = 2
 MAX_ITEMS = 40
 _MAX_CHARS = 10_000  # of an answer that is no JSON
 _OPENINGS = 16  # brackets at which JSON may begin
-_LISTS = (("- ", "\n- "), ("* ", "\n* "), ("• ", "\n• "), ("", "\n"), ("", ", "), ("", "; "), ("", " | "), ("", ","))
+_AND = (", and ", " and ", " und ", " et ", " y ")
+# What opens a list, what joins its items, and the last two of them: what is more particular comes first.
+_LISTS = (
+    *((f"{mark} ", f"\n{mark} ", "") for mark in "-*•"),
+    *((f"1{mark} ", f"\n{{n}}{mark} ", "") for mark in ".)"),
+    *(("", ", ", last) for last in _AND),
+    *(("", joint, "") for joint in ("\n", ", ", "; ", " | ", ",")),
+)
 _DECODER = json.JSONDecoder()
 
 
@@ -37,8 +46,9 @@ def reader(answers: Mapping[str, int]) -> Reader:
     """How answers like these are taken apart.
 
     Args:
-        answers: how often each came. Text around JSON must be the same in most of them. Plain text is a list of labels
-            if its parts recur in combinations that are many more than the parts.
+        answers: how often each came. Text around JSON must be the same in most of them. Amounts with currency or unit
+            stand for themselves. Plain text is a list of labels if its parts recur in combinations that are many more
+            than the parts.
 
     Example:
         >>> read = reader({'Sure! {"a": 1}': 3, 'Sure! {"a": 2}': 2})
@@ -48,6 +58,8 @@ def reader(answers: Mapping[str, int]) -> Reader:
     total = sum(answers.values())
     if sum(times for answer, times in answers.items() if structured(answer)) >= MOSTLY * total:
         return structured
+    if sum(times for answer, times in answers.items() if amount(answer)) >= MOSTLY * total:
+        return bare
     frames: Counter[tuple[str, str]] = Counter()
     for answer, times in answers.items():
         if found := cut_out(answer):
@@ -56,9 +68,9 @@ def reader(answers: Mapping[str, int]) -> Reader:
     if most and most >= MOSTLY * total:
         return functools.partial(_framed, frame)
     plain = sum(frames.values()) < MOSTLY * total  # commas of JSON part nothing
-    for opening, joint in _LISTS if plain else ():
-        if _are_lists(answers, total, opening, joint):
-            return functools.partial(_listed, opening, joint)
+    for way in _LISTS if plain else ():
+        if _are_lists(answers, total, way):
+            return functools.partial(_listed, way)
     return structured
 
 
@@ -85,29 +97,68 @@ def cut_out(answer: str) -> Structured | None:
     return None
 
 
+def close(one: str, other: str, tolerance: Tolerance) -> bool:
+    """Whether two answers differ in nothing but numbers, and in those no more than is tolerated.
+
+    Args:
+        one: an answer: an amount, or JSON, where numbers and texts that are amounts may differ.
+        other: the teacher's.
+        tolerance: how far.
+
+    Example:
+        >>> close('{"cost": 10.2, "in": "EUR"}', '{"cost": 10, "in": "EUR"}', Tolerance.of("5%"))
+        True
+    """
+    if alike(amount(one), amount(other), tolerance):
+        return True
+    mine, theirs = structured(one) or cut_out(one), structured(other) or cut_out(other)
+    if mine is None or theirs is None or mine.values.keys() != theirs.values.keys():
+        return False
+    if (mine.before.strip(), mine.after.strip()) != (theirs.before.strip(), theirs.after.strip()):
+        return False
+    pairs = ((value, theirs.values[path]) for path, value in mine.values.items())
+    return all(a == b or near(a, b, tolerance) for a, b in pairs)
+
+
 def _framed(frame: tuple[str, str], answer: str) -> Structured | None:
     found = cut_out(answer)
     return found if found and (found.before, found.after) == frame else None
 
 
-def _listed(opening: str, joint: str, answer: str) -> Structured | None:
+def _listed(way: tuple[str, str, str], answer: str) -> Structured | None:
+    opening, joint, last = way
     text = answer.strip()
     if not text.startswith(opening) or len(text) > _MAX_CHARS:
         return None
-    parts = text[len(opening) :].split(joint)
+    parts = _parted(text[len(opening) :], joint, last)
     if any(part != part.strip() or not part for part in parts) or len(set(parts)) < len(parts):
         return None
-    return Structured({(): encoded(parts)}, opening, "", text, joint)
+    return Structured({(): encoded(parts)}, opening, "", text, joint, last)
 
 
-def _are_lists(answers: Mapping[str, int], total: int, opening: str, joint: str) -> bool:
+def _parted(text: str, joint: str, last: str) -> list[str]:
+    """The items of a list, of which none is empty if it is written so."""
+    if "{n}" in joint:
+        ways = [re.split(re.escape(joint).replace(r"\{n\}", r"\d+"), text)]
+    else:
+        cuts = [
+            text.rpartition(sign) for sign in dict.fromkeys((last, last.removeprefix(","))) if sign in text and sign
+        ]
+        ways = [[*head.split(joint), tail] for head, _, tail in cuts] or [[text] if last else text.split(joint)]
+    inside = joint.partition("{n}")[0]  # which no item may hold
+    fits = (way for way in ways if joined(way, joint, last) == text and not any(inside in item for item in way))
+    return next(fits, [""])
+
+
+def _are_lists(answers: Mapping[str, int], total: int, way: tuple[str, str, str]) -> bool:
     """Whether answers are lists of recurring labels that are written so."""
-    if sum(times for answer, times in answers.items() if joint in answer) < MIN_SEVERAL * total:
+    sign = way[2] or way[1].replace("{n}", "2")
+    if sum(times for answer, times in answers.items() if sign in answer) < MIN_SEVERAL * total:
         return False
     items: Counter[str] = Counter()
     different, read = set(), 0
     for answer, times in answers.items():
-        if found := _listed(opening, joint, answer):
+        if found := _listed(way, answer):
             parts = json.loads(found.values[()])
             items.update({part: times for part in parts})
             different.add(answer.strip())

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MISSING", "Path", "Structured", "Style", "encoded", "items", "named", "nested", "structured"]
+__all__ = ["MISSING", "Path", "Structured", "Style", "encoded", "items", "joined", "named", "nested", "structured"]
 
 Path = tuple[str, ...]
 """Where in an object a value stands: the keys that lead to it; () for an answer that is no object."""
@@ -40,7 +40,9 @@ class Structured:
             objects.
         before, after: the text around the JSON: white space, the marks of a code block, or a sentence.
         body: the JSON as it was written; of a text that stands for itself (see `jitr_core.amounts.bare`), the text.
-        joint: what is between the items of a list of texts that is no JSON, "" for anything else.
+        joint: what is between the items of a list of texts that is no JSON, "" for anything else; `{n}` is the number
+            of the second one.
+        last: what is between its last two items, "" where that is `joint`; of two items alone, without its comma.
     """
 
     values: Mapping[Path, str]
@@ -48,6 +50,21 @@ class Structured:
     after: str
     body: str
     joint: str = ""
+    last: str = ""
+
+
+def joined(items: Sequence[str], joint: str, last: str = "") -> str:
+    """A list of one text or more in plain text, see `Structured.joint` and `last`.
+
+    Example:
+        >>> joined(["red", "blue", "white"], ", ", " and ")
+        'red, blue and white'
+    """
+    text = items[0]
+    for n, item in enumerate(items[1:], 2):
+        ends = last if n > 2 else last.removeprefix(",")
+        text += (ends if last and n == len(items) else joint.replace("{n}", str(n))) + item
+    return text
 
 
 def structured(answer: str) -> Structured | None:
@@ -155,7 +172,7 @@ class Style:
         ascii_only: whether other characters are escaped.
         before, after: the text around it.
         bare: whether answers are no JSON, but texts that stand for themselves.
-        joint: what is between the items where answers are lists of texts and no JSON, else "".
+        joint, last: what is between the items where answers are lists of texts and no JSON, see `Structured`; else "".
     """
 
     indent: int | str | None = None
@@ -165,14 +182,15 @@ class Style:
     after: str = ""
     bare: bool = False
     joint: str = ""
+    last: str = ""
 
     @classmethod
     def of(cls, answers: Sequence[Structured]) -> Style:
         """The style in which most of these answers are written."""
         frames = Counter((each.before, each.after) for each in answers)
         before, after = max(frames, key=lambda frame: (frames[frame], frame))
-        if joint := next((each.joint for each in answers), ""):
-            return cls(before=before, after=after, joint=joint)
+        if answers and answers[0].joint:
+            return cls(before=before, after=after, joint=answers[0].joint, last=answers[0].last)
         parsed = [(each.body, nested(each.values)) for each in answers[-_SAMPLE:]]
         if all(body == value for body, value in parsed):
             return cls(before=before, after=after, bare=True)
@@ -191,7 +209,7 @@ class Style:
         """
         value = nested(values)
         if self.joint:
-            return f"{self.before}{self.joint.join(value)}{self.after}" if value else ""
+            return f"{self.before}{joined(value, self.joint, self.last)}{self.after}" if value else ""
         text = value if self.bare else _dumped(value, self.indent, self.compact, self.ascii_only)
         return f"{self.before}{text}{self.after}"
 

@@ -6,10 +6,13 @@ import itertools
 import json
 import random
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 from easy import write_log
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from jitr_core import JITR, Policy, cli
@@ -19,9 +22,10 @@ from jitr_core.equivalence import equivalent
 from jitr_core.errors import ArtifactError, TrainingError
 from jitr_core.forms import fits
 from jitr_core.identify import answer_space
+from jitr_core.layout import reader
 from jitr_core.search import search_fields
 from jitr_core.search.trials import Trials
-from jitr_core.structured import Style, nested, structured
+from jitr_core.structured import Style, joined, nested, structured
 from jitr_core.students import load_student
 from jitr_core.students.copier import CopyBench
 from jitr_core.students.spans import FORMS, copies, tokens
@@ -348,8 +352,11 @@ def obj(tags, words):
         lambda tags, words: f"Here is the JSON [as asked]:\n```json\n{obj(tags, words)}\n```\nAnything else?",
         lambda tags, words: ", ".join(tags),
         lambda tags, words: "\n".join(f"- {tag}" for tag in tags),
+        lambda tags, words: "\n".join(f"{n}. {tag}" for n, tag in enumerate(tags, 1)),
+        lambda tags, words: joined(tags, ", ", " and "),
+        lambda tags, words: joined(tags, ", ", ", and "),
     ],
-    ids=["sentence", "sentence and code block", "commas", "bullets"],
+    ids=["sentence", "sentence and code block", "commas", "bullets", "numbered", "and", "comma and"],
 )
 def test_answers_are_given_as_the_teacher_lays_them_out(write, tmp_path):
     pairs = taught(write)
@@ -360,9 +367,31 @@ def test_answers_are_given_as_the_teacher_lays_them_out(write, tmp_path):
     assert np.mean([given == teachers for given, (_, teachers) in zip(answers, new, strict=True)]) > 0.9
 
 
+@given(
+    st.lists(st.from_regex(r"[a-m]{2,5}( [a-m]{2,5})?", fullmatch=True), min_size=3, max_size=6, unique=True),
+    st.sampled_from(["{}", "- {}", "{n}. {}", "{n}) {}"]),
+    st.sampled_from([", ", " and ", ", and ", " und "]),
+)
+def test_lists_in_plain_text_are_read_as_they_were_written(labels, item, last):
+    """Whatever the labels and the way: all items come out, and written again the very text does."""
+    lists = [list(some) for n in range(1, len(labels) + 1) for some in itertools.combinations(labels, n)]
+    if item == "{}":
+        texts = [joined(each, ", ", "" if last == ", " else last) for each in lists]
+    else:
+        texts = ["\n".join(item.replace("{n}", str(n)).format(x) for n, x in enumerate(each, 1)) for each in lists]
+    read = reader(Counter(texts * 5))
+    for text, each in zip(texts, lists, strict=True):
+        taken = read(text)
+        assert taken is not None and json.loads(taken.values[()]) == each
+        assert Style.of([taken]).write(taken.values) == text
+
+
 @pytest.mark.parametrize(
     ("answers", "kind"),
     [
+        (["bread and butter", "fish and chips", "soup"] * 20, "labels"),
+        (["1. Turn it off\n2. Turn it on", "1. Call us", "1. Wait\n2. Call us\n3. Complain"] * 20, "labels"),
+        ([f"1. Take {i} and {i * 7}\n2. Add {i * 3}, then wait" for i in range(80)], "text"),
         (["yes, but", "yes", "no", "no, but"] * 20, "labels"),
         ([f"{city}, {land}" for city, land in zip("abcdefgh", "AABBCCDD", strict=True)] * 5, "labels"),
         ([f"Well, I {i} think, so {i * 7}, or not" for i in range(80)], "text"),
@@ -370,7 +399,17 @@ def test_answers_are_given_as_the_teacher_lays_them_out(write, tmp_path):
         ([f"{'AB'[i % 2]}: " + obj("abcde"[i % 3 : 2 + i % 4], ["late"][: i % 2]) for i in range(80)], "labels"),
         ([f"See [{i}] and {{x: {i}}}" for i in range(80)], "text"),
     ],
-    ids=["labels with a comma", "places", "sentences", "sentences that differ", "JSON with commas", "no JSON"],
+    ids=[
+        "labels with an and",
+        "instructions",
+        "numbered sentences",
+        "labels with a comma",
+        "places",
+        "sentences",
+        "sentences that differ",
+        "JSON with commas",
+        "no JSON",
+    ],
 )
 def test_what_only_looks_like_a_list_or_like_json_is_none(answers, kind):
     assert answer_space(answers).kind == kind
@@ -384,6 +423,60 @@ def test_an_answer_in_another_frame_is_not_agreed_with():
     found = compose(pairs)
     assert found.candidates[0].agreement <= 0.95
     assert all(each.startswith("Sure! {") for each in found.predicted if each)
+
+
+WEIGHTS = {
+    "amount": lambda kg: f"{kg} kg",
+    "number": str,
+    "field": lambda kg: json.dumps({"weight": kg}),
+    "text field": lambda kg: json.dumps({"weight": f"{kg} kg"}),
+}
+
+
+def weighed(count, write, seed=0):
+    """Messages that hold a weight and a width, and what is written of the weight."""
+    rng, found = random.Random(seed), []
+    for _ in range(count):
+        kg = rng.randint(1, 9_999)
+        words = [
+            f"{kg} kg",
+            f"{rng.randint(1, 999)} cm",
+            rng.choice(["to Rome", "to Oslo"]),
+            rng.choice(["box", "bag"]),
+        ]
+        rng.shuffle(words)
+        found.append(((" ".join(words),), write(kg)))
+    return found
+
+
+@pytest.mark.parametrize("form", WEIGHTS)
+def test_a_number_with_a_unit_is_copied_in_whatever_form_it_is_asked_for(form, tmp_path):
+    pairs = weighed(150, WEIGHTS[form])
+    space = answer_space(answer for _, answer in pairs)
+    assert (space.kind, "amounts" in space.reason) == ("fields", form == "amount")
+    student, new = compose(pairs).fit(), weighed(60, WEIGHTS[form], seed=7)
+    student.save(tmp_path / "artifact")
+    answers, _ = load_student(tmp_path / "artifact", BaseModels()).predict([x for x, _ in new])
+    assert np.mean([given == teachers for given, (_, teachers) in zip(answers, new, strict=True)]) > 0.9
+
+
+def test_amounts_that_the_input_does_not_say_are_refused_by_name():
+    rng = random.Random(0)
+    with pytest.raises(TrainingError, match="field answer is written freely"):
+        compose([(x, f"{rng.randint(10_000, 99_999)} kg") for x, _ in weighed(150, str)])
+    few = answer_space(f"{rng.choice([5, 10, 20])} kg" for _ in range(150))
+    assert few.kind == "labels" and set(few.labels) == {"5 kg", "10 kg", "20 kg"}
+
+
+def test_a_log_of_amounts_is_replaced(tmp_path):
+    prompt = "What does the parcel weigh? Answer with number and unit alone.\nParcel: "
+    calls = [
+        {"messages": [{"role": "user", "content": prompt + text}], "answer": answer}
+        for (text,), answer in weighed(300, WEIGHTS["amount"])
+    ]
+    done = [each for _, each in replay([write_log(tmp_path / "calls.jsonl", calls)], policy=LEXICAL)]
+    given = [each for each in done if each.decision is not None and each.decision.kind == "replacement"]
+    assert len(given) > 50 and np.mean([each.answer == each.record.said for each in given]) >= 0.95
 
 
 @pytest.mark.parametrize("form", ["INV-2026-{}", "mail{}@example.com"])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ..amounts import bare
 from ..layout import MOSTLY, reader
 from ..structured import Path, items
 
@@ -25,8 +26,8 @@ class AnswerSpace:
     """What a task's answers are like.
 
     Attributes:
-        kind: `labels` (a closed set), `fields` (JSON objects, lists or numbers, lists in plain text) or `text`
-            (anything else, or too little to tell).
+        kind: `labels` (a closed set), `fields` (JSON objects, lists or numbers; lists and amounts in plain text) or
+            `text` (anything else, or too little to tell).
         labels: the closed set, most frequent first; () for other kinds. Strays are left out.
         reason: why it is of this kind, in words for the user.
     """
@@ -62,7 +63,7 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
         return AnswerSpace("text", (), f"too few answers to tell: {total} of {MIN_ANSWERS}")
     repeated = [answer for answer, times in counts.items() if times > 1]
     once = len(counts) - len(repeated)
-    share, factors, lists = _fields(counts, total)
+    share, factors, what = _fields(counts, total)
     closed = bool(repeated) and once / total <= MAX_NEW_SHARE
     composed = share >= MOSTLY and len(repeated) > factors
     if closed and len(repeated) <= max_labels and not composed:
@@ -70,7 +71,7 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
         strays = f", {once} strays" if once else ""
         return AnswerSpace("labels", labels, f"{len(labels)} different answers in {total} calls{strays}")
     if share >= MOSTLY:
-        return AnswerSpace("fields", (), f"answers are {'lists' if lists else 'JSON'}: {share:.0%} of {total}")
+        return AnswerSpace("fields", (), f"answers are {what}: {share:.0%} of {total}")
     if closed:
         return AnswerSpace(
             "text", (), f"too many labels: {len(repeated)} in {total} calls, at most {max_labels} allowed"
@@ -78,23 +79,23 @@ def answer_space(answers: Mapping[str, int] | Iterable[str], *, max_labels: int 
     return AnswerSpace("text", (), f"answers are free text: {len(counts)} different answers in {total} calls")
 
 
-def _fields(counts: Mapping[str, int], total: int) -> tuple[float, int, bool]:
+def _fields(counts: Mapping[str, int], total: int) -> tuple[float, int, str]:
     """What there is to take apart in answers.
 
     Values count as answers do: from the second time on. Of lists the items count.
 
     Returns:
         The share of answers that are structured, in [0, 1]; how many values the field with the most of them has;
-        whether the answers are lists in plain text.
+        what the answers are, for the user: JSON, or lists or amounts in plain text.
     """
     read = reader(counts)
-    found, lists, values = 0, False, dict[Path, Counter[str]]()
+    found, what, values = 0, "amounts" if read is bare else "JSON", dict[Path, Counter[str]]()
     for answer, times in counts.items():
         if (taken := read(answer)) is not None:
             found += times
-            lists = lists or bool(taken.joint)
+            what = "lists" if taken.joint else what
             for path, value in taken.values.items():
                 for item in items(value) or [value]:
                     values.setdefault(path, Counter())[item] += times
     several = (sum(times > 1 for times in each.values()) for each in values.values())
-    return found / total, max(several, default=0), lists
+    return found / total, max(several, default=0), what
