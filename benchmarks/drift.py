@@ -205,7 +205,8 @@ def watch(
                 return out
         if by != ALONE:
             reason = "answered" if takes[i] else "ood" if release.far[i] == CLOSED else "deferral"
-            call = Handled(i, reason, "", str(given[i]), None if takes[i] else str(said[i]))
+            heard = not takes[i] or audits or held is not None
+            call = Handled(i, reason, "", str(given[i]), str(said[i]) if heard else None)
             changed = seen.update(call, str.__eq__) is not None
             if by == FAR and i % BLOCK == BLOCK - 1:
                 changed |= distances.add(Counter(map(str, release.far[i + 1 - BLOCK : i + 1])))

@@ -164,6 +164,11 @@ class Watch:
         """What the audits so far say; a rollback stays one."""
         return "rollback" if any(each.verdict == "rollback" for each in self._monitors.values()) else "keep"
 
+    def cost(self, given: str | None, teacher: str) -> float:
+        """What an answer costs under the promise: 0 if it counts as the teacher's, and where none was given."""
+        agreed = given is None or self._same(given, teacher)
+        return 0.0 if agreed else self._promise.cost(given or "", teacher)
+
     def update(self, given: str | None, teacher: str) -> Literal["keep", "rollback"]:
         """Takes in one audit.
 

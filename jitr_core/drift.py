@@ -20,6 +20,7 @@ from .audit import audit_share
 if TYPE_CHECKING:
     from .config import Policy
     from .equivalence import Equivalence
+    from .holds import Holds
     from .route import LoadedRelease
     from .store import Handled, Store
 
@@ -38,6 +39,7 @@ ALARM = 0.05
 
 _LEVELS = 4  # blocks of one size that are kept apart; the oldest two of more become one of twice the size
 _SYMBOLS = 12  # answers told apart, the most frequent ones; the others count as one
+_WHO = "who answers"
 _SETTLE = 4  # blocks from which the answers told apart are chosen
 _PAGE = 5_000  # calls read at a time
 _REMEMBERED = 5_000  # calls of a release that a new process looks back on
@@ -119,7 +121,7 @@ def signals(call: Handled, same: Callable[[str, str], bool]) -> Iterator[tuple[s
         call: a call that a release was asked about.
         same: whether two answers count as the same.
     """
-    yield "who answers", call.reason
+    yield _WHO, call.reason
     if call.teacher is not None:  # who is not asked does not say under which name it would have answered
         yield "model", call.model
     if call.reason == "answered" and call.replacement is not None:
@@ -137,7 +139,7 @@ class Signals:
         detectors: by signal.
         block: counts since the last look, by signal.
         calls: how many were taken in.
-        heard: whether the teacher has answered any call since the last look.
+        who: of each call since the last look, whether the teacher was heard, and who answers.
         early: answers of the first calls, until it is chosen which ones are told apart.
         frequent: those; None until then.
     """
@@ -146,27 +148,32 @@ class Signals:
     detectors: dict[str, ChangeDetector] = field(default_factory=dict)
     block: dict[str, Counter[str]] = field(default_factory=dict)
     calls: int = 0
-    heard: bool = False
+    who: list[tuple[bool, str]] = field(default_factory=list)
     early: Counter[str] = field(default_factory=Counter)
     frequent: frozenset[str] | None = None
 
     def update(self, call: Handled, same: Callable[[str, str], bool]) -> tuple[str, ChangeDetector] | None:
         """Takes in a call; the signal that changed, if one did."""
-        self.row, self.calls, self.heard = call.row, self.calls + 1, self.heard or call.teacher is not None
+        self.row, self.calls = call.row, self.calls + 1
         for signal, symbol in signals(call, same):
-            self.block.setdefault(signal, Counter())[symbol] += 1
+            if signal == _WHO:
+                self.who.append((call.teacher is not None, symbol))
+            else:
+                self.block.setdefault(signal, Counter())[symbol] += 1
         if self.calls % BLOCK:
             return None
         changed = None
-        if not self.heard:  # while the teacher is down, deferred calls fail and are not stored: no change of the calls
-            self.block.pop("who answers", None)
+        # While the teacher is down, calls left to him fail and are not stored: no change. So only what came between
+        # two calls in which he was heard counts; that is as random a sample as all calls are.
+        heard = [i for i, (said, _) in enumerate(self.who) if said] or [0]
+        self.block[_WHO] = Counter(symbol for _, symbol in self.who[heard[0] + 1 : heard[-1]])
         for signal, counts in self.block.items():
             detector = self.detectors.setdefault(signal, ChangeDetector())
             if signal == "answers":
                 counts = self._told_apart(counts)
             if detector.add(counts) and changed is None:
                 changed = signal, detector
-        self.block, self.heard = {}, False
+        self.block, self.who = {}, []
         return changed
 
     def _told_apart(self, counts: Counter[str]) -> Counter[str]:
@@ -190,13 +197,13 @@ class Drift:
         store: the state.
         policy: gives the audit shares.
         emit: told of every warning.
-        hold: has the teacher answer for now, given the task, the release and what changed.
+        holds: has the teacher answer after a warning.
     """
 
     store: Store
     policy: Policy
     emit: Callable[[dict[str, Any]], None]
-    hold: Callable[[str, str, str], None]
+    holds: Holds
     _seen: dict[str, Signals] = field(default_factory=dict)
     _warned: dict[str, int] = field(default_factory=dict)
     _before: dict[str, int] = field(default_factory=dict)  # what a release had answered when it was warned of
@@ -263,10 +270,12 @@ class Drift:
         told = {"before": _shares(detector.before), "since": _shares(detector.since)} if signal != "answers" else {}
         details = {"release": release, "row": row, "signal": signal, "calls": detector.since.total(), **told}
         self._seen.pop(release, None)
-        if self.store.warn(task, details, since=self._warned.get(release, 0)):
+        hold = self.holds.change(task, release, signal)
+        if self.store.warn(task, details, since=self._warned.get(release, 0), hold=hold):
             _log.warning("task %s: %s changed; answers of release %s are compared", task, signal, release)
             self.emit({"kind": "warning", "task": task, **details})
-            self.hold(task, release, signal)
+            if hold is not None:
+                self.holds.told(task, release, True, hold["reason"])
         self.refresh(task, release)
 
 

@@ -18,6 +18,7 @@ from .crowd import apart
 from .earlier import with_earlier, withdraw_orphans
 from .equivalence import Equivalence, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError, in_words
+from .holds import COMPARED
 from .identify import AnswerSpace, answer_space
 from .outlook import look_ahead
 from .present import Present
@@ -140,8 +141,9 @@ class Pipeline:
             return report if active is None and task.id not in self.store.probations() else None
         release: Release | None = None
         try:
-            examples = self.present.with_past(task.id, start, examples)
             space = answer_space(Counter(e.answer for e in examples), max_labels=self.policy.max_labels)
+            if space.kind == "labels":
+                examples = self.present.with_past(task.id, start, examples)
             if not examples:
                 report.refusal = (
                     "none of its calls can be answered by a student: they ask for tools, a format or the like"
@@ -301,6 +303,9 @@ class Pipeline:
             verify_folder(Path(active.path))
         except ArtifactError:
             return ""  # it serves nobody
+        held = self.store.held_since(task.id, active.id)
+        if held is not None and self.store.compared_since(task.id, active.id, held) >= COMPARED:
+            return ""  # it answers nobody, and has not shown that it should
         place = {group: i for i, group in enumerate(dataset.groups)}
         most = _GENERATED if student.family == "generator" else _COMPARED
         since = self.present.since(task.id, self.present.start(task.id))

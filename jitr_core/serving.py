@@ -66,7 +66,7 @@ class Serving:
         self._memory = Memory(math.inf if bound is None else bound * 1e6, self.fault)
         self._probations = Probations(self.store, self.policy, self._withdraw, self.fault, self._memory.bring)
         self._holds = Holds(self.store, self.emit)
-        self._drift = Drift(self.store, self.policy, self.emit, self._holds.changed)
+        self._drift = Drift(self.store, self.policy, self.emit, self._holds)
 
     def tend(self) -> None:
         """Load what was asked for since it had to leave memory."""
@@ -99,14 +99,19 @@ class Serving:
                 compared.add((decision.task, decision.release))
         for task, release in sorted(compared):
             if not self._contradicted(task, release) and (row := self.store.held_since(task, release)) is not None:
-                watch = self._watched(task, release, after=row)
-                self._holds.compared(task, release, watch.audits, watch.errors, self.policy.target)
+                watch = self._watch(release)
+                audits = self.store.audited(task, release, deferred=watch.deferred, held=True, after=row)
+                costs = [watch.cost(each.replacement, each.teacher) for each in audits]
+                number = max(self.store.compared_since(task, release, row), len(costs))  # texts may have expired
+                self._holds.compared(task, release, number, costs, 1 - self.policy.target)
         for task, release in sorted(missed):
             self._holds.missed(task, release)
 
     def _contradicted(self, task: str, release: str) -> bool:
         """Withdraw a release whose audits contradict its certificate, unless the user has pinned it all the same."""
-        watch = self._watched(task, release)
+        watch = self._watch(release)
+        for audit in self.store.audited(task, release, deferred=watch.deferred, held=True):
+            watch.update(audit.replacement, audit.teacher)
         if watch.verdict == "keep":
             return False
         pin = self.store.pinned(task)
@@ -115,13 +120,10 @@ class Serving:
         self._withdraw(task, release, "calls of the sample" if watch.deferred else "audited answers", watch)
         return True
 
-    def _watched(self, task: str, release: str, after: int = 0) -> Watch:
-        """What the audits of a release that were stored after a row say, of all processes and in one order."""
+    def _watch(self, release: str) -> Watch:
+        """A fresh look at what the audits of a release say."""
         policy, same = self.policy, self._rules[release].same
-        watch = Watch(self._certificates[release], same, target=policy.target, audit_delta=policy.audit_delta)
-        for audit in self.store.audited(task, release, deferred=watch.deferred, held=True, after=after):
-            watch.update(audit.replacement, audit.teacher)
-        return watch
+        return Watch(self._certificates[release], same, target=policy.target, audit_delta=policy.audit_delta)
 
     def _withdraw(self, task: str, release: str, compared: str, watch: Watch) -> None:
         """Take a release out of use whose answers differ too often from the teacher's."""
@@ -167,7 +169,9 @@ class Serving:
                 self._drift.refresh(release.task, release.id)
                 if state == "active":
                     self._holds.inherit(release.task, release.id)
+                instead = table.get(release.task)
                 held = self._holds.on(release.task, release.id)
+                held |= state == "canary" and instead is not None and instead.held
                 share = functools.partial(self._drift.share, release.id)
                 table[release.task] = replace(
                     loaded,
@@ -175,7 +179,7 @@ class Serving:
                     audit_share=_always if state == "canary" or held else share,
                     state=state,
                     share={"shadow": 0.0, "canary": self.policy.canary_share, "active": 1.0}[state],
-                    instead=table.get(release.task),
+                    instead=instead,
                     held=held,
                 )
         self.router.load(table)

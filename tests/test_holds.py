@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from easy import easy_calls
-from test_engine import trained, url
+from test_engine import POLICY, serve, trained, url
 from test_outages import ALL_AUDITED
 from typer.testing import CliRunner
 
 from jitr_core import JITR, Answer, Call
+from jitr_core.audit import Watch
+from jitr_core.base_models import BaseModels
 from jitr_core.cli import app
 from jitr_core.estimate import estimate
 from jitr_core.holds import Holds
+from jitr_core.pipeline import Pipeline
+from jitr_core.route import Router
+from jitr_core.serving import Serving
 from jitr_core.store import Store
-from jitr_core.types import Decision, Match, Observation
+from jitr_core.types import Decision, Match, Observation, SearchReport, Task
 
 HOUR_S = 3600.0
 
@@ -122,6 +131,131 @@ def test_what_a_held_release_would_have_said_counts_against_it(shop: App) -> Non
     shop.jitr.close()
 
 
+def warn(store: Store, holds: Holds, task: str, release: str) -> None:
+    """A warning of drift, as it holds a release."""
+    last = store.last_entry("warning", task)
+    row = (last.details["row"] if last else 0) + 1
+    details = {"release": release, "row": row, "signal": "answers", "calls": 100}
+    assert store.warn(task, details, since=row - 1, hold=holds.change(task, release, "answers"))
+
+
+def held_back(store: Store, task: str, release: str, pairs: list[tuple[str, str]], start: int = 0) -> list[Decision]:
+    """Calls of a held release: what it would have said, and what the teacher did."""
+    (template,) = store.templates()
+    found = []
+    for i, (given, said) in enumerate(pairs, start):
+        match = Match(task, template.id, (f"text {i}",))
+        decision = Decision("teacher", "audit_hold", match, release, given, 0.9, True, 1.0)
+        found.append(Observation(Call(f"h{i}", (), time=time.time()), decision, Answer(said, "gpt-4.1")))
+    store.add_observations(found)
+    return [each.decision for each in found]
+
+
+def serving(store: Store, folder: Path) -> Serving:
+    """What tends the releases of a process, with a state's active release at work."""
+    pipeline = Pipeline(store, POLICY, folder / "artifacts", BaseModels(folder / "cache"))
+    made = Serving(store, POLICY, Router(time.perf_counter), pipeline, lambda event: None, lambda where, error: None, 1)
+    made.refresh(store.tasks(), store.templates(), frozenset())
+    return made
+
+
+AGREE, DIFFER = ("billing", "billing"), ("billing", "delivery")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Store]:
+    """A state with a replaced step."""
+    trained(tmp_path).close()
+    with Store(url(tmp_path)) as store:
+        yield store
+
+
+def test_a_burst_of_errors_in_a_hold_is_made_up_for(state: Store, tmp_path: Path) -> None:
+    (task,) = state.tasks()
+    release = state.active_release(task.id).id
+    held_back(state, task.id, release, [AGREE] * 300)
+    tending = serving(state, tmp_path)
+    warn(state, Holds(state, lambda event: None), task.id, release)
+    for start, pairs in ((1_000, [DIFFER] * 3), (2_000, [AGREE] * 50)):
+        tending.audit((each, True) for each in held_back(state, task.id, release, pairs, start))
+        assert state.held_since(task.id, release) is not None
+    tending.audit((each, True) for each in held_back(state, task.id, release, [AGREE] * 60, 3_000))
+    assert state.held_since(task.id, release) is None, "3 of 113 differed"
+    assert state.holds(task.id, release)[-1]["figures"] == {"compared": 113, "differed": 3}
+
+
+def test_comparisons_count_though_their_texts_have_expired(state: Store, tmp_path: Path) -> None:
+    (task,) = state.tasks()
+    release = state.active_release(task.id).id
+    tending = serving(state, tmp_path)
+    warn(state, Holds(state, lambda event: None), task.id, release)
+    tending.audit((each, True) for each in held_back(state, task.id, release, [AGREE] * 90))
+    later = time.time() + 40 * 86_400
+    state._database.clock = lambda: later
+    state.expire(30)
+    later += 86_400
+    state.expire(30)
+    assert not state.audited(task.id, release, held=True)
+    tending.audit((each, True) for each in held_back(state, task.id, release, [AGREE] * 10, 1_000))
+    assert state.held_since(task.id, release) is None
+
+
+def test_the_costs_of_a_promise_say_whether_a_hold_ends(state: Store) -> None:
+    (task,) = state.tasks()
+    release = state.active_release(task.id)
+    free = replace(release.certificate, promise='cost:{"delivery": {"billing": 0}}')
+    watch = Watch(free, str.__eq__, target=0.95, audit_delta=0.05)
+    costs = [watch.cost(given, said) for given, said in [AGREE] * 80 + [DIFFER] * 20]
+    holds = Holds(state, lambda event: None)
+    warn(state, holds, task.id, release.id)
+    holds.compared(task.id, release.id, 100, [1.0 if cost else 0.0 for cost in [0] * 80 + [1] * 20], 0.05)
+    assert holds.on(task.id, release.id)
+    holds.compared(task.id, release.id, 100, costs, 0.05)
+    assert not holds.on(task.id, release.id)
+
+
+def test_refreshes_while_a_release_is_held_wake_nobody(state: Store, tmp_path: Path) -> None:
+    (task,) = state.tasks()
+    warn(state, Holds(state, lambda event: None), task.id, state.active_release(task.id).id)
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off", seed=1)
+    jitr.refresh()
+    before = state.version()
+    for _ in range(3):
+        jitr.refresh()
+    assert state.version() == before
+    jitr.close()
+
+
+def test_a_merge_hands_a_hold_on(state: Store) -> None:
+    (task,) = state.tasks()
+    release = state.active_release(task.id).id
+    state.save_task(Task("t_other", task.app, task.tenant, "other"))
+    warn(state, Holds(state, lambda event: None), task.id, release)
+    assert state.merge_tasks(task.id, "t_other", by_hand=True)
+    assert state.active_release("t_other").id == release and state.held_since("t_other", release) is not None
+
+
+def test_holds_of_a_canary_and_of_the_active_release_are_two(state: Store, tmp_path: Path) -> None:
+    (task,) = state.tasks()
+    first = state.active_release(task.id)
+    path = shutil.copytree(first.path, Path(first.path).parent / "r_second")
+    second = replace(first, id="r_second", path=str(path))
+    assert state.conclude(SearchReport(task.id, 1), 0.001, second, first.id, path=("canary", "active"))
+    holds = Holds(state, lambda event: None)
+    warn(state, holds, task.id, first.id)
+    policy = replace(POLICY, canary_share=0.5, canary_calls=40)
+    jitr = JITR(url(tmp_path), policy=policy, training="off", seed=1)
+    jitr.refresh()
+    assert set(serve(jitr, easy_calls(40, seed=5), "z")) == {"audit_hold"}, "nor does a canary answer meanwhile"
+    jitr.close()
+    state.hold(task.id, "r_second", True, "its audits do not come back", {})
+    holds.inherit(task.id, first.id)
+    assert holds.on(task.id, first.id) and len(state.holds(task.id, first.id)) == 1
+    holds.compared(task.id, first.id, 100, [0.0] * 100, 0.05)
+    holds.inherit(task.id, first.id)
+    assert not holds.on(task.id, first.id) and holds.on(task.id, "r_second")
+
+
 def test_each_hold_that_a_release_came_out_of_makes_the_next_one_shorter(tmp_path: Path) -> None:
     trained(tmp_path).close()
     with Store(url(tmp_path)) as store:
@@ -129,13 +263,14 @@ def test_each_hold_that_a_release_came_out_of_makes_the_next_one_shorter(tmp_pat
         release, events = store.active_release(task.id).id, []
         holds = Holds(store, events.append)
         for enough in (100, 50, 25, 25):
-            holds.changed(task.id, release, "answers")
-            holds.compared(task.id, release, enough - 1, 0, 0.95)
-            holds.compared(task.id, release, enough, enough // 20 + 1, 0.95)
+            warn(store, holds, task.id, release)
+            differ = [1.0] * (enough // 20)
+            for number, costs in ((enough - 1, [0.0] * (enough - 1)), (enough, [0.0] * (enough - len(differ) - 1))):
+                holds.compared(task.id, release, number, [*costs, 1.0, *differ] if number == enough else costs, 0.05)
             assert holds.on(task.id, release), "too few, or too few that agreed"
-            holds.compared(task.id, release, enough, enough // 20, 0.95)
-            assert not holds.on(task.id, release)
-            assert str(enough) in events[-2]["reason"] and [e["held"] for e in events[-2:]] == [True, False]
+            holds.compared(task.id, release, enough, [0.0] * (enough - len(differ)) + differ, 0.05)
+            assert not holds.on(task.id, release) and events[-1]["held"] is False
+            assert str(enough) in store.holds(task.id, release)[-2]["reason"]
 
 
 def test_a_release_pinned_despite_audits_is_not_held(shop: App) -> None:

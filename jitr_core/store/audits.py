@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Integer, case, func, select
+from sqlalchemy import Connection, Integer, case, func, select
 
 from ..types import Answer
 from . import rows
 from .database import Database
-from .parts import entry, last_details, last_row
+from .parts import entry, last_row
 from .records import Answers, Audited, Drawn, Given
-from .schema import counters
+from .schema import counters, ledger
 from .schema import observations as o
 
 __all__ = ["Audits"]
@@ -22,6 +23,17 @@ _PENDING = select(o.c.n, o.c.model, o.c.replaceable, o.c.kept).where(o.c.pending
 _REPLACED = o.c.kind == "replacement"
 _HELD = o.c.reason == "audit_hold"
 _REGROUPINGS = select(counters.c.value).where(counters.c.name == "regroupings")
+
+
+def _holds(connection: Connection, task: str, release: str) -> list[dict[str, Any]]:
+    query = select(ledger.c.details).where(ledger.c.task == task, ledger.c.kind == "hold").order_by(ledger.c.n)
+    told = (json.loads(details) for details in connection.execute(query).scalars())
+    return [each for each in told if each["release"] == release]
+
+
+def _is_held(connection: Connection, task: str, release: str) -> bool:
+    told = _holds(connection, task, release)
+    return bool(told) and bool(told[-1]["held"])
 
 
 class Audits:
@@ -105,6 +117,12 @@ class Audits:
             number, first, latest = connection.execute(missed).one()
         return number, latest - first if number else 0.0
 
+    def compared_since(self, task: str, release: str, row: int) -> int:
+        """Answers of a release, given or held back, that were compared with the teacher's, stored after a row."""
+        mine = o.c.task == task, o.c.release == release, o.c.n > row, _REPLACED | _HELD, o.c.asked
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(o).where(*mine)).scalar_one())
+
     def hold(self, task: str, release: str, held: bool, reason: str, figures: Mapping[str, Any]) -> bool:
         """Notes that the teacher answers in place of a release, or does no longer.
 
@@ -118,19 +136,24 @@ class Audits:
         Returns:
             False if that was so already.
         """
+        if (self.held_since(task, release) is not None) == held:  # nobody has to look again
+            return False
         details = {"release": release, "held": held, "reason": reason, "figures": figures}
         with self._database.write(notify=True) as connection:
-            last = last_details(connection, task, "hold")
-            if (last is not None and last["release"] == release and last["held"]) == held:
+            if _is_held(connection, task, release) == held:
                 return False
             entry(connection, self._database.clock(), "hold", task, {**details, "row": last_row(connection)})
         return True
 
+    def holds(self, task: str, release: str) -> list[dict[str, Any]]:
+        """What the ledger says of the holds of a release, oldest first: `held`, `reason`, `figures` and `row`."""
+        with self._database.read() as connection:
+            return _holds(connection, task, release)
+
     def held_since(self, task: str, release: str) -> int | None:
         """The last row of the store when a release was held; None if it is not."""
-        with self._database.read() as connection:
-            last = last_details(connection, task, "hold")
-        return last["row"] if last is not None and last["release"] == release and last["held"] else None
+        told = self.holds(task, release)
+        return int(told[-1]["row"]) if told and told[-1]["held"] else None
 
     def conclude_audits(self, done: Sequence[tuple[str, Answer | None]]) -> int:
         """Says what came of audits; their calls move to the end of the stream, where labels stand as they come.

@@ -25,7 +25,7 @@ from .schema import observations as o
 __all__ = ["Regrouping"]
 
 _STARTS = ("rollback", "restart", "purge")
-_OF_TASK, _OF_RELEASE = ("promise", "equivalence"), ("pin", "warning")
+_OF_TASK, _OF_RELEASE = ("promise", "equivalence"), ("pin", "warning", "hold")
 _PAGE = 2_000
 
 
