@@ -336,7 +336,10 @@ class JITR:
         self._recorder.flush()
 
     def refresh(self) -> None:
-        """Take over at once what other processes or `jitr` commands changed; else it takes about half a second."""
+        """Take over at once what other processes or `jitr` commands changed; else it takes about half a second.
+
+        At the start of a process it returns when tasks and releases are loaded: until then the teacher answers.
+        """
         self._recorder.flush(force=True)
 
     def close(self) -> None:

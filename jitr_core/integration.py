@@ -164,7 +164,8 @@ def is_replaceable(settings: Mapping[str, Any]) -> bool:
     if not settings:
         return True
     form = form_of(settings)
-    return settings.get("n", 1) == 1 and settings.keys().isdisjoint(_LOGPROBS) and (not form or form.kind != "other")
+    several = isinstance(n := settings.get("n", 1), int | float) and n != 1  # what is no number is no number of answers
+    return not several and settings.keys().isdisjoint(_LOGPROBS) and (not form or form.kind != "other")
 
 
 def tell_of_settings(teacher: str, *own: Mapping[str, Any]) -> None:

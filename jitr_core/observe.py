@@ -118,8 +118,8 @@ class Recorder(Generic[T]):
 
     def _run(self) -> None:
         while not self._closed:
-            self._wake.wait(self._wait_s)
             self.flush(force=True)
+            self._wake.wait(self._wait_s)
 
     def _drain(self) -> bool:
         """Process one batch; False if there was nothing."""

@@ -501,7 +501,30 @@ def test_machines_get_json(two: str) -> None:
     assert tasks[0]["templates"][0]["text"].endswith("user: Message: {input}") and tasks[0]["replacement"] is None
     (one,) = [json.loads(run("tasks", "show", tasks[1]["task"], "--json", "--url", two)[1])]
     assert {example["answer"] for example in one.pop("examples")} == {"billing", "delivery"}
-    assert [one.pop(name) for name in ("searches", "releases", "history")] == [[], [], []] and one == tasks[1]
+    told = [one.pop(name) for name in ("searches", "releases", "history", "alike")]
+    assert told == [[], [], [], []] and one == tasks[1]
+
+
+def test_a_task_whose_prompt_reads_like_another_says_how_to_merge_them_and_one_that_does_not_says_nothing(
+    two: str,
+) -> None:
+    before = easy_calls(40)
+    prompt = before[0]["messages"][0]["content"]
+    jitr = JITR(two, policy=POLICY, training="off")
+    # One word put in and one changed: more than the miner takes for the same job.
+    serve(jitr, worded(easy_calls(24, seed=8), prompt.replace("Answer", "Please reply"), "e"))
+    jitr.close()
+    with Store(two) as store:
+        old, other, edited = store.tasks()
+    for task, twin in ((old, edited), (edited, old)):
+        code, shown = run("tasks", "show", task.id, "--url", two)
+        assert code == 0 and shown.count("reads alike") == 1 and f"`jitr tasks merge {twin.id} {task.id}`" in shown
+    assert "reads alike" not in run("tasks", "show", other.id, "--url", two)[1]
+    assert run("tasks", "ignore", edited.id, "--url", two)[0] == 0
+    assert "reads alike" not in run("tasks", "show", old.id, "--url", two)[1]
+    assert run("tasks", "unignore", edited.id, "--url", two)[0] == 0
+    assert run("tasks", "merge", edited.id, old.id, "--url", two)[0] == 0
+    assert "reads alike" not in run("tasks", "show", old.id, "--url", two)[1]
 
 
 def test_a_task_is_declared_on_the_command_line_before_the_first_run(tmp_path: Path) -> None:

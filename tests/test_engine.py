@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +25,7 @@ from easy import easy_calls
 from jitr_core import JITR, Answer, Call, ConfigError, Policy, manage
 from jitr_core.jobs import policy_to_json
 from jitr_core.memory import Kept, Memory
-from jitr_core.observe import Auditor
+from jitr_core.observe import Auditor, Recorder
 from jitr_core.route import NotLoaded
 from jitr_core.store import Store
 
@@ -70,6 +71,23 @@ def due(tmp_path: Path) -> Iterator[str]:
 def train(state: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jitr_core.cli", "train", "--url", state, "--policy", policy_to_json(POLICY)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_an_app_that_waits_for_its_start_has_its_first_calls_answered(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    jitr.refresh()
+    reasons = serve(jitr, easy_calls(20, seed=9))
+    assert "no_task" not in reasons and "no_release" not in reasons and "answered" in reasons
+    jitr.close()
+
+
+def test_what_is_known_is_loaded_when_the_thread_starts_not_when_a_batch_is_due() -> None:
+    loaded = threading.Event()
+    recorder: Recorder[int] = Recorder(lambda items: loaded.set(), lambda where, error: None, wait_s=3_600)
+    recorder.start()
+    assert loaded.wait(60)
+    recorder.close()
 
 
 def test_a_step_is_found_learnt_and_answered(tmp_path: Path) -> None:

@@ -245,7 +245,8 @@ def test_audits_beyond_the_bound_and_at_the_end_count_as_answered(tmp_path: Path
     number = answered(jitr, teacher, 60, "down")
     jitr.flush()
     assert store.counts(task.id).answered - before.answered == number
-    assert number - 10 <= store.answers(task.id).answered - told < number, "given up, but those that may wait"
+    # Those that may wait are not given up, nor is the one that is being tried meanwhile.
+    assert number - 11 <= store.answers(task.id).answered - told < number
     began = time.monotonic()
     jitr.close()
     assert time.monotonic() - began < 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from ..holds import Holds
@@ -24,6 +25,7 @@ __all__ = ["marked", "task_facts"]
 
 _ANSWERS = 2_000  # latest labelled calls whose answers are looked at
 _EXAMPLES = 3
+_ALIKE, _ALIKE_WORDS = 0.75, 2_000  # share of the words of two prompts that read alike; words that are compared
 _SEEN = 60  # latest calls among which examples are chosen
 
 
@@ -43,7 +45,8 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `pinned` (id of the release,
         or null), `held` (why the teacher answers in its place for now, or null), `missing_bases` (names of base models
         that it, or else the release on probation, needs and that are not here); and if it is one task `examples`
-        [{`input`, `answer`}], `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`,
+        [{`input`, `answer`}], `alike` [{`task`, `name`}]: other tasks whose prompt reads almost the same, as after an
+        edit, `releases` [{`release`, `state`, `family`, `created`}], `history` [{`time`, `what`,
         `reason`, `figures`}]: every change of what serves it, and `searches`, see `jitr_core.types.SearchReport`: every
         candidate, how it fared, and what more calls would bring.
     """
@@ -107,6 +110,7 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
             {"release": each.id, "state": store.release_state(each.id), "family": each.family, "created": each.created}
             for each in store.releases(task.id)
         ]
+        facts["alike"] = list(_alike(store, task, facts["templates"]))
         facts["history"] = list(_history(store, task))
         facts["searches"] = [asdict(report) for report in store.searches(task.id)]
         facts["examples"] = list(_examples(store.latest(task.id, _SEEN)))
@@ -131,6 +135,23 @@ def _templates(store: Store, task: Task) -> list[dict[str, Any]]:
         }
         for each in task_templates(store, task)
     ]
+
+
+def _alike(store: Store, task: Task, templates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Other tasks of the same app and tenant of whose most used template most words are this task's, in its order."""
+    mine = _most_used(templates)
+    for other in store.tasks():
+        if other.id == task.id or (other.app, other.tenant) != (task.app, task.tenant) or other.ignored:
+            continue
+        compared = SequenceMatcher(None, mine, _most_used(_templates(store, other)), autojunk=False)
+        if mine and compared.quick_ratio() >= _ALIKE and compared.ratio() >= _ALIKE:
+            yield {"task": other.id, "name": other.name}
+
+
+def _most_used(templates: list[dict[str, Any]]) -> list[str]:
+    """The words of the template with the most calls; none without templates."""
+    text = max(templates, key=lambda each: each["calls"])["text"] if templates else ""
+    return str(text).split()[:_ALIKE_WORDS]
 
 
 def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["show_attempt", "show_task", "show_tasks"]
 
+_MOST_ALIKE = 3  # tasks that read alike
+
 
 def show_tasks(store: Store, console: Console | None = None) -> None:
     """Print every task with its template, its answers, what serves it and why.
@@ -97,6 +99,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("warning", unheard(facts["promise"], store.answer_counts(task.id, HEARD))),
         ("searches", f"{facts['attempts']:,} counted as made"),
         ("outlook", _outlook(store, task)),
+        *(("reads alike", _merging(facts, other)) for other in facts["alike"][:_MOST_ALIKE]),
         ("the teacher says", "; ".join(said)),
     ]
     console.print(Text(f"{quoted(facts['name'], 120)} {facts['task']}", style="bold"), soft_wrap=True)
@@ -121,6 +124,14 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
     for each in facts["examples"]:
         shown = " | ".join(_cut(slot, 200) for slot in each["input"])
         console.print(Text(f"  example: {shown} → {_cut(each['answer'], 80)}"), soft_wrap=True)
+
+
+def _merging(facts: dict[str, Any], other: dict[str, Any]) -> str:
+    """What to do about a task that may be another one with an edited prompt."""
+    return (
+        f"{quoted(other['name'], 40)}; if both do the same job, as after an edit of the prompt, "
+        f"`jitr tasks merge {other['task']} {facts['task']}` makes them one"
+    )
 
 
 def _outlook(store: Store, task: Task) -> str:

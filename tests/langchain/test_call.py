@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from entry_points import ENTRY_POINTS, INPUTS, PROMPT
 from langchain_core.language_models.fake_chat_models import (
@@ -80,7 +82,7 @@ def test_what_no_student_can_honour_is_observed_but_not_replaceable(settings, te
 
 def test_settings_on_the_teacher_count_like_those_of_the_request(engine):
     class Keyed(Teacher):
-        n: int = 1
+        n: Any = 1
         model_kwargs: dict = {}
 
     def call(**settings):
@@ -89,6 +91,7 @@ def test_settings_on_the_teacher_count_like_those_of_the_request(engine):
 
     assert call().replaceable and call().contract == ""
     assert not call(n=3).replaceable
+    assert call(n="a name").replaceable, "no number of answers"
     asking = call(model_kwargs={"response_format": {"type": "json_object"}})
     assert asking.replaceable and asking.form.kind == "json" and asking.contract
     assert not call(model_kwargs={"tools": [{"name": "a"}, {"name": "b"}]}).replaceable

@@ -101,10 +101,10 @@ def test_settings_of_the_teacher_that_keep_its_calls_from_being_replaced_are_tol
     monkeypatch.setattr("jitr_core.integration._told", set())
 
     class Several(Teacher):
-        n: int = 1
+        n: Any = 1
         model_kwargs: dict = {}
 
-    for settings in ({"n": 2}, {"n": 2}, {"model_kwargs": {"logprobs": True}}, {}):
+    for settings in ({"n": 2}, {"n": 2}, {"n": "a name"}, {"model_kwargs": {"logprobs": True}}, {}):
         JITRChatModel(llm=Several(**settings), jitr=engine)
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "Several asks for n=2",
