@@ -52,15 +52,13 @@ PAIRS = (
 )
 SIZES, SEEDS = (100, 500), 3
 
-# Not sst2 with rt-polarity: they share sentences.
+# Not sst2 with rt-polarity: they share sentences. Nor clinc150: a search would not tune for so many answers.
 TUNED_PAIRS = (
     ("sst2", "phrasebank-gpt4", "both sentiment"),
     ("sst2", "imdb-gold", "both film reviews"),
     ("imdb-gold", "rt-polarity-gpt35", "both film reviews"),
-    ("imdb-gold", "sst2", "both film reviews"),
-    ("clinc150", "banking77-gpt4", "both intents"),
-    ("trec", "agnews", "unrelated"),
     ("sst2", "trec", "unrelated"),
+    ("sst2", "agnews", "unrelated"),
 )
 EARLIER = 3_000  # examples of the earlier task, of which the plan says how many are learnt
 TUNED_SIZES = {"phrasebank-gpt4": (100, 500), "rt-polarity-gpt35": (100, 500, 1_000, 2_000)}

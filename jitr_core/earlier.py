@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ArtifactError
+from .errors import JITRError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,13 +59,15 @@ def with_earlier(models: BaseModels, store: Store, task: Task, inputs: Sequence[
     refused: dict[str, str] = {}
     for other, release in _of_others(store, task):
         name = called(other, release)
+        origin = next((key for key in models.keys("encoder") if models.facts(key).name == release.base_model), None)
+        if origin is None:
+            continue
         try:
             tuned = getattr(load_student(release.path, models), "tuned", None)
-        except ArtifactError as error:
+        except JITRError as error:
             refused[name] = str(error)
             continue
-        origin = next((key for key in models.keys("encoder") if models.facts(key).name == release.base_model), None)
-        if tuned is None or origin is None:
+        if tuned is None:
             continue
         if store.label_count(other.id) > _MOST_COMPARED:
             refused[name] = "not tried: its task has too many calls to look through for texts that this one has, too"

@@ -157,6 +157,16 @@ def test_texts_that_it_learnt_from_are_no_measure_of_it(state, models):
     store.close()
 
 
+def test_one_that_is_damaged_costs_a_later_search_only_that(state, models):
+    (file,) = (state / "artifacts").glob("*/*/arrays.safetensors")
+    with file.open("ab") as damaged:
+        damaged.write(b"x")
+    store, _, report = later(state, models)
+    (note,) = [each.note for each in report.candidates if "tuned for" in each.name]
+    assert "was changed" in note and report.chosen.endswith(":tiny") and not report.failed
+    store.close()
+
+
 @pytest.mark.parametrize("place", [{"app": "other"}, {"tenant": "other"}])
 def test_nobody_elses_task_is_offered_it(place, state, models):
     observe(state, "What is the tone of this:", pairs(20, seed=5), "tone", **place)
