@@ -156,11 +156,11 @@ def test_purging_a_task_deletes_its_calls_and_files(state: str, tmp_path: Path) 
     assert run("purge", "--all", "--yes", "--url", state)[0] == 0
 
 
-def test_old_texts_expire_while_the_app_runs(tmp_path: Path) -> None:
+def test_old_texts_expire_while_the_app_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = []
     for days in (0, 1):
+        monkeypatch.setitem(Store.__init__.__kwdefaults__, "clock", lambda days=days: time.time() + 2 + days * 86_400)
         jitr = JITR(url(tmp_path), policy=Policy(families=("lexical",), retention_days=1e-9), training="inline")
-        jitr.open_store()._database.clock = lambda days=days: time.time() + 2 + days * 86_400
         serve(jitr, easy_calls(16), f"day {days} ")  # one batch; texts are looked for after it
         texts.append([o.answer.text for o in jitr.open_store().observations() if o.answer])
         jitr.close()

@@ -317,12 +317,14 @@ def test_a_clock_that_jumps_changes_no_decision(tmp_path: Path, monkeypatch: pyt
     jitr.close()
 
 
-def test_a_start_with_a_clock_that_leapt_deletes_no_texts_and_they_go_in_time(tmp_path: Path) -> None:
+def test_a_start_with_a_clock_that_leapt_deletes_no_texts_and_they_go_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy = dataclasses.replace(POLICY, retention_days=30.0)
     kept, day = [], 86_400.0
     for run, leap in enumerate((0.0, 365 * day, 1 * day, 31 * day, 32 * day)):
+        monkeypatch.setitem(Store.__init__.__kwdefaults__, "clock", lambda leap=leap: time.time() + leap)
         jitr = JITR(url(tmp_path), policy=policy, training="off")
-        jitr.open_store()._database.clock = lambda leap=leap: time.time() + leap
         serve(jitr, easy_calls(20, seed=run) if run < 2 else [], str(run))
         jitr.refresh()
         kept.append(sum(o.answer.text != "" for o in jitr.open_store().observations() if o.answer))
