@@ -8,7 +8,7 @@ answers agree. Whether every answer that was given is of the teacher's form is c
 logs of estimates whose numbers need only be near the teacher's.
 
 Exit code 1 where a given answer is not of the teacher's form, replaced answers of a made log agree significantly less
-often than 0.95 or are less than half of 1,500 calls and more, or more certificates are broken than chance explains.
+often than 0.95 or, of at least 1,500 calls, are less than half, or more certificates are broken than chance explains.
 """
 
 from __future__ import annotations
