@@ -291,6 +291,10 @@ def test_a_rule_of_likeness_needs_the_static_table_and_a_generator_its_folder(
         store.activate(task.id, "r_alike", "test")
         assert [each.id for each in tasks_resting_on(store, models, "static")] == [task.id]
         assert missing_bases(replace(release, certificate=alike), models) == ["static"]
+    add(tmp_path / "cache", str(table(tmp_path / "another")))
+    (prepared_folder(tmp_path / "cache") / "another" / "manifest.json").write_text("rubbish")
+    assert missing_bases(release, models) == [], "what is wrong with another base is no matter"
+    assert models.by_hash("mine", "mine", models.hashes()["mine"]).name == "mine"
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "student.json").write_text(json.dumps({"answerer": {"base": str(tmp_path / "writer")}}))
     writing = replace(release, path=str(tmp_path / "text"))

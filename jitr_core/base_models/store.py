@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import logging
@@ -131,14 +132,14 @@ class BaseModels:
         return known | {key: facts for key, (facts, _, _) in self._private.items()}
 
     def hashes(self) -> dict[str, str]:
-        """What `by_hash` tells models at hand apart by, by key; none of them is loaded.
-
-        Raises:
-            ArtifactError: a manifest is unreadable.
-        """
+        """What `by_hash` tells models at hand apart by, by key; none is loaded, one without a manifest is left out."""
         if self._given:
             return {key: model.hash for key, (_, model) in self._given.items()}
-        return {key: folder_hash(prepared_folder(self.folder) / key) for key in prepared_models(self.folder)}
+        found = {}
+        for key in prepared_models(self.folder):
+            with contextlib.suppress(ArtifactError):
+                found[key] = folder_hash(prepared_folder(self.folder) / key)
+        return found
 
     def remove(self, key: str) -> None:
         """Delete a prepared model; replacements that need it can no longer be loaded.
