@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from jitr_core import ConfigError, Judge, cli, manage
 from jitr_core.equivalence import equivalence
+from jitr_core.judge import unbilled
 from jitr_core.report.savings import task_savings
 from jitr_core.savings import Prices, Rates
 from jitr_core.store import Store
@@ -164,6 +165,7 @@ def billed(store: Store) -> int:
 def test_certificate_and_audits_are_by_the_judge_and_no_pair_is_judged_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    list(unbilled())  # other tests' judges: their names have no price
     judge = Judge(spelling, most=5_000, cache=tmp_path / "verdicts.db", name="gpt-4.1")
     put: list[tuple[str, str]] = []
 
