@@ -165,7 +165,7 @@ def billed(store: Store) -> int:
 def test_certificate_and_audits_are_by_the_judge_and_no_pair_is_judged_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(unbilled())  # what judges of other tests were asked
+    list(unbilled())  # other tests' judges: their names have no price
     judge = Judge(spelling, most=5_000, cache=tmp_path / "verdicts.db", name="gpt-4.1")
     put: list[tuple[str, str]] = []
 
