@@ -63,7 +63,8 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
     class Fake:
         """A store with a release that was asked 30 times, and a generator that is surer than it."""
 
-        family, kept, came = "generator", 30, 30
+        family, kept, came, compared = "generator", 30, 30, 99
+        held: int | None = None
 
         def last_entry(self, kind: object, task: str) -> None:
             return None
@@ -81,6 +82,12 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
 
         def handled(self, task: str, release: str, row: int, limit: int) -> list[str]:
             return ["call"] * self.came
+
+        def held_since(self, task: str, release: str) -> int | None:
+            return self.held
+
+        def compared_since(self, task: str, release: str, row: int) -> int:
+            return self.compared
 
         def renew(self, name: str, owner: str, ttl_s: float) -> bool:
             renewed.append(name)
@@ -100,6 +107,11 @@ def test_whoever_compares_two_students_keeps_the_lease(tmp_path: Path) -> None:
 
     line.store.kept = 0  # expired
     assert "stays" in line._worse(task, active, Fake(), CERTIFICATE, found, some)
+    line.store.held = 7  # it does not answer now
+    assert "stays" in line._worse(task, active, Fake(), CERTIFICATE, found, some)
+    line.store.compared = 100  # nor has it shown that it should
+    assert line._worse(task, active, Fake(), CERTIFICATE, found, some) == ""
+    line.store.held = None
     line.store.came = 0  # calls of another wording have taken over
     assert line._worse(task, active, Fake(), CERTIFICATE, found, some) == ""
     line.store.kept = 30

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Integer, case, func, select
 from ..types import Answer
 from . import rows
 from .database import Database
-from .parts import entry, last_row
+from .parts import entry, last_details, last_row
 from .records import Answers, Audited, Drawn, Given
 from .schema import counters, ledger
 from .schema import observations as o
@@ -116,6 +116,30 @@ class Audits:
             missed = missed.where(*mine, _REPLACED, o.c.audit, ~o.c.asked, o.c.n > row)
             number, first, latest = connection.execute(missed).one()
         return number, latest - first if number else 0.0
+
+    def warn(
+        self, task: str, details: Mapping[str, Any], since: int = 0, hold: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Notes a warning of drift, which raises the share of audits in every process, and the hold that follows.
+
+        Args:
+            task: id of the task.
+            details: `release`, `row` of the call that gave it away, and what explains it.
+            since: row of the warning that the caller knows of, 0 if of none.
+            hold: `reason` and `figures`, see `hold`; None to hold nothing.
+
+        Returns:
+            False if another process warned of this release meanwhile.
+        """
+        with self._database.write(notify=True) as connection:
+            last = last_details(connection, task, "warning")
+            if last is not None and last["release"] == details["release"] and last["row"] > since:
+                return False
+            entry(connection, self._database.clock(), "warning", task, dict(details))
+            if hold is not None:
+                held = {"release": details["release"], "held": True, **hold, "row": last_row(connection)}
+                entry(connection, self._database.clock(), "hold", task, held)
+        return True
 
     def compared_since(self, task: str, release: str, row: int) -> int:
         """Answers of a release, given or held back, that were compared with the teacher's, stored after a row."""

@@ -225,30 +225,6 @@ class Releases:
                 entry(connection, self._database.clock(), "rollback", task, {"release": release, "start": start})
         return True
 
-    def warn(
-        self, task: str, details: Mapping[str, Any], since: int = 0, hold: Mapping[str, Any] | None = None
-    ) -> bool:
-        """Notes a warning of drift, which raises the share of audits in every process, and the hold that follows.
-
-        Args:
-            task: id of the task.
-            details: `release`, `row` of the call that gave it away, and what explains it.
-            since: row of the warning that the caller knows of, 0 if of none.
-            hold: `reason` and `figures`, see `hold`; None to hold nothing.
-
-        Returns:
-            False if another process warned of this release meanwhile.
-        """
-        with self._database.write(notify=True) as connection:
-            last = last_details(connection, task, "warning")
-            if last is not None and last["release"] == details["release"] and last["row"] > since:
-                return False
-            entry(connection, self._database.clock(), "warning", task, dict(details))
-            if hold is not None:
-                held = {"release": details["release"], "held": True, **hold, "row": last_row(connection)}
-                entry(connection, self._database.clock(), "hold", task, held)
-        return True
-
     def pin(
         self, task: str, release: str | None, *, despite_audits: bool = False, figures: Mapping[str, Any] | None = None
     ) -> None:
