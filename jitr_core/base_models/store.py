@@ -133,12 +133,17 @@ class BaseModels:
     def hashes(self) -> dict[str, str]:
         """What `by_hash` tells models at hand apart by, by key; none of them is loaded.
 
-        Raises:
-            ArtifactError: a manifest is unreadable.
+        One whose manifest is damaged is left out: `get` says so of it, and the others are as good as ever.
         """
         if self._given:
             return {key: model.hash for key, (_, model) in self._given.items()}
-        return {key: folder_hash(prepared_folder(self.folder) / key) for key in prepared_models(self.folder)}
+        found = {}
+        for key in prepared_models(self.folder):
+            try:
+                found[key] = folder_hash(prepared_folder(self.folder) / key)
+            except ArtifactError as error:
+                _log.warning("base model %s cannot be used: %s", key, error)
+        return found
 
     def remove(self, key: str) -> None:
         """Delete a prepared model; replacements that need it can no longer be loaded.
