@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .earlier import withdraw_orphans
 from .errors import StoreError
 from .freely import Freely
 from .identify import Decisions, task_name
@@ -28,7 +29,7 @@ __all__ = ["Background", "Event", "Observed", "Stage"]
 
 _log = logging.getLogger("jitr")
 _KEPT = 5_000  # calls kept at most while the store cannot take them
-_EXPIRE_S = 3600.0  # how often is looked for texts older than the policy keeps them, and for abandoned audits
+_EXPIRE_S = 3600.0  # how often is looked for texts older than the policy keeps them, for abandoned audits and orphans
 _ABANDONED_S = PATIENCE_S + 3600.0  # age of a call after which nobody audits it any more
 
 Event = dict[str, Any]
@@ -180,6 +181,7 @@ class Background:
         if now < self._expire_at:
             return
         self._expire_at = now + _EXPIRE_S
+        withdraw_orphans(self.store, self.pipeline.folder)  # a purge elsewhere may have been killed before it did
         self.store.give_up_audits(_ABANDONED_S)
         if self.policy.retention_days is not None and self.store.expire(self.policy.retention_days):
             self.freely.forget()

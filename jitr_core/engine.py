@@ -289,6 +289,7 @@ class JITR:
     def _start(self) -> Background:
         from . import manage
         from .background import Background
+        from .earlier import withdraw_orphans
         from .store import Store
 
         store = Store(self.url)
@@ -307,6 +308,7 @@ class JITR:
             seed=self._seed,
             aside=self._audits.put,
         )
+        withdraw_orphans(store, pipeline.folder)  # they must not serve for a moment
         background.recall()
         background.refresh()
         background.remember()

@@ -1,6 +1,7 @@
 """Encoders of earlier replacements: offered to the same user's later tasks alone, and gone with their own task."""
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from jitr_core import JITR, Answer, Call, manage
 from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.base_models.embeddings import EmbeddingCache
 from jitr_core.config import Policy
-from jitr_core.earlier import known_share, listed, with_earlier
+from jitr_core.earlier import known_share, listed, with_earlier, withdraw_orphans
 from jitr_core.export import export
+from jitr_core.promote import package
 from jitr_core.report.models import model_facts
+from jitr_core.route import Router
 from jitr_core.search import search
 from jitr_core.store import Store
 from jitr_core.students import load_student, own_bytes
@@ -152,7 +155,7 @@ def test_a_task_that_is_purged_while_another_learns_from_it_leaves_nothing(state
 def test_texts_that_it_learnt_from_are_no_measure_of_it(state, models):
     store, task, report = later(state, models, pairs(200))
     (note,) = [each.note for each in report.candidates if "tuned for" in each.name]
-    assert "may have learnt from 100% of the inputs" in note
+    assert "may have learnt from 200 of the 200 inputs" in note
     assert "tuned for" not in report.chosen
     store.close()
 
@@ -164,6 +167,166 @@ def test_one_that_is_damaged_costs_a_later_search_only_that(state, models):
     store, _, report = later(state, models)
     (note,) = [each.note for each in report.candidates if "tuned for" in each.name]
     assert "was changed" in note and report.chosen.endswith(":tiny") and not report.failed
+    store.close()
+
+
+def offered(store, models, task, inputs=None):
+    """Whether the search for a task is offered an earlier encoder, and why not."""
+    inputs = inputs or [each.slots for each in store.examples(task.id)]
+    found = with_earlier(models, store, task, inputs, POLICY)
+    return any(key.startswith("earlier") for key in found.keys("encoder")), " ".join(found.refused.values())
+
+
+def other_task(state):
+    """A state, the task that is replaced there, and a later one with other texts."""
+    observe(state, "What is the tone of this:", pairs(200, seed=5), "tone")
+    store = Store(url(state))
+    ((first, _),) = listed(store)
+    return store, first, next(each for each in store.tasks() if each.id != first.id)
+
+
+def test_a_single_text_that_it_learnt_from_is_too_many(state, models, monkeypatch):
+    monkeypatch.setattr("jitr_core.earlier._PAGE", 7)
+    store, _, task = other_task(state)
+    others = [text for text, _ in pairs(500, seed=7)]
+    assert offered(store, models, task, others) == (True, "")
+    taken, why = offered(store, models, task, [*others, pairs(200)[123][0]])
+    assert not taken and "learnt from 1 of the 501 inputs" in why
+    store.close()
+
+
+def test_texts_that_are_forgotten_are_no_measure_of_it_either(state, models):
+    store, first, task = other_task(state)
+    observe(state, "Is this good or bad?", pairs(20, seed=8), "unkept")
+    assert offered(store, models, task) == (True, "")
+    store.record("purge", None, {"tenant": "another", "before": 4e9, "observations": 9, "tasks": 0})
+    store.record("purge", task.id, {"tenant": None, "before": 4e9, "observations": 9, "tasks": 0})
+    assert manage.purge(store, task=first, before=1.0) == 0
+    assert offered(store, models, task) == (True, ""), "none of its own calls were deleted"
+    assert manage.purge(store, task=first, before=4e9)
+    assert store.active_release(first.id) is not None
+    taken, why = offered(store, models, task)
+    assert not taken and "deleted, so nobody can tell" in why
+    store.close()
+
+
+@pytest.mark.parametrize("whose", ["its own", "its tenant's", "everybody's"])
+def test_whoever_is_purged_it_is_known_of_its_task(whose, state, models):
+    store, first, task = other_task(state)
+    of = {"its own": {"task": first}, "its tenant's": {"tenant": ""}, "everybody's": {}}[whose]
+    inputs = [each.slots for each in store.examples(task.id)]
+    manage.purge(store, before=4e9, **of)
+    assert not offered(store, models, task, inputs)[0]
+    store.close()
+
+
+def test_a_purge_long_before_it_learnt_deleted_nothing_that_it_learnt_from(state, models):
+    store, first, task = other_task(state)
+    store._database.clock = lambda: 1e6
+    store.record("purge", first.id, {"tenant": None, "before": 4e9, "observations": 9, "tasks": 0})
+    assert offered(store, models, task) == (True, "")
+    store.close()
+
+
+def test_texts_that_expired_are_no_measure_of_it_either(state, models):
+    store, _, task = other_task(state)
+    inputs, now = [each.slots for each in store.examples(task.id)], time.time()
+    for days in (10, 11):  # a clock that leaps deletes nothing
+        store._database.clock = lambda days=days: now + days * 86_400.0
+        store.expire(5)
+    taken, why = offered(store, models, task, inputs)
+    assert not taken and "deleted" in why
+    store.close()
+
+
+def test_calls_that_were_never_to_be_kept_are_none_that_it_learnt_from(state, models):
+    jitr = JITR(url(state), policy=POLICY, training="off", seed=1)
+    for i in range(20):
+        call = Call(f"secret{i}", (("user", f"Is this good or bad? w{i} good"),), step="mood", storable=False)
+        jitr.observe(call, jitr.decide(call), Answer("yes", "m"))
+    jitr.close()
+    store, _, task = other_task(state)
+    assert offered(store, models, task) == (True, "")
+    store.close()
+
+
+def test_a_search_looks_through_so_many_calls_and_no_more(state, models, monkeypatch):
+    store, _, task = other_task(state)
+    monkeypatch.setattr("jitr_core.earlier._MOST_COMPARED", 199)
+    taken, why = offered(store, models, task)
+    assert not taken and "too many calls" in why
+    store.close()
+
+
+@pytest.mark.parametrize("app", ["the next", "a running"])
+def test_a_purge_that_was_killed_is_completed_by_an_app(app, state, models, monkeypatch):
+    store, task, _ = later(state, models)
+    ((first, _),) = listed(store)
+    resting, loaded, load = store.active_release(task.id), [], Router.load
+    monkeypatch.setattr(Router, "load", lambda self, served: (loaded.append(set(served)), load(self, served)))
+    jitr = JITR(url(state), policy=POLICY, training="off", seed=1)
+    if app == "a running":
+        jitr.refresh()
+        assert task.id in loaded[-1]
+    store.purge(task=first.id)  # and what `manage.purge` does then, it did not do any more
+    assert store.active_release(task.id) is not None
+    if app == "a running":
+        jitr._background._expire_at = 0.0  # an hour later
+        jitr.refresh()
+        assert task.id not in loaded[-1]
+    else:
+        jitr.close()
+        loaded.clear()
+        jitr = JITR(url(state), policy=POLICY, training="off", seed=1)
+        jitr.refresh()
+        assert loaded and not any(task.id in served for served in loaded), "not for a moment"
+    assert store.active_release(task.id) is None and store.release_state(resting.id) == "withdrawn"
+    assert not Path(resting.path).exists() and not jitr.faults
+    jitr.close()
+    store.close()
+
+
+def test_a_purge_just_before_a_replacement_is_put_into_service_leaves_none_without_files(state, models, monkeypatch):
+    observe(state, "What is the tone of this:", pairs(200, seed=5), "tone")
+    with Store(url(state)) as store:
+        ((first, _),) = listed(store)
+
+        def purged(*given, **named):
+            made = package(*given, **named)
+            manage.purge(store, task=first)
+            return made
+
+        monkeypatch.setattr("jitr_core.pipeline.package", purged)
+        task, report = train(store, state, models, ("encoder",))
+        assert "tuned for" in report.chosen and not report.refusal
+        assert store.active_release(task.id) is None and "purged" in store.task(task.id).reason
+        assert not artifacts(state) and not store.verify()
+
+
+def test_what_a_killed_attempt_left_of_a_purged_task_is_deleted(state, models):
+    store, task, _ = later(state, models)
+    ((first, _),) = listed(store)
+    left = Path(store.active_release(task.id).path)
+    shutil.copytree(left, left.with_name("r_left"))
+    store.acquire(f"train:{task.id}", "an attempt", 180.0)
+    manage.purge(store, task=first)
+    assert artifacts(state) == {"r_left"}, "an attempt may be at it"
+    store.free(f"train:{task.id}", "an attempt")
+    assert withdraw_orphans(store, state / "artifacts") == ["r_left"] and not artifacts(state)
+    assert store.acquire(f"train:{task.id}", "another attempt", 180.0)
+    store.close()
+
+
+def test_a_damaged_description_keeps_nobody_from_looking_for_orphans(state, models):
+    store, task, _ = later(state, models)
+    ((first, _),) = listed(store)
+    for i, text in enumerate(("[]", '{"models": 1}', '{"models": {"a": 1}}', '{"models": {"a": {"own": 1}}}', "{")):
+        folder = state / "artifacts" / task.id / f"r_damaged{i}"
+        folder.mkdir()
+        (folder / "student.json").write_text(text)
+    store.purge(task=first.id)
+    resting = store.active_release(task.id)
+    assert withdraw_orphans(store, state / "artifacts") == [resting.id]
     store.close()
 
 
@@ -221,4 +384,6 @@ def test_what_was_learnt_is_known_however_it_is_written_and_other_words_never_ar
 def test_a_part_of_a_text_is_known_and_a_common_phrase_is_not():
     ticket = "my parcel has not come and nobody answers the phone what shall i do now please"
     assert known_share([(ticket,)], [("subject", f"{ticket} regards from a customer")]) == 1.0
+    assert known_share([("en", "de", ticket)], [("en", "de", "what do you think of this")]) == 0.0
+    assert known_share([("en", "de", ticket)], [(ticket,)]) == 1.0
     assert known_share([(f"{ticket} thank you for your help",)], [("thank you for your help",)]) == 0.0

@@ -22,7 +22,10 @@ from jitr_core.base_models.prepare import add
 from jitr_core.base_models.sources import locate
 from jitr_core.config import Policy
 from jitr_core.errors import ArtifactError, ConfigError, TrainingError
-from jitr_core.manage import missing_bases, tasks_resting_on
+from jitr_core.files import MANIFEST
+from jitr_core.manage import compare_by, missing_bases, tasks_resting_on
+from jitr_core.manage.figures import at_hand
+from jitr_core.report.facts import task_facts
 from jitr_core.report.models import model_facts
 from jitr_core.search import search
 from jitr_core.store import Store
@@ -311,6 +314,50 @@ def test_a_damaged_base_model_costs_the_search_only_that(tmp_path: Path, no_torc
     found = run(easy(200), BaseModels(tmp_path / "cache"), families=("lexical", "static"))
     assert "was changed" in note(found, "base model bad")
     assert any(c.base_model == "good" for c in found.candidates)
+
+
+def test_a_manifest_that_cannot_be_read_keeps_no_other_model_from_being_found(
+    tmp_path: Path, monkeypatch, no_torch
+) -> None:
+    monkeypatch.setenv("JITR_CACHE", str(tmp_path / "cache"))
+    for name in ("good", "bad"):
+        add(tmp_path / "cache", str(table(tmp_path / name)))
+    models = BaseModels(tmp_path / "cache")
+    model = models.get("good")
+    (prepared_folder(tmp_path / "cache") / "bad" / MANIFEST).write_text("{")
+    assert models.hashes() == {"good": model.hash}
+    assert models.by_hash("renamed", "good", model.hash) is model
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        models.get("bad")
+    assert command("models", "remove", "bad", "--url", url(tmp_path))[0] == 0
+    assert set(prepared_models(tmp_path / "cache")) == {"good"}
+
+
+def test_figures_for_the_ledger_are_told_by_the_models_of_the_settings(tmp_path: Path, monkeypatch, no_torch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JITR_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    add(tmp_path / "own", str(table(tmp_path / "static")))
+    policy = Policy(families=("lexical",), audit_share_start=1.0, cache_dir=str(tmp_path / "own"))
+    jitr = JITR(url(tmp_path), policy=policy, training="inline", seed=1)
+    serve(jitr, easy_calls(250))
+    store = jitr.open_store()
+    (task,) = store.tasks()
+    release = store.active_release(task.id)
+    alike = replace(release, id="r_alike", certificate=replace(release.certificate, equivalence="embedding:0.9"))
+    compare_by(store, task, "embedding:0.9")
+    store.add_release(alike)
+    store.activate(task.id, "r_alike", "test")
+    jitr.refresh()
+    serve(jitr, easy_calls(64, seed=3), "a")
+    jitr.close()
+    (tmp_path / "jitr.toml").write_text('cache = "own"\n')
+    with Store(url(tmp_path)) as store:
+        known = task_facts(store)[0]["replacement"]["audited"]
+        assert known["audits"] > 0 and at_hand(store, alike) == {"release": "r_alike", **known}
+        (tmp_path / "jitr.toml").write_text("cash = 1\n")
+        told = at_hand(store, alike)
+        assert told["answered"] == known["answered"] and "agreement" not in told, "yet it keeps nobody from a decision"
 
 
 @pytest.mark.parametrize(

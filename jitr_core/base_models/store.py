@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.util
 import logging
@@ -132,13 +131,18 @@ class BaseModels:
         return known | {key: facts for key, (facts, _, _) in self._private.items()}
 
     def hashes(self) -> dict[str, str]:
-        """What `by_hash` tells models at hand apart by, by key; none is loaded, one without a manifest is left out."""
+        """What `by_hash` tells models at hand apart by, by key; none of them is loaded.
+
+        One whose manifest is damaged is left out: `get` says so of it, and the others are as good as ever.
+        """
         if self._given:
             return {key: model.hash for key, (_, model) in self._given.items()}
         found = {}
         for key in prepared_models(self.folder):
-            with contextlib.suppress(ArtifactError):
+            try:
                 found[key] = folder_hash(prepared_folder(self.folder) / key)
+            except ArtifactError as error:
+                _log.warning("base model %s cannot be used: %s", key, error)
         return found
 
     def remove(self, key: str) -> None:

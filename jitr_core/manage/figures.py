@@ -6,10 +6,10 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..config import Policy
 from ..equivalence import OWN
-from ..errors import JITRError
+from ..errors import ConfigError, JITRError
 from ..estimate import estimate
+from ..settings import load_settings
 from ..terms import rule_at_work
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ def at_hand(store: Store, release: Release) -> dict[str, Any]:
     """
     from ..base_models import BaseModels
 
-    told = audited(store, release, BaseModels(Policy().cache_dir))
+    try:
+        cache = load_settings().policy.cache_dir
+    except ConfigError:
+        cache = None  # a setting that cannot be used keeps nobody from a decision
+    told = audited(store, release, BaseModels(cache))
     if told is None:
         number = store.given(release.task, release.id).answered
         if number or not (told := _compared(store, release)):

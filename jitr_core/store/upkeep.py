@@ -182,6 +182,29 @@ class Upkeep:
         self._database.checkpoint()
         return purged
 
+    def forgotten(self, task: str, since: float) -> bool:
+        """Whether texts of a task's calls may be gone that were there at some time: expired ever, or purged since.
+
+        Args:
+            task: id of the task.
+            since: seconds since the epoch.
+        """
+        expired = select(o.c.n).where(o.c.task == task, ~o.c.kept).limit(1)
+        purges = select(ledger).where(ledger.c.kind == "purge", ledger.c.time >= since)
+        with self._database.read() as connection:
+            if connection.execute(expired).first() is not None:
+                return True
+            tenant = connection.execute(select(tasks.c.tenant).where(tasks.c.id == task)).scalar()
+            merged = survivors(connection)
+            found = [_entry_of(row) for row in connection.execute(purges)]
+        # A purge of one task names no tenant, unless it was of both.
+        return any(
+            each.details["observations"]
+            and (each.task is None or merged.get(each.task, each.task) == task)
+            and each.details["tenant"] in (None, tenant)
+            for each in found
+        )
+
     def verify(self) -> list[str]:
         """Looks for damage and contradictions.
 
