@@ -39,7 +39,7 @@ ALARM = 0.05
 
 _LEVELS = 4  # blocks of one size that are kept apart; the oldest two of more become one of twice the size
 _SYMBOLS = 12  # answers told apart, the most frequent ones; the others count as one
-_WHO = "who answers"
+_WHO, _MIX = "who answers", "the mix of its answers"
 _SETTLE = 4  # blocks from which the answers told apart are chosen
 _PAGE = 5_000  # calls read at a time
 _REMEMBERED = 5_000  # calls of a release that a new process looks back on
@@ -125,7 +125,7 @@ def signals(call: Handled, same: Callable[[str, str], bool]) -> Iterator[tuple[s
     if call.teacher is not None:  # who is not asked does not say under which name it would have answered
         yield "model", call.model
     if call.reason == "answered" and call.replacement is not None:
-        yield "answers", call.replacement
+        yield _MIX, call.replacement
     elif call.reason == "deferral" and call.replacement is not None and call.teacher is not None:
         yield "agreement where it defers", "same" if same(call.replacement, call.teacher) else "differs"
 
@@ -169,7 +169,7 @@ class Signals:
         self.block[_WHO] = Counter(symbol for _, symbol in self.who[heard[0] + 1 : heard[-1]])
         for signal, counts in self.block.items():
             detector = self.detectors.setdefault(signal, ChangeDetector())
-            if signal == "answers":
+            if signal == _MIX:
                 counts = self._told_apart(counts)
             if detector.add(counts) and changed is None:
                 changed = signal, detector
@@ -267,7 +267,7 @@ class Drift:
 
     def _warn(self, task: str, release: str, row: int, signal: str, detector: ChangeDetector) -> None:
         # Answers are texts that may have to be forgotten: the ledger never does.
-        told = {"before": _shares(detector.before), "since": _shares(detector.since)} if signal != "answers" else {}
+        told = {"before": _shares(detector.before), "since": _shares(detector.since)} if signal != _MIX else {}
         details = {"release": release, "row": row, "signal": signal, "calls": detector.since.total(), **told}
         self._seen.pop(release, None)
         hold = self.holds.change(task, release, signal)

@@ -151,6 +151,7 @@ class JITR:
             self._process, self.fault, batch=16 if inline else 256, threaded=not inline
         )
         self._audits = Auditor(threaded=not inline)
+        self._router.down = lambda: self._audits.failing
         self._opening = threading.Lock()
         _engines.add(self)
         if not inline and state_exists(self.url):

@@ -1,9 +1,9 @@
 """Holds: the teacher answers in place of a release, and says by that what audits would have said.
 
 A release is held when its calls or its teacher have changed, until enough of what it would have answered was compared:
-to compare an answer before it is given costs the same request as to audit it afterwards. And when nobody has checked it
-for a day though its answers were to be: an outage of the teacher is no reason, but no release answers unwatched for
-ever.
+to compare an answer before it is given costs the same request as to audit it afterwards. While audits fail this waits.
+And it is held when nobody has checked it for a day though its answers were to be: an outage of the teacher is no
+reason, but no release answers unwatched for ever.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Holds:
     def on(self, task: str, release: str) -> bool:
         """Whether the teacher answers in place of a release; never where the user pinned it despite audits."""
         return self.store.held_since(task, release) is not None and not self._despite(task, release)
+
+    def lasting(self, task: str, release: str) -> bool:
+        """Whether the teacher answers even while he is down: nobody has checked the release for a day."""
+        told = self.store.holds(task, release)
+        return bool(told) and "signal" not in told[-1]["figures"]
 
     def missed(self, task: str, release: str) -> None:
         """Hold a release if none of its audits has come back for too long."""

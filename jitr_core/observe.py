@@ -200,6 +200,11 @@ class Auditor:
             self._thread = threading.Thread(target=self._run, name="jitr-audit", daemon=True)
             self._thread.start()
 
+    @property
+    def failing(self) -> bool:
+        """Whether audits wait because the latest ones failed: the teacher may be down."""
+        return bool(self._failed)
+
     def join(self) -> None:
         """Wait until all audits are made, or wait for a teacher that fails."""
         self._queue.join()

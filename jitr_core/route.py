@@ -43,6 +43,7 @@ class LoadedRelease:
         share: share of the task's calls it is asked about, in [0, 1].
         instead: who is asked about the others; None for the teacher.
         held: it is asked, and compared, but the teacher answers, see `jitr_core.holds`.
+        lasting: also while the teacher is down.
     """
 
     release: Release
@@ -54,6 +55,7 @@ class LoadedRelease:
     share: float = 1.0
     instead: LoadedRelease | None = None
     held: bool = False
+    lasting: bool = False
 
     def chain(self) -> Iterator[LoadedRelease]:
         """This release, and those that are asked in its place."""
@@ -66,6 +68,7 @@ class Router:
     """Holds the active releases and decides calls of known tasks. Safe to use from several threads.
 
     Attributes:
+        down: whether the teacher may be down, as far as is known without asking him.
         seconds: time spent asking students so far.
         blocking: tasks whose replacement may take long enough to hold up an event loop.
     """
@@ -80,6 +83,7 @@ class Router:
             fault: told of what students raise.
         """
         self._clock, self._fault = clock, fault
+        self.down: Callable[[], bool] = lambda: False
         self.seconds = 0.0
         self.blocking: frozenset[str] = frozenset()
         self._table: Mapping[str, LoadedRelease] = {}
@@ -135,7 +139,7 @@ class Router:
             reason = "ood" if ood else "deferral"
             said = answer if not ood and confidence > 0 else None
             return Decision("teacher", reason, match, release.id, said, confidence, audit, share)
-        if loaded.held:
+        if loaded.held and (loaded.lasting or not self.down()):
             return Decision("teacher", "audit_hold", match, release.id, answer, confidence, audit, share)
         return Decision("replacement", "answered", match, release.id, answer, confidence, audit, share)
 

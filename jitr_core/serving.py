@@ -98,7 +98,9 @@ class Serving:
             elif asked and (decision.kind == "replacement" or decision.reason == "audit_hold"):
                 compared.add((decision.task, decision.release))
         for task, release in sorted(compared):
-            if not self._contradicted(task, release) and (row := self.store.held_since(task, release)) is not None:
+            if self._contradicted(task, release) or self.store.release_state(release) == "withdrawn":
+                continue
+            if (row := self.store.held_since(task, release)) is not None:
                 watch = self._watch(release)
                 audits = self.store.audited(task, release, deferred=watch.deferred, held=True, after=row)
                 costs = [watch.cost(each.replacement, each.teacher) for each in audits]
@@ -181,6 +183,7 @@ class Serving:
                     share={"shadow": 0.0, "canary": self.policy.canary_share, "active": 1.0}[state],
                     instead=instead,
                     held=held,
+                    lasting=self._holds.lasting(release.task, release.id),
                 )
         self.router.load(table)
         for task in tasks:

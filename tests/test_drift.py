@@ -68,7 +68,7 @@ def test_deferred_calls_tell_whether_the_teacher_agrees_and_answered_ones_what_w
     assert dict(signals(call, same))["agreement where it defers"] == "differs"
     assert dict(signals(replace(call, teacher="a"), same))["agreement where it defers"] == "same"
     assert "agreement where it defers" not in dict(signals(replace(call, replacement=None), same))
-    assert dict(signals(replace(call, reason="answered"), same))["answers"] == "a"
+    assert dict(signals(replace(call, reason="answered"), same))["the mix of its answers"] == "a"
     assert dict(signals(call, same))["who answers"] == "deferral" and dict(signals(call, same))["model"] == "gpt"
 
 
@@ -132,7 +132,7 @@ def test_a_shifted_mix_of_labels_is_warned_of_once_told_and_audited_and_the_rele
     shifted = [call for call in easy_calls(2_000, seed=4) if call["answer"] == "billing"]
     jitr, events = run(tmp_path, mixed + shifted[:400])
     warnings = [event for event in events if event["kind"] == "warning"]
-    assert [event["signal"] for event in warnings] == ["answers"]
+    assert [event["signal"] for event in warnings] == ["the mix of its answers"]
     store = jitr.open_store()
     (task,) = store.tasks()
     assert task.state == "active"

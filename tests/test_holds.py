@@ -91,7 +91,7 @@ def test_after_a_day_without_any_audit_the_teacher_answers_until_enough_was_comp
     (task,) = store.tasks()
     assert task.state == "active" and shop.held() == [True]
     shown = CliRunner().invoke(app, ["tasks", "show", task.name, "--url", url(tmp_path)])
-    assert "held: none of" in shown.output and "is held: the teacher answers" in shown.output
+    assert "held: none of" in shown.output and "is held" in shown.output and "so far)" in shown.output
     (facts,) = json.loads(CliRunner().invoke(app, ["tasks", "--json", "--url", url(tmp_path)]).output)
     assert "came back" in facts["held"]
     assert facts["replacement"]["audited"]["audits"] <= store.counts(task.id).audits, "none of them was an answer given"
@@ -223,6 +223,39 @@ def test_refreshes_while_a_release_is_held_wake_nobody(state: Store, tmp_path: P
     for _ in range(3):
         jitr.refresh()
     assert state.version() == before
+    jitr.close()
+
+
+def test_a_release_is_not_held_while_audits_fail_but_for_lack_of_them(state: Store, tmp_path: Path) -> None:
+    (task,) = state.tasks()
+    release = state.active_release(task.id).id
+    jitr = JITR(url(tmp_path), policy=ALL_AUDITED, training="off", seed=1)
+    jitr.refresh()
+    calls = [
+        Call(f"f{i}", tuple((m["role"], m["content"]) for m in each["messages"]))
+        for i, each in enumerate(easy_calls(40, seed=6))
+    ]
+    answered = next((call, found) for call in calls if (found := jitr.decide(call)).kind == "replacement")
+
+    def refused() -> Answer:
+        raise ConnectionError("down")
+
+    jitr.audit(*answered, refused)
+    deadline = time.monotonic() + 10
+    while not jitr._audits.failing and time.monotonic() < deadline:
+        time.sleep(0.01)
+    warn(state, Holds(state, lambda event: None), task.id, release)
+    jitr.refresh()
+    assert {jitr.decide(call).reason for call in calls} <= {"answered", "deferral", "ood"}
+    jitr._audits.give_up()
+    assert "audit_hold" in {jitr.decide(call).reason for call in calls}
+    state.hold(task.id, release, False, "compared", {})
+    state.hold(task.id, release, True, "none of 50 audits came back", {"missed": 50, "hours": 30})
+    jitr.audit(*answered, refused)
+    while not jitr._audits.failing and time.monotonic() < deadline:
+        time.sleep(0.01)
+    jitr.refresh()
+    assert "answered" not in {jitr.decide(call).reason for call in calls}
     jitr.close()
 
 

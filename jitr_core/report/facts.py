@@ -119,9 +119,11 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
 
 def _held(store: Store, release: Release) -> str | None:
     """Why the teacher answers in place of a release that is in service; None if it does not."""
-    entry = store.last_entry("hold", release.task)
-    held = Holds(store, lambda event: None).on(release.task, release.id)
-    return str(entry.details["reason"]) if entry is not None and held else None
+    if not Holds(store, lambda event: None).on(release.task, release.id):
+        return None
+    last = store.holds(release.task, release.id)[-1]
+    compared = store.compared_since(release.task, release.id, last["row"])
+    return f"{last['reason']} ({compared:,} so far)"
 
 
 def _templates(store: Store, task: Task) -> list[dict[str, Any]]:
@@ -174,7 +176,7 @@ def _history(store: Store, task: Task) -> Iterator[dict[str, Any]]:
                 "this task is split off another one" if told["new"] == task.id else f"task {told['new']} is split off"
             )
         elif kind == "hold":
-            what = f"release {release} {'is held: the teacher answers' if told['held'] else 'answers again'}"
+            what = f"release {release} {'is held' if told['held'] else 'answers again'}"
         elif kind == "warning":
             what = f"release {release}, {warning_text(told)}"
         else:
