@@ -44,7 +44,12 @@ class Diary:
         if self.faults[where] <= 1:
             # An error may quote the text that a redaction was to hide.
             told = type(error).__name__ if self._engine["redaction"] else repr(error)
-            _log.error("JITR steps aside in %s, the teacher serves: %s", where, told)
+            aside = (
+                "an audit failed, and is tried again"
+                if where == "audit"
+                else f"JITR steps aside in {where}, the teacher serves"
+            )
+            _log.error("%s: %s", aside, told)
         elif self.faults[where] == _FAULTS_LOGGED:
             _log.error("JITR: %d faults in %s so far, see JITR.faults", _FAULTS_LOGGED, where)
 

@@ -369,6 +369,15 @@ def test_an_earlier_release_that_nobody_can_go_back_to_is_found(tmp_path: Path) 
     assert found["earlier releases"].verdict == "warn" and found["replacements"].verdict == "ok"
 
 
+def test_a_release_that_is_held_is_told_of(tmp_path: Path) -> None:
+    trained(tmp_path).close()
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        assert "held" not in looked(tmp_path)["replacements"].found
+        store.hold(task.id, store.active_release(task.id).id, True, "the calls changed", {"signal": "who answers"})
+    assert "held, so that the teacher answers" in looked(tmp_path)["replacements"].found
+
+
 def test_a_rehearsal_that_is_cut_short_leaves_no_process_and_no_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

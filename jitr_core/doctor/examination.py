@@ -122,7 +122,7 @@ def _faults(ledger: list[LedgerEntry], now: float) -> Iterator[Check]:
         fix = "See that the state is on a disk of this machine, and that no other program keeps its database locked."
         yield Check("dropped calls", "warn", found, fix)
     if number:
-        found = f"{number.total():,} in the last day, in {', '.join(sorted(number))}: the teacher answered"
+        found = f"{number.total():,} in the last day, in {', '.join(sorted(number))}: the app was not disturbed"
         yield Check("faults", "warn", found, "The app's log names the first of each kind.")
     elif not dropped:
         yield Check("faults", "ok", "none in the last day")

@@ -79,7 +79,9 @@ def _releases(store: Store, tasks: list[Task], models: BaseModels) -> Iterator[C
             fix = f"`jitr rollback {task.id}` withdraws it; restoring its folder mends it."
             yield Check("replacements", "fail", f"{_named([task])}: cannot be loaded: {error}", fix)
     if served and not broken:
-        yield Check("replacements", "ok", f"{len(served)} in service, all can be loaded")
+        held = [task for task, release in served if store.held_since(task.id, release.id) is not None]
+        told = f"; held, so that the teacher answers until they were compared: {_named(held)}" if held else ""
+        yield Check("replacements", "ok", f"{len(served)} in service, all can be loaded{told}")
     waiting = [task for task in tasks if task.id in store.probations()]
     if waiting:
         fix = "`jitr approve TASK` or `jitr veto TASK` ends it; else it ends by itself unless approval is manual."
