@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS vectors (
 )
 """
 _CHUNK = 500  # below SQLite's limit of variables in a statement
+_WAIT_S = 3.0  # for other processes; embedding anew may take less than waiting longer
 
 
 class EmbeddingCache:
@@ -91,7 +92,7 @@ class EmbeddingCache:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        db = sqlite3.connect(self._path, timeout=_WAIT_S, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
