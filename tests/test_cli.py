@@ -14,7 +14,7 @@ from easy import easy_calls, write_log
 from test_engine import POLICY, serve, trained, url
 from test_replay import run
 
-from jitr_core import JITR, Answer, Call, Policy
+from jitr_core import JITR, Answer, Call, Policy, __version__
 from jitr_core.jobs import policy_to_json
 from jitr_core.report.savings import task_savings
 from jitr_core.savings import Prices, Rates
@@ -32,6 +32,11 @@ def state(tmp_path: Path) -> str:
 def task_state(state: str) -> str:
     with Store(state) as store:
         return store.tasks()[0].state
+
+
+def test_the_version_is_told_whatever_stands_beside_it() -> None:
+    assert run("--version") == (0, f"jitr {__version__}\n")
+    assert run("--version", "tasks", "--url", "sqlite:////nowhere/jitr.db") == (0, f"jitr {__version__}\n")
 
 
 def test_tasks_says_what_was_found_and_what_serves_it(state: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from .._version import __version__
 from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
 from ..promises import ANSWERED, PROMISES
@@ -27,13 +28,27 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="JITR: recurring LLM calls answered by small models that are certified to agree.",
 )
 
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(models_app, name="models")
 for command in (*RELEASE_COMMANDS, doctor):
     app.command()(command)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jitr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def jitr(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """JITR: recurring LLM calls answered by small models that are certified to agree."""
 
 
 @app.command()
