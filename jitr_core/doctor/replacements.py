@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import JITRError
 from ..files import verify_folder
-from ..manage import pipelines, unmet
+from ..manage import missing_bases, pipelines, unmet
 from ..settings import Settings
+from .bases import ELSEWHERE
 from .check import Check
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def _releases(store: Store, tasks: list[Task], cold_path: Callable[[Task], Pipel
         except (JITRError, OSError) as error:
             broken += 1
             fix = f"`jitr rollback {task.id}` withdraws it; restoring its folder mends it."
+            if missing_bases(release, cold_path(task).base_models):
+                fix = f"`jitr models add` prepares the base model. {ELSEWHERE}"
             yield Check("replacements", "fail", f"{_named([task])}: cannot be loaded: {error}", fix)
     if served and not broken:
         held = [task for task, release in served if store.held_since(task.id, release.id) is not None]

@@ -233,8 +233,9 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
         return f"held: {facts['held']}"
     if facts["missing_bases"]:
         return (
-            f"cannot be loaded here: its base model {' and '.join(facts['missing_bases'])} is not on this machine, or "
-            "only in another version; apps that start now ask the teacher. `jitr models` lists what is here"
+            f"cannot be loaded here: its base model {' and '.join(facts['missing_bases'])} is not prepared in "
+            f"{cold_path.base_models.folder}, or only in another version; apps that start now with this folder ask the "
+            "teacher. `jitr models` lists what is here, JITR_CACHE names another folder"
         )
     if release is not None:
         return _served(task, release)
