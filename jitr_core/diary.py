@@ -58,13 +58,18 @@ class Diary:
         elif self.faults[where] == _FAULTS_LOGGED:
             _log.error("JITR: %d faults in %s so far, see JITR.faults", _FAULTS_LOGGED, where)
 
-    def keep(self, store: Store, *, last: bool = False) -> None:
+    def keep(self, store: Store, *, calls: int = 0, last: bool = False) -> None:
         """Note in the ledger what is new; faults once a minute, or at once where there is no next time.
+
+        Args:
+            store: the state.
+            calls: how many came just now; an engine that sees none, made for looking, says nothing of an app.
+            last: there is no next time.
 
         Raises:
             StoreError: the store fails; it is noted the next time.
         """
-        if not self._introduced:
+        if calls and not self._introduced:
             known = store.last_entry("engine")
             if known is None or known.details != self._engine:  # not a line for every process of an app
                 store.record("engine", None, self._engine)

@@ -276,7 +276,7 @@ class JITR:
             return
         try:
             background.process(batch)
-            self._diary.keep(background.store)
+            self._diary.keep(background.store, calls=len(batch))
         except Exception:
             background.stand_down()
             raise

@@ -64,9 +64,9 @@ class Policies:
         self._noted: dict[tuple[str, str | None], dict[str, Any]] = {}
         for entry in store.ledger(kind="engine"):
             told = entry.details.get("policy")
-            if told is not None:
+            if isinstance(told, dict):
                 app, known = entry.details["app"], {name: each for name, each in told.items() if name in _SHARED}
-                self._noted[app, None] = self._noted[app, entry.details["tenant"]] = {
+                self._noted[app, None] = self._noted[app, entry.details.get("tenant", "")] = {
                     name: tuple(each) if isinstance(each, list) else each for name, each in known.items()
                 }
 

@@ -100,12 +100,20 @@ def test_the_training_of_an_app_leaves_the_tasks_of_others_alone(tmp_path: Path)
 def test_the_latest_engine_of_an_app_counts_and_of_a_tenant_its_own(tmp_path: Path) -> None:
     for tenant, target in (("", 0.8), ("red", 0.7), ("", 0.9), ("blue", 0.6)):
         jitr = JITR(url(tmp_path), policy=Policy(target=target), app="shop", tenant=tenant, training="off")
-        jitr.open_store()
-        jitr.flush()
+        serve(jitr, easy_calls(1), f"{tenant}{target}")
         jitr.close()
     found = {tenant: policy_of(tmp_path, {}, "shop", tenant).target for tenant in ("", "red", "blue", "green")}
     assert found == {"": 0.9, "red": 0.7, "blue": 0.6, "green": 0.9}
     assert policy_of(tmp_path, {}, "bank") == Policy()
+
+
+def test_an_engine_that_is_made_for_looking_says_nothing_of_the_app(tmp_path: Path) -> None:
+    observed(tmp_path, STRICT, calls=1).close()
+    jitr = JITR(url(tmp_path), training="off")
+    jitr.refresh()
+    assert len(jitr.open_store().unplaced(9)) == 1
+    jitr.close()
+    assert policy_of(tmp_path, {}) == STRICT
 
 
 @pytest.mark.parametrize("name", [each.name for each in fields(Policy)])
@@ -133,7 +141,7 @@ def test_every_setting_but_the_machines_own_is_taken_over(name: str, tmp_path: P
     assert policy_of(tmp_path, {}, "a") == (Policy() if machines_own else changed)
 
 
-@pytest.mark.parametrize("told", [{"target": 7}, {"target": "high"}, {"no_such": 1}, None], ids=str)
+@pytest.mark.parametrize("told", [{"target": 7}, {"target": "high"}, {"no_such": 1}, None, "strict"], ids=str)
 def test_what_another_version_noted_and_cannot_be_used_is_left_out(tmp_path: Path, told) -> None:
     with Store(url(tmp_path)) as store:
         store.record("engine", None, {"app": "a", "tenant": "", "redaction": "", "policy": told})
