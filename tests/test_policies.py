@@ -81,6 +81,23 @@ def test_a_release_that_promises_less_than_its_app_wants_is_told_of(tmp_path: Pa
     assert "target 0.95" in checks["policy"].found and checks["policy"].verdict == "ok"
 
 
+def test_no_search_is_said_to_be_due_where_it_would_be_forfeited(tmp_path: Path) -> None:
+    observed(tmp_path, replace(POLICY, approval="manual"), calls=450).close()
+
+    def told() -> dict[str, str]:
+        return {each.name: each.verdict for each in examine(url(tmp_path), load_settings())}
+
+    assert told()["learning"] == "warn"
+    assert "chosen lexical" in run("train", "--url", url(tmp_path))[1]
+    assert told()["probation"] == told()["learning"] == "ok"
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+    run("approve", task.id, "--url", url(tmp_path))
+    assert told()["learning"] == "warn"  # the next one
+    run("pin", task.id, "--url", url(tmp_path))
+    assert told()["learning"] == "ok"
+
+
 def test_each_app_of_a_state_has_its_own_policy(tmp_path: Path) -> None:
     observed(tmp_path, STRICT, "shop").close()
     observed(tmp_path, replace(POLICY, target=0.9), "bank").close()

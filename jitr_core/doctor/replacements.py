@@ -37,7 +37,8 @@ def replacements(store: Store, url: str, settings: Settings) -> Iterator[Check]:
     tasks = store.tasks()
     cold_path = pipelines(store, settings, url)
     silent = [t for t in tasks if not store.label_count(t.id) and store.counts(t.id).calls >= _SILENT and not t.ignored]
-    due = [t for t in tasks if cold_path(t).due(t)]
+    waiting = store.probations().keys()  # what is found meanwhile is not released: the attempt would be forfeited
+    due = [t for t in tasks if t.id not in waiting and store.pinned(t.id) is None and cold_path(t).due(t)]
     broke = list(_broke(store, tasks))
     if silent:
         fix = "`jitr tasks show TASK` says why: tools of the LLM's choice, several answers, logprobs, deleted texts."

@@ -96,7 +96,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("audited", audited_line((facts["replacement"] or {}).get("audited"))),
         ("promised", promised(facts["promise"])),
         ("warning", unheard(facts["promise"], store.answer_counts(task.id, HEARD))),
-        ("searches", f"{facts['attempts']:,} attempts, counted with those forfeited, merged or split"),
+        ("searches", f"{facts['attempts']:,}, counted with those forfeited, merged or split"),
         ("outlook", _outlook(store, task)),
         *(("reads alike", _merging(facts, other)) for other in facts["alike"][:_MOST_ALIKE]),
         ("the teacher says", "; ".join(said)),
