@@ -1,4 +1,4 @@
-"""What an engine notes of itself in the ledger: its faults, how it redacts, what judges cost; nothing of any call."""
+"""What an engine notes of itself in the ledger: its policy, how it redacts, faults, what judges cost; of no call."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from .judge import unbilled
 from .own import name_of
+from .policies import noted
 
 if TYPE_CHECKING:
+    from .config import Policy
     from .store import Store
 
 __all__ = ["Diary"]
@@ -27,15 +29,18 @@ class Diary:
 
     Args:
         app: name of the application.
+        tenant: default tenant of its calls.
+        policy: what the engine works by.
         redact: what all texts go through first; None: they are taken as they are.
 
     Attributes:
         faults: number of faults so far, by where they happened.
     """
 
-    def __init__(self, app: str, redact: Callable[[str], str] | None) -> None:
+    def __init__(self, app: str, tenant: str, policy: Policy, redact: Callable[[str], str] | None) -> None:
         self.faults: collections.Counter[str] = collections.Counter()
-        self._engine = {"app": app, "redaction": "" if redact is None else name_of(redact)}
+        redaction = "" if redact is None else name_of(redact)
+        self._engine = {"app": app, "tenant": tenant, "policy": noted(policy), "redaction": redaction}
         self._introduced, self._told, self._tell_at = False, 0, 0.0
 
     def fault(self, where: str, error: BaseException) -> None:
@@ -53,13 +58,18 @@ class Diary:
         elif self.faults[where] == _FAULTS_LOGGED:
             _log.error("JITR: %d faults in %s so far, see JITR.faults", _FAULTS_LOGGED, where)
 
-    def keep(self, store: Store, *, last: bool = False) -> None:
+    def keep(self, store: Store, *, calls: int = 0, last: bool = False) -> None:
         """Note in the ledger what is new; faults once a minute, or at once where there is no next time.
+
+        Args:
+            store: the state.
+            calls: how many came just now; an engine that sees none, made for looking, says nothing of an app.
+            last: there is no next time.
 
         Raises:
             StoreError: the store fails; it is noted the next time.
         """
-        if not self._introduced:
+        if calls and not self._introduced:
             known = store.last_entry("engine")
             if known is None or known.details != self._engine:  # not a line for every process of an app
                 store.record("engine", None, self._engine)

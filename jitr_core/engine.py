@@ -139,7 +139,7 @@ class JITR:
             rule = own_rule(equivalence, elsewhere=training == "process")
             self.policy = dataclasses.replace(self.policy, equivalence=rule)
         self._redact: Callable[[str], str] | None = imported(redact, "redaction") if isinstance(redact, str) else redact
-        self._diary = Diary(app, self._redact)
+        self._diary = Diary(app, tenant, self.policy, self._redact)
         self.faults = self._diary.faults
         self._training, self._seed, self._listener = training, seed, listener
         self._identifier = Identifier(min_calls=self.policy.min_calls)
@@ -276,7 +276,7 @@ class JITR:
             return
         try:
             background.process(batch)
-            self._diary.keep(background.store)
+            self._diary.keep(background.store, calls=len(batch))
         except Exception:
             background.stand_down()
             raise
@@ -325,7 +325,7 @@ class JITR:
 
             return attempt
         if self._training == "process":
-            child = TrainingChild(self.url, self.policy, self._seed)
+            child = TrainingChild(self.url, self.policy, self._seed, self.app)
             return lambda task: child.start()
         return lambda task: None
 

@@ -59,15 +59,15 @@ def limit_memory(megabytes: int | None) -> None:
 
 
 class TrainingChild:
-    """At most one child process that makes all attempts that are due: `jitr train`.
+    """At most one child process that makes all attempts that are due for an app: `jitr train`.
 
     It outlives neither its work nor a kill: what it had not promoted is simply due again.
     """
 
-    def __init__(self, url: str, policy: Policy, seed: int | None) -> None:
+    def __init__(self, url: str, policy: Policy, seed: int | None, app: str) -> None:
         self.url = url
         self._command = [sys.executable, "-m", "jitr_core.cli", "train", "--url", url]
-        self._command += ["--policy", policy_to_json(policy), "--seed", str(seed or 0)]
+        self._command += ["--policy", policy_to_json(policy), "--seed", str(seed or 0), "--app", app]
         self._child: subprocess.Popen[bytes] | None = None
         self._started_s = float("-inf")
 

@@ -92,6 +92,10 @@ class Pipeline:
         """True if an attempt should be made now."""
         return task.state != "paused" and not self.missing(task)
 
+    def busy(self, task: Task) -> bool:
+        """Whether a process is searching for the task now, or was killed at that less than three minutes ago."""
+        return self.store.leased(_lease(task))
+
     def run(self, task_id: str, *, force: bool = False) -> SearchReport | None:
         """Make the next attempt for a task, unless another process is at it or it is not due.
 

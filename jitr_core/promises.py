@@ -17,7 +17,18 @@ from .equivalence import canonical
 from .errors import ConfigError
 from .types import Certificate
 
-__all__ = ["ANSWERED", "NEVER", "PROMISES", "Promise", "fulfils", "least_confidence", "promise", "promised", "where"]
+__all__ = [
+    "ANSWERED",
+    "NEVER",
+    "PROMISES",
+    "Promise",
+    "certified",
+    "fulfils",
+    "least_confidence",
+    "promise",
+    "promised",
+    "where",
+]
 
 ANSWERED = "answered"
 """The promise that counts unless another is chosen: of the calls it answers, at least `target` agree."""
@@ -184,6 +195,19 @@ def promised(text: str, target: float | None = None) -> str:
     if found.critical:
         return f"{words}, {', '.join(found.critical)} and all other answers each by itself"
     return f"{words}, each answer by itself"
+
+
+def certified(certificate: Certificate) -> str:
+    """In words: what a release was certified on, and for, unless that is the usual promise.
+
+    Example:
+        >>> certified(Certificate(0.95, 0.01, 0.8, 0.5, 400, 9, 0.96, promise="overall"))
+        'certified on 400 calls, 9 errors, for agreement ≥ 0.95 on all calls, deferred ones counted as right'
+    """
+    words = f"certified on {certificate.calls} calls, {certificate.errors} errors"
+    if certificate.promise == ANSWERED:
+        return words
+    return f"{words}, for {promised(certificate.promise, certificate.target)}"
 
 
 def least_confidence(certificate: Certificate, answer: str) -> float:

@@ -33,11 +33,13 @@ class Settings:
         disabled: True: JITR is switched off.
         engine: arguments of `JITR` that were set, `policy` excepted.
         policy: what is promised.
+        places: where each of its settings stands that was set.
     """
 
     disabled: bool
     engine: dict[str, Any]
     policy: Policy
+    places: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_settings(folder: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -57,13 +59,14 @@ def load_settings(folder: Path | None = None, environ: Mapping[str, str] | None 
     """
     found = _from_files(folder or Path())
     found.update(_from_environment(os.environ if environ is None else environ))
+    own = {("cache_dir" if key == "cache" else key): each for key, each in found.items() if key in _POLICY}
+    places = {key: place for key, (_, place) in own.items()}
     try:
-        policy = Policy(**{("cache_dir" if k == "cache" else k): v for k, (v, _) in found.items() if k in _POLICY})
+        policy = Policy(**{key: value for key, (value, _) in own.items()})
     except ConfigError as error:
-        places = {place for key, (_, place) in found.items() if key in _POLICY}
-        raise ConfigError(f"{error} (set in {', '.join(sorted(places))})") from error
+        raise ConfigError(f"{error} (set in {', '.join(sorted(set(places.values())))})") from error
     engine = {key: value for key, (value, _) in found.items() if key in _ENGINE}
-    return Settings(found.get("disabled", (False, ""))[0], engine, policy)
+    return Settings(found.get("disabled", (False, ""))[0], engine, policy, places)
 
 
 def configured_url() -> str:

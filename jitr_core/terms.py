@@ -79,19 +79,23 @@ class Terms:
 
     def are_met(self, task_id: str, release: Release) -> bool:
         """Whether a release was certified for what counts now, or for more than that; logs once that not."""
-        was, wanted = release.certificate.equivalence, self.rule(task_id)
-        if release.certificate.target < self.policy.target:
-            was, wanted = f"a target of {release.certificate.target:g}", f"one of {self.policy.target:g}"
-        elif not fulfils(release.certificate.promise, self.promise(task_id)):
-            was, wanted = f"{said(was)}, as {promised(release.certificate.promise)}", promised(self.promise(task_id))
-        elif honours(was, wanted):
-            return True
-        else:
-            was, wanted = said(was), said(wanted)
-        if release.id not in self._told:
+        why = self.unmet(task_id, release)
+        if why and release.id not in self._told:
             self._told.add(release.id)
-            _log.warning("release %s agrees by %s, not by %s: not served", release.id, was, wanted)
-        return False
+            _log.warning("release %s of task %s is not served: %s", release.id, task_id, why)
+        return not why
+
+    def unmet(self, task_id: str, release: Release) -> str:
+        """What a release was certified for, and what counts now, if that is more; "" if it is not."""
+        certificate, rule = release.certificate, self.rule(task_id)
+        if certificate.target < self.policy.target:
+            return f"it was certified for a target of {certificate.target:g}, wanted is {self.policy.target:g}"
+        if not fulfils(certificate.promise, self.promise(task_id)):
+            was, wanted = promised(certificate.promise), promised(self.promise(task_id))
+            return f"it was certified for {was}, wanted is {wanted}"
+        if not honours(certificate.equivalence, rule):
+            return f"it was certified for agreement by {said(certificate.equivalence)}, wanted is {said(rule)}"
+        return ""
 
 
 def unheard(text: str, counts: Mapping[str, int]) -> str:

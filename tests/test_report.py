@@ -251,5 +251,5 @@ def test_an_attempt_is_told_in_one_line():
     assert "chosen lexical" in lines[0]
     assert lines[1:] == [
         "“You sort” refused: 10 labels are too few",
-        "“You sort” not searched: the attempt is forfeited (see `jitr tasks show`), or another process is at it",
+        "“You sort” not searched: another process is at it, or was killed at it less than three minutes ago",
     ]

@@ -136,6 +136,17 @@ def test_opening_a_current_store_imports_no_alembic(tmp_path):
     assert done.stdout.strip() == "False"
 
 
+def test_an_app_that_logs_everything_hears_nothing_of_a_migration(tmp_path):
+    code = (
+        "import logging; logging.basicConfig(level=logging.INFO)\n"
+        "from jitr_core.store import Store; "
+        f"Store({url_of(tmp_path)!r}).close()\n"
+        "logging.getLogger('alembic.runtime.migration').info('of the app')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["INFO:alembic.runtime.migration:of the app"]
+
+
 def test_a_newer_schema_is_refused_with_a_way_out(tmp_path):
     Store(url_of(tmp_path)).close()
     plain = sqlite3.connect(tmp_path / "jitr.db")

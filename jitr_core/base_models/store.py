@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, JITRError, MissingExtraError
 from ..files import folder_hash
 from .catalog import (
     DEFAULT_KEYS,
@@ -34,7 +34,7 @@ from .catalog import (
 )
 from .embeddings import EmbeddingCache
 from .models import BaseModel, OnnxEncoder, TokenTable
-from .sources import is_here, locate
+from .sources import find_source, is_here, locate
 
 __all__ = ["BaseModels"]
 
@@ -236,7 +236,7 @@ class BaseModels:
         if all((prepared_folder(self.folder) / key).exists() for key in DEFAULT_KEYS):
             return "" if _installed("tokenizers", "onnxruntime") else _NEEDS_EXTRA
         if not self._failed:
-            if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
+            if not _installed(*_PREPARES):
                 self._failed = _NEEDS_EXTRA
             else:
                 self._failed = _run_prepare(self.folder, *(["--download"] if self._download else []), tell=tell)
@@ -244,13 +244,23 @@ class BaseModels:
                     _log.warning(self._failed)
         return self._failed
 
+    def lacking(self) -> str:
+        """What is to be done before a search can prepare the default models here; "" if nothing."""
+        try:
+            if not _installed(*_PREPARES):
+                raise MissingExtraError("offline", "Preparing base models")
+            find_source(download=self._download)
+        except JITRError as error:
+            return error.hint or str(error)
+        return ""
+
     def add(self, source: str, tell: Callable[[], None] = lambda: None) -> str:
         """Prepare one more model in a child process: a hub id, a folder or an installed package.
 
         Returns:
             "" if it is at hand now, else why it cannot be used.
         """
-        if not _installed("torch", "transformers", "onnx", "onnxruntime", "tokenizers"):
+        if not _installed(*_PREPARES):
             return _NEEDS_EXTRA
         return _run_prepare(self.folder, "--add", source, *(["--download"] if self._download else []), tell=tell)
 
@@ -296,6 +306,7 @@ class BaseModels:
         return vectors
 
 
+_PREPARES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers")
 _NEEDS_EXTRA = 'needs pip install "jitr[offline]"'
 
 

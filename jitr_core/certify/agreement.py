@@ -254,10 +254,12 @@ def _refusal(calls: int, allowed: int, wrong: NDArray[Any], total: int, *, targe
     if not calls:
         return Refusal(f"on none of {total} labelled calls is the student sure at all", 0, 0, allowed)
     share = calls / total
-    would = f"at most {allowed} would show {target:.3g}" if allowed >= 0 else f"too few calls to show {target:.3g}"
+    needs = f"{f'at most {allowed}' if allowed else 'none'} may" if allowed >= 0 else "there must be more of them"
+    differ = "differs" if errors == 1 else "differ"
     reason = (
-        f"agreement on the most confident {share:.0%} of {total} calls is {1 - errors / calls:.3f} "
-        f"({errors} error{'s' * (errors != 1)}); {would}"
+        f"{errors} of the {calls} answers the student is surest of ({share:.0%} of {total} calls) "
+        f"{differ} from the teacher's, agreement {1 - errors / calls:.3f}; "
+        f"to be sure of {target:.3g} in calls to come, {needs}"
     )
     needed = _calls_needed(errors / calls, target=target, delta=delta)
     if needed is None:

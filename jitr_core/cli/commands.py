@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from .._version import __version__
 from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
 from ..promises import ANSWERED, PROMISES
@@ -27,13 +28,27 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="JITR: recurring LLM calls answered by small models that are certified to agree.",
 )
 
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(models_app, name="models")
 for command in (*RELEASE_COMMANDS, doctor):
     app.command()(command)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jitr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def jitr(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """JITR: recurring LLM calls answered by small models that are certified to agree."""
 
 
 @app.command()
@@ -154,25 +169,34 @@ def train(
     task: Annotated[str | None, typer.Argument(help="Attempt this task now, due or not.")] = None,
     url: Url = DEFAULT_URL,
     policy: Annotated[str | None, typer.Option(help="The policy as JSON, as a running app gives it.")] = None,
+    application: Annotated[str | None, typer.Option("--app", help="Only tasks of this application.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Make the attempts that are due, and exit."""
+    """Make the attempts that are due, and exit: by what is set here, else by what the task's app works with."""
     from .. import manage
     from ..jobs import limit_memory, policy_from_json
+    from ..policies import Policies
     from ..report import SearchProgress
     from ..report.tasks import show_attempt
 
-    wanted = policy_from_json(policy) if policy else load_settings().policy
-    limit_memory(wanted.search_memory_mb)
+    settings = load_settings()
+    given = policy_from_json(policy) if policy else None
+    limit_memory((given or settings.policy).search_memory_mb)
     with open_state(url) as store:
-        pipeline = manage.pipeline(store, wanted, url, seed=seed)
         found = manage.find_task(store, task) if task else None
+        tasks = [found] if found else [each for each in store.tasks() if application in (None, each.app)]
         attempted = 0
-        with SearchProgress() as progress:
-            pipeline.progress = progress.update
-            for each, report in manage.train(pipeline, found):
-                attempted += report is not None
-                show_attempt(each, report)
+        for wanted, line, some in [(given, "", tasks)] if given else Policies(store, settings).groups(tasks):
+            if line:
+                typer.echo(line)
+            pipeline = manage.pipeline(store, wanted, url, seed=seed)
+            with SearchProgress() as progress:
+                pipeline.progress = progress.update
+                for each, report in manage.train(pipeline, found, among=some):
+                    attempted += 1
+                    if report is None and not pipeline.busy(each):
+                        report = next(reversed(store.searches(each.id)), None)  # why it was forfeited
+                    show_attempt(each, report)
     if not attempted:
         typer.echo("Nothing was due.")
 

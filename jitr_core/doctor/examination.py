@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..config import state_exists, state_folder
 from ..errors import JITRError
 from ..observe import DROPPED
+from ..policies import Policies, in_words
 from ..prices import Prices
 from ..settings import Settings
 from .bases import bases
@@ -42,14 +43,10 @@ def examine(url: str, settings: Settings) -> Iterator[Check]:
     """
     if settings.disabled:
         yield Check("settings", "warn", "JITR is switched off here", "Unset JITR_DISABLED, or `disabled` in jitr.toml.")
-    else:
-        promise = (
-            f"target {settings.policy.target:g}, delta {settings.policy.delta:g}, approval {settings.policy.approval}"
-        )
-        yield Check("settings", "ok", promise)
     yield bases(settings)
     folder = state_folder(url)
     if not state_exists(url):
+        yield Check("policy", "ok", f"{in_words(settings.policy)}, as settings and defaults say")
         yield Check("state", "warn", f"there is none at {url} yet", "Wrap a model and run your app, or give --url.")
         return
     from ..store import Store
@@ -57,6 +54,7 @@ def examine(url: str, settings: Settings) -> Iterator[Check]:
     try:
         with Store(url) as store:
             yield from _state(store, folder)
+            yield from _policies(Policies(store, settings), settings)
             ledger = store.ledger()
             yield from _calls(store, ledger)
             yield from privacy(store, settings, ledger)
@@ -80,6 +78,17 @@ def _state(store: Store, folder: Path) -> Iterator[Check]:
         yield Check("integrity", "fail", " ".join(problems[:5]), fix)
     else:
         yield Check("integrity", "ok", "no damage and no contradiction")
+
+
+def _policies(policies: Policies, settings: Settings) -> Iterator[Check]:
+    """What each app works with, and whether something else is set here."""
+    for app in policies.apps():
+        told = f"{in_words(policies.of(app))}, {policies.whose(app)}"
+        fix = "Take it back, or start the app with it: commands go by what is set here, the app does not."
+        otherwise = bool(policies.set_otherwise(app))
+        yield Check("policy", "warn" if otherwise else "ok", told, fix if otherwise else "")
+    if not policies.apps():
+        yield Check("policy", "ok", f"{in_words(settings.policy)}, as settings and defaults say")
 
 
 def _calls(store: Store, ledger: list[LedgerEntry]) -> Iterator[Check]:

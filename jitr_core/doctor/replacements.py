@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import JITRError
 from ..files import verify_folder
-from ..manage import pipeline
+from ..manage import missing_bases, pipelines, unmet
 from ..settings import Settings
+from .bases import ELSEWHERE
 from .check import Check
 
 if TYPE_CHECKING:
-    from ..base_models import BaseModels
+    from ..pipeline import Pipeline
     from ..store import Store
     from ..types import SearchReport, Task
 
@@ -34,9 +35,10 @@ def replacements(store: Store, url: str, settings: Settings) -> Iterator[Check]:
         settings: what environment and files say.
     """
     tasks = store.tasks()
-    cold_path = pipeline(store, settings.policy, url)
+    cold_path = pipelines(store, settings, url)
     silent = [t for t in tasks if not store.label_count(t.id) and store.counts(t.id).calls >= _SILENT and not t.ignored]
-    due = [t for t in tasks if cold_path.due(t)]
+    waiting = store.probations().keys()  # what is found meanwhile is not released: the attempt would be forfeited
+    due = [t for t in tasks if t.id not in waiting and store.pinned(t.id) is None and cold_path(t).due(t)]
     broke = list(_broke(store, tasks))
     if silent:
         fix = "`jitr tasks show TASK` says why: tools of the LLM's choice, several answers, logprobs, deleted texts."
@@ -47,7 +49,7 @@ def replacements(store: Store, url: str, settings: Settings) -> Iterator[Check]:
     yield from broke
     if not silent and not due and not broke:
         yield Check("learning", "ok", f"{len(tasks)} tasks, none waits for a search")
-    yield from _releases(store, tasks, cold_path.base_models)
+    yield from _releases(store, tasks, cold_path)
 
 
 def _broke(store: Store, tasks: list[Task]) -> Iterator[Check]:
@@ -66,17 +68,23 @@ def _latest(searches: list[SearchReport]) -> SearchReport | None:
     return next((report for report in reversed(searches) if report.seconds), None)
 
 
-def _releases(store: Store, tasks: list[Task], models: BaseModels) -> Iterator[Check]:
+def _releases(store: Store, tasks: list[Task], cold_path: Callable[[Task], Pipeline]) -> Iterator[Check]:
     served = [(task, release) for task in tasks if (release := store.active_release(task.id)) is not None]
     broken = 0
     for task, release in served:
         from ..students import load_student
 
+        if why := unmet(cold_path(task).terms, release):
+            broken += 1
+            fix = f"`jitr train {task.id}` searches for one now; else the next search does."
+            yield Check("replacements", "warn", f"{_named([task])}: its app does not use it: {why}", fix)
         try:
-            load_student(release.path, models)
+            load_student(release.path, cold_path(task).base_models)
         except (JITRError, OSError) as error:
             broken += 1
             fix = f"`jitr rollback {task.id}` withdraws it; restoring its folder mends it."
+            if missing_bases(release, cold_path(task).base_models):
+                fix = f"`jitr models add` prepares the base model. {ELSEWHERE}"
             yield Check("replacements", "fail", f"{_named([task])}: cannot be loaded: {error}", fix)
     if served and not broken:
         held = [task for task, release in served if store.held_since(task.id, release.id) is not None]

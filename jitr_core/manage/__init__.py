@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .figures import audited
+from .figures import audited, unmet
 from .releases import (
     approve,
     missing_bases,
     pause,
     pin,
     pipeline,
+    pipelines,
     resume,
     rollback,
     tasks_resting_on,
@@ -44,6 +45,7 @@ __all__ = [
     "pause",
     "pin",
     "pipeline",
+    "pipelines",
     "promise_by",
     "purge",
     "rename",
@@ -54,6 +56,7 @@ __all__ = [
     "tasks_resting_on",
     "train",
     "unignore",
+    "unmet",
     "unpin",
     "veto",
 ]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..equivalence import OWN
+from ..equivalence import EXACT, OWN
 from ..errors import ConfigError, JITRError
 from ..estimate import estimate
 from ..settings import load_settings
-from ..terms import rule_at_work
+from ..terms import Terms, rule_at_work
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
     from ..store import Store
     from ..types import Release, Task
 
-__all__ = ["at_hand", "at_work", "audited", "of_task"]
+__all__ = ["at_hand", "at_work", "audited", "of_task", "unmet"]
 
 
 def audited(store: Store, release: Release, base_models: BaseModels) -> dict[str, Any] | None:
@@ -42,6 +42,17 @@ def audited(store: Store, release: Release, base_models: BaseModels) -> dict[str
     for each in store.audited(release.task, release.id):
         seen.append((each.audit_share, each.replacement is not None and same(each.replacement, each.teacher)))
     return asdict(estimate(given.answered, seen, least=given.least)) if seen else None
+
+
+def unmet(terms: Terms, release: Release) -> str:
+    """What a release was certified for, and what counts now, if that is more, as far as can be told here; else "".
+
+    Whether two rules of the user's own are the same cannot: a state names none of them.
+    """
+    certificate = release.certificate
+    if certificate.equivalence.startswith(OWN):
+        release = replace(release, certificate=replace(certificate, equivalence=EXACT))
+    return terms.unmet(release.task, release)
 
 
 def at_work(store: Store, task: Task) -> list[Release]:

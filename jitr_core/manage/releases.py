@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ from ..earlier import ARTIFACTS
 from ..errors import ArtifactError, ConfigError
 from ..files import verify_folder
 from ..judge import unbilled
+from ..policies import Policies
 from .figures import at_hand, of_task
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
     from ..config import Policy
     from ..pipeline import Pipeline
+    from ..settings import Settings
     from ..store import Probation, Store
     from ..types import Release, SearchReport, Task
 
@@ -29,6 +31,7 @@ __all__ = [
     "pause",
     "pin",
     "pipeline",
+    "pipelines",
     "resume",
     "rollback",
     "tasks_resting_on",
@@ -138,7 +141,7 @@ def rollback(store: Store, task: Task, release: str | None = None) -> str:
         What serves the task now, in words.
 
     Raises:
-        ConfigError: nothing is active, or there is no such release.
+        ConfigError: nothing is active, there is no such release, or it serves already.
     """
     active = store.active_release(task.id)
     if active is None:
@@ -154,6 +157,10 @@ def rollback(store: Store, task: Task, release: str | None = None) -> str:
         retired = (r for r in reversed(older) if store.release_state(r.id) == "retired")
         previous = next((r for r in retired if _whole(r)), None)
     serves = previous.id if previous else None
+    if serves == active.id:
+        raise ConfigError(
+            f"release {active.id} of task {task.name!r} serves already.", hint=f"`jitr pin {task.id}` keeps it."
+        )
     store.activate(task.id, serves, "rolled back by hand", figures=at_hand(store, active))
     return f"release {previous.id}" if previous else "the teacher"
 
@@ -241,12 +248,15 @@ def _whole(release: Release) -> bool:
     return True
 
 
-def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, SearchReport | None]]:
+def train(
+    pipeline: Pipeline, task: Task | None = None, *, among: Sequence[Task] | None = None
+) -> Iterator[tuple[Task, SearchReport | None]]:
     """Make the attempts that are due, or one for `task` at once.
 
     Args:
         pipeline: the cold path.
         task: attempt this one now, due or not; it spends its share of delta all the same.
+        among: without a task, the tasks that are looked at; None for all.
 
     Raises:
         ConfigError: the task is paused or pinned, or a release of it is on probation.
@@ -265,7 +275,7 @@ def train(pipeline: Pipeline, task: Task | None = None) -> Iterator[tuple[Task, 
             )
         yield task, _run(pipeline, task, force=True)
         return
-    for each in pipeline.store.tasks():
+    for each in pipeline.store.tasks() if among is None else among:
         if pipeline.due(each):
             yield each, _run(pipeline, each)
 
@@ -298,3 +308,22 @@ def pipeline(
     folder = state_folder(url) / ARTIFACTS
     models = base_models or BaseModels(policy.cache_dir, wanted=policy.base_models, download=policy.download)
     return Pipeline(store, policy, folder, models, seed, owner)
+
+
+def pipelines(store: Store, settings: Settings, url: str) -> Callable[[Task], Pipeline]:
+    """The cold path of each task, for looking: by what its app works with, see `jitr_core.policies`.
+
+    Args:
+        store: the opened state.
+        settings: what environment and files say here.
+        url: where the state is.
+    """
+    policies, made = Policies(store, settings), {}
+
+    def of(task: Task) -> Pipeline:
+        policy = policies.of(task.app, task.tenant)
+        if policy not in made:
+            made[policy] = pipeline(store, policy, url)
+        return made[policy]
+
+    return of

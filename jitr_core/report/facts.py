@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ArtifactError
+from ..files import verify_folder
 from ..holds import Holds
 from ..identify import answer_space
-from ..manage import audited, missing_bases, pipeline, task_templates
-from ..promises import ANSWERED, promised, where
+from ..manage import audited, missing_bases, pipelines, task_templates, unmet
+from ..promises import ANSWERED, certified, promised, where
 from ..settings import load_settings
 from ..types import GIVEN
 from ..worth import calls_per_day
@@ -42,7 +45,8 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         `step`, `text` with slots marked, `calls`}], `calls`, `calls_per_day` (of late, a day at least),
         `labels`, `replaced`, `coverage` in [0, 1], `audits`, `attempts`, `promise`, `answers` {`kind`, `labels`,
         `reason`}, `fields` [{`field`, `agreement`, `how`}] of structured answers, as the latest search found them,
-        `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `pinned` (id of the release,
+        `replacement` or null (its `audited`, or null: see `jitr_core.estimate.Estimate`), `idle` (why that serves
+        nobody: damaged files, or certified for less than its app asks for; or null), `pinned` (id of the release,
         or null), `held` (why the teacher answers in its place for now, or null), `missing_bases` (names of base models
         that it, or else the release on probation, needs and that are not here); and if it is one task `examples`
         [{`input`, `answer`}], `alike` [{`task`, `name`}]: other tasks whose prompt reads almost the same, as after an
@@ -51,9 +55,9 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
-    cold_path = pipeline(store, load_settings().policy, f"sqlite:///{store.path}")
+    cold_path = pipelines(store, load_settings(), f"sqlite:///{store.path}")
     wanted = tasks if task is None else [task]
-    return [_facts(store, each, cold_path, with_examples=task is not None) for each in wanted]
+    return [_facts(store, each, cold_path(each), with_examples=task is not None) for each in wanted]
 
 
 def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
@@ -88,22 +92,13 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
         "answers": {"kind": space.kind, "labels": list(space.labels), "reason": space.reason},
         "fields": _fields(store, task),
         "replacement": None,
+        "idle": _idle(task, release, cold_path) if release is not None else None,
         "pinned": pin.release if (pin := store.pinned(task.id)) else None,
         "held": _held(store, release) if release is not None else None,
         "missing_bases": missing_bases(known, cold_path.base_models) if known is not None else [],
     }
     if release is not None:
-        facts["replacement"] = {
-            "family": release.family,
-            "base_model": release.base_model,
-            "threshold": release.certificate.threshold,
-            "size_bytes": release.size_bytes,
-            "agreement_low": release.certificate.agreement_low,
-            "equivalence": release.certificate.equivalence,
-            "promise": release.certificate.promise,
-            "where": where(release.certificate),
-            "audited": audited(store, release, cold_path.base_models),
-        }
+        facts["replacement"] = _replacement(store, release, cold_path)
     facts["why"] = _why(task, facts, cold_path)
     if with_examples:
         facts["releases"] = [
@@ -117,6 +112,23 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
     return facts
 
 
+def _replacement(store: Store, release: Release, cold_path: Pipeline) -> dict[str, Any]:
+    certificate = release.certificate
+    return {
+        "family": release.family,
+        "base_model": release.base_model,
+        "threshold": certificate.threshold,
+        "size_bytes": release.size_bytes,
+        "target": certificate.target,
+        "agreement_low": certificate.agreement_low,
+        "equivalence": certificate.equivalence,
+        "promise": certificate.promise,
+        "certified": certified(certificate),
+        "where": where(certificate),
+        "audited": audited(store, release, cold_path.base_models),
+    }
+
+
 def _held(store: Store, release: Release) -> str | None:
     """Why the teacher answers in place of a release that is in service; None if it does not."""
     if not Holds(store, lambda event: None).on(release.task, release.id):
@@ -124,6 +136,16 @@ def _held(store: Store, release: Release) -> str | None:
     last = store.holds(release.task, release.id)[-1]
     compared = store.compared_since(release.task, release.id, last["row"])
     return f"{last['reason']} ({compared:,} so far)"
+
+
+def _idle(task: Task, release: Release, cold_path: Pipeline) -> str | None:
+    """Why a release that is in service is not used; None if it is."""
+    try:
+        verify_folder(Path(release.path))
+    except (ArtifactError, OSError) as error:
+        return f"apps that start now do not use its replacement: {error} `jitr rollback {task.id}` withdraws it"
+    why = unmet(cold_path.terms, release)
+    return f"its app does not use its replacement: {why}; a search may certify another one" if why else None
 
 
 def _templates(store: Store, task: Task) -> list[dict[str, Any]]:
@@ -205,18 +227,18 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     answers, release = facts["answers"], facts["replacement"]
     if task.state == "paused":
         return f"not replaced: {task.reason or 'paused'}"
+    if facts["idle"]:
+        return str(facts["idle"])
     if facts["held"]:
         return f"held: {facts['held']}"
     if facts["missing_bases"]:
         return (
-            f"cannot be loaded here: its base model {' and '.join(facts['missing_bases'])} is not on this machine, or "
-            "only in another version; apps that start now ask the teacher. `jitr models` lists what is here"
+            f"cannot be loaded here: its base model {' and '.join(facts['missing_bases'])} is not prepared in "
+            f"{cold_path.base_models.folder}, or only in another version; apps that start now with this folder ask the "
+            "teacher. `jitr models` lists what is here, JITR_CACHE names another folder"
         )
     if release is not None:
-        low = f"agreement{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
-        if release["promise"] != ANSWERED:
-            low = f"shown: {promised(release['promise'], release['agreement_low'])}{by_rule(release['equivalence'])}"
-        return f"replaced where {release['where']}: {task.reason}, {low}"
+        return _served(task, release)
     if task.state in ("shadow", "canary"):
         does = "compared silently" if task.state == "shadow" else "answers a share of the calls"
         return f"on probation, {does}: {task.reason}"
@@ -238,6 +260,16 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     if not facts["labels"]:
         return f"nothing to learn from: no call has a labelled answer; {due}"
     return f"replaceable as it looks: {answers['reason']}; {due}"
+
+
+def _served(task: Task, release: dict[str, Any]) -> str:
+    """Where a release answers, on what grounds, and what is promised of it."""
+    low = f"agreement{by_rule(release['equivalence'])} ≥ {share(release['agreement_low'])}"
+    if release["promise"] != ANSWERED:
+        low = f"shown: {promised(release['promise'], release['agreement_low'])}{by_rule(release['equivalence'])}"
+    # What was done by hand is the task's reason then; the certificate is as it was.
+    act = "" if task.reason == release["certified"] else f"{task.reason}; "
+    return f"replaced where {release['where']}: {act}{release['certified']}, {low}"
 
 
 def _examples(seen: list[Observation]) -> Iterator[dict[str, Any]]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import ArtifactError
 from ..promises import promised
 from ..terms import HEARD, unheard
 from .facts import task_facts
@@ -36,7 +34,7 @@ def show_tasks(store: Store, console: Console | None = None) -> None:
         console: where to; None is the standard output.
     """
     console = console or _console()
-    tasks, found = store.tasks(), task_facts(store)
+    found = task_facts(store)
     if not found:
         console.print("No tasks yet: no prompt has recurred often enough.", markup=False)
         _print(console, unplaced_line(store))
@@ -63,9 +61,10 @@ def show_tasks(store: Store, console: Console | None = None) -> None:
         )
     console.print(table)
     for each in found:
-        console.print(Text(f"{each['task']} {each['why']}"), soft_wrap=True)
+        style = "bold red" if each["idle"] else ""
+        console.print(Text(f"{each['task']} {each['why']}", style=style), soft_wrap=True)
     _print(console, unplaced_line(store))
-    for line in _damage(store, tasks):
+    for line in _damage(store, found):
         console.print(Text(line, style="bold red"), soft_wrap=True)
 
 
@@ -97,7 +96,7 @@ def show_task(store: Store, task: Task, console: Console | None = None) -> None:
         ("audited", audited_line((facts["replacement"] or {}).get("audited"))),
         ("promised", promised(facts["promise"])),
         ("warning", unheard(facts["promise"], store.answer_counts(task.id, HEARD))),
-        ("searches", f"{facts['attempts']:,} counted as made"),
+        ("searches", f"{facts['attempts']:,}, counted with those forfeited, merged or split"),
         ("outlook", _outlook(store, task)),
         *(("reads alike", _merging(facts, other)) for other in facts["alike"][:_MOST_ALIKE]),
         ("the teacher says", "; ".join(said)),
@@ -193,25 +192,11 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _damage(store: Store, tasks: list[Task]) -> Iterator[str]:
-    """What is wrong with the replacements' files and with the state, a line each."""
-    reported = []
-    for task in tasks:
-        release = store.active_release(task.id)
-        if release is None:
-            continue
-        from ..files import verify_folder
-
-        try:
-            verify_folder(Path(release.path))
-        except (ArtifactError, OSError) as error:
-            reported.append(release.id)
-            yield (
-                f"{task.id} {quoted(task.name, 40)} has a damaged replacement; apps that start now ask the teacher: "
-                f"{error} `jitr rollback {task.id}` withdraws it."
-            )
+def _damage(store: Store, found: list[dict[str, Any]]) -> Iterator[str]:
+    """What is wrong with the state, a line each; not what was said of its tasks."""
+    served = [store.active_release(each["task"]) for each in found if each["idle"]]
     for problem in store.verify():
-        if not any(release in problem for release in reported):  # said above
+        if not any(release.id in problem for release in served if release is not None):
             yield f"The state is inconsistent: {problem}"
 
 
@@ -220,11 +205,11 @@ def show_attempt(task: Task, report: SearchReport | None, console: Console | Non
 
     Args:
         task: the task.
-        report: what the search found; None if another process was at it, or it was not due after all.
+        report: what the search found, or why there was none; None if another process is at it.
         console: where to; None is the standard output.
     """
-    nothing = "not searched: the attempt is forfeited (see `jitr tasks show`), or another process is at it"
-    outcome = nothing if report is None else search_outcome(report)
+    busy = "not searched: another process is at it, or was killed at it less than three minutes ago"
+    outcome = busy if report is None else search_outcome(report)
     (console or _console()).print(Text(f"{quoted(task.name)} {outcome}"), soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from ..errors import StoreError
-from ..promises import ANSWERED, promised
+from ..promises import certified
 from ..types import Release, SearchReport, TaskState
 from . import rows
 from .database import Database
@@ -123,12 +123,9 @@ class Releases:
             if release is not None and task is not None and not report.refusal:
                 connection.execute(releases.insert(), {**rows.release_row(release, self._database), "state": "new"})
                 certificate = release.certificate
-                reason = f"certified on {certificate.calls} calls, {certificate.errors} errors"
-                if certificate.promise != ANSWERED:
-                    reason += f", for {promised(certificate.promise, certificate.target)}"
                 # Thresholds are kept by answer, and answers are texts that may have to be forgotten.
                 figures = {name: value for name, value in asdict(certificate).items() if name != "thresholds"}
-                self._enter(connection, task, release.id, path, reason, figures)
+                self._enter(connection, task, release.id, path, certified(certificate), figures)
                 return True
             if task is not None and task.state in ("observing", "refused") and report.refusal:
                 self._point(connection, report.task, None, "refused", report.refusal, before=None)

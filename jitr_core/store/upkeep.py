@@ -45,13 +45,16 @@ class Upkeep:
         with self._database.write() as connection:
             entry(connection, self._database.clock(), kind, task, details)
 
-    def ledger(self, task: str | None = None) -> list[LedgerEntry]:
+    def ledger(self, task: str | None = None, *, kind: str | None = None) -> list[LedgerEntry]:
         """The ledger, oldest entry first.
 
         Args:
             task: if given, only entries about this task.
+            kind: if given, only entries of this kind.
         """
         query = select(ledger).order_by(ledger.c.n)
+        if kind is not None:
+            query = query.where(ledger.c.kind == kind)
         if task is not None:
             query = query.where(ledger.c.task == task)
         with self._database.read() as connection:
@@ -96,6 +99,13 @@ class Upkeep:
             else:
                 return False
         return True
+
+    def leased(self, name: str) -> bool:
+        """Whether somebody holds a lease now."""
+        now = self._database.clock()
+        query = select(leases).where(leases.c.name == name, leases.c.expires > now)
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
 
     def renew(self, name: str, owner: str, ttl_s: float) -> bool:
         """Prolongs one's own lease.

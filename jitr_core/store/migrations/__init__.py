@@ -7,6 +7,9 @@ there is something to migrate, since importing alembic takes 0.4 s.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -23,10 +26,23 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         connection: holds the write lock; if a step fails, rolling it back undoes every step.
         revision: name of the revision, "head" for the latest.
     """
-    from alembic import command
-    from alembic.config import Config
+    with _hushed():  # alembic tells of its plugins when it is imported
+        from alembic import command
+        from alembic.config import Config
 
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+        config = Config()
+        config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What alembic does here is no news in the log of an app; warnings are."""
+    log = logging.getLogger("alembic")
+    level = log.level
+    log.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        log.setLevel(level)

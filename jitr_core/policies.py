@@ -1,0 +1,129 @@
+"""Which policy counts for a task where a command looks or acts: what is set here, else what its app works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from .config import Policy
+from .equivalence import OWN
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .settings import Settings
+    from .store import Store
+    from .types import Task
+
+__all__ = ["Policies", "in_words", "noted"]
+
+# A state may be read on another machine; and none may say that something is fetched.
+_OF_THE_MACHINE = ("cache_dir", "download", "search_memory_mb", "serving_memory_mb")
+_SHARED = {each.name: each.default for each in fields(Policy) if each.name not in _OF_THE_MACHINE}
+
+
+def noted(policy: Policy) -> dict[str, Any]:
+    """What an engine notes of its policy in the ledger: settings other than the defaults, as JSON values.
+
+    Example:
+        >>> noted(Policy(target=0.9, families=("lexical",), cache_dir="here"))
+        {'target': 0.9, 'families': ['lexical']}
+    """
+    found = {name: getattr(policy, name) for name in _SHARED}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in found.items()
+        if value != _SHARED[name]
+    }
+
+
+def in_words(policy: Policy) -> str:
+    """The settings of a policy that a reader asks for first.
+
+    Example:
+        >>> in_words(Policy())
+        'target 0.95, delta 0.05, promise answered, approval auto'
+    """
+    rule = "" if policy.equivalence == "exact" else f", equivalence {policy.equivalence}"
+    return (
+        f"target {policy.target:g}, delta {policy.delta:g}, promise {policy.promise}{rule}, approval {policy.approval}"
+    )
+
+
+class Policies:
+    """The policies of the apps of a state, as far as the settings here do not say otherwise.
+
+    Args:
+        store: the state.
+        settings: what environment and files say here.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._here = settings
+        # The latest engine of an app counts, for a tenant the latest one that was made for it; None is any tenant.
+        self._noted: dict[tuple[str, str | None], dict[str, Any]] = {}
+        for entry in store.ledger(kind="engine"):
+            told = entry.details.get("policy")
+            if isinstance(told, dict):
+                app, known = entry.details["app"], {name: each for name, each in told.items() if name in _SHARED}
+                self._noted[app, None] = self._noted[app, entry.details.get("tenant", "")] = {
+                    name: tuple(each) if isinstance(each, list) else each for name, each in known.items()
+                }
+
+    def of(self, app: str, tenant: str = "") -> Policy:
+        """The policy that counts for the tasks of an app."""
+        told = {name: each for name, each in self._told(app, tenant).items() if name not in self._here.places}
+        if self._compares_by_code(app, tenant):
+            told.pop("equivalence", None)
+        try:
+            return replace(self._here.policy, **told)
+        except (ConfigError, TypeError):  # of another version of JITR
+            return self._here.policy
+
+    def whose(self, app: str, tenant: str = "") -> str:
+        """Whose word that policy is, for readers; what is set here other than the app has it is named.
+
+        Example: `as app “shop” works`; `as app “shop” works, but for target: 0.9 by JITR_TARGET, not 0.97`.
+        """
+        if self._owner(app, tenant) not in self._noted:
+            return "as settings and defaults say"
+        but = "; ".join(self.set_otherwise(app, tenant))
+        return f"as app “{app}” works" + (f", but for {but}" if but else "")
+
+    def set_otherwise(self, app: str, tenant: str = "") -> list[str]:
+        """What is set here in another way than the app has it, each for readers."""
+        told = self._told(app, tenant)
+        return [
+            f"{name}: {here!r} by {self._here.places[name]}, not {own!r}"
+            for name, default in _SHARED.items()
+            if name in self._here.places
+            and self._owner(app, tenant) in self._noted
+            and (here := getattr(self._here.policy, name)) != (own := told.get(name, default))
+        ]
+
+    def apps(self) -> list[str]:
+        """The apps that noted a policy."""
+        return sorted({app for app, _ in self._noted})
+
+    def groups(self, tasks: Iterable[Task]) -> Iterator[tuple[Policy, str, list[Task]]]:
+        """Yields tasks that are searched by one policy, with that and a line on it for readers."""
+        found: dict[tuple[Policy, str], list[Task]] = {}
+        for task in tasks:
+            owner = task.app, task.tenant
+            policy = self.of(*owner)
+            line = f"By {in_words(policy)}, {self.whose(*owner)}."
+            if self._compares_by_code(*owner) and "equivalence" not in self._here.places:
+                line += " It compares texts by a function, which no state may name: set JITR_EQUIVALENCE to the same."
+            found.setdefault((policy, line), []).append(task)
+        for (policy, line), some in found.items():
+            yield policy, line, some
+
+    def _owner(self, app: str, tenant: str) -> tuple[str, str | None]:
+        return next(((app, each) for each in (tenant, "") if (app, each) in self._noted), (app, None))
+
+    def _told(self, app: str, tenant: str) -> dict[str, Any]:
+        return self._noted.get(self._owner(app, tenant), {})
+
+    def _compares_by_code(self, app: str, tenant: str) -> bool:
+        """Whether an app has a rule of its own: a function, which settings may name, but never a state."""
+        return str(self._told(app, tenant).get("equivalence")).startswith(OWN)
