@@ -150,7 +150,8 @@ class Pipeline:
                 )
             else:
                 dataset = build_dataset(examples, self.policy.max_examples, templates)
-                if tolerance_of(self.terms.rule(task.id)) and mostly_amounts(dataset.answers):
+                tolerant = tolerance_of(self.terms.rule(task.id)) is not None
+                if tolerant and mostly_amounts(dataset.answers) or self._extracted(dataset, space):
                     space = replace(space, kind="fields")
                 release = self._search(task, dataset, delta, report, active, space)
         except JITRError as error:
@@ -262,6 +263,14 @@ class Pipeline:
             return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
         how["base_models"] = with_earlier(self.base_models, self.store, task, dataset.inputs, self.policy)
         return search(dataset, **how)
+
+    def _extracted(self, dataset: Dataset, space: AnswerSpace) -> bool:
+        """Whether answers that look like free text are parts of their inputs; a generator may know better."""
+        from .students.plans import extracted
+
+        if space.kind != "text" or self.policy.generators or self.base_models.generators():
+            return False
+        return extracted(dataset.inputs, dataset.labels)
 
     def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float, promise: str) -> float:
         """An estimate: a candidate's answers are not told, so `classes` and `cost` are taken for `answered`."""
