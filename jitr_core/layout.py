@@ -102,7 +102,7 @@ def plain(answer: str) -> Structured | None:
     r"""An answer of one line in plain text, as a structured one of a single text; None if it is longer, or none.
 
     Example:
-        >>> plain(" Ada Lovelace\\n").values, plain("two\\nlines")
+        >>> plain(" Ada Lovelace\n").values, plain("two\nlines")
         ({(): '"Ada Lovelace"'}, None)
     """
     text = answer.strip()

@@ -16,10 +16,11 @@ from .certify import Refusal, allowed_errors, better, certify, next_attempt
 from .collect import build_dataset
 from .crowd import apart
 from .earlier import with_earlier, withdraw_orphans
-from .equivalence import Equivalence, tolerance_of
+from .equivalence import EXACT, Equivalence, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError, in_words
 from .holds import COMPARED
 from .identify import AnswerSpace, answer_space
+from .obstacles import obstacle
 from .outlook import look_ahead
 from .present import Present
 from .probation import path_of
@@ -208,7 +209,10 @@ class Pipeline:
         rule = rule_at_work(self.terms.rule(task.id, space.kind), self.base_models, prepare=True)
         result = self._found(task, dataset, delta, space, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
+        besides = obstacle(dataset.answers if rule.rule == EXACT else (), result.candidates, self.policy.target)
+        besides = f"; {besides}" if besides else ""
         if report.refusal:
+            report.refusal += besides
             return None
         if result.curve:
             attempts = self.store.attempts(task.id) + 1
@@ -229,9 +233,10 @@ class Pipeline:
             apart=apart(dataset.inputs, dataset.group[use]),
         )
         if isinstance(certificate, Refusal):
-            report.refusal = certificate.reason
+            report.refusal = f"{space.reason}; {certificate.reason}" if space.kind == "text" else certificate.reason
             if result.held is not None:
                 report.refusal += f" (the calls held back from learning, {len(correct)} of {len(dataset.answers)})"
+            report.refusal += besides
             return None
         certificate = report.certificate = replace(certificate, equivalence=rule.rule)
         student = result.fit()
