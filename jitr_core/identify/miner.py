@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..types import Slots
 from .align import literal_choices, whole_values
+from .dates import undated
 from .pool import Chain, Pool, Pooled
 from .template import fit
 from .text import MESSAGE, ROLE_END, tokens, words
@@ -146,7 +147,7 @@ class Miner:
         for literals in literal_choices(cut):
             if self._enough(call, literals, prompts, len(members), trusted):
                 fits = [slots for prompt in prompts if (slots := fit(literals, prompt)) is not None]
-                literals = whole_values(literals, fits)
+                literals = undated(whole_values(literals, fits))
                 fitting = tuple([n for n in members if fit(literals, self._pool.calls[n].prompt) is not None])
                 return Proposal(literals, fitting)
         return None
