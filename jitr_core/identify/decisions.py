@@ -118,7 +118,8 @@ def task_name(template: Template, alike: Iterable[Template] = ()) -> str:
 
 
 def _said(template: Template) -> list[str]:
-    return re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f", " ", " … ".join(template.literals)))
+    # Roles and tags ("<document>") say nothing.
+    return re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f|</?\\w+>", " ", " … ".join(template.literals)))
 
 
 def unused(name: str, taken: Collection[str]) -> str:
