@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .earlier import withdraw_orphans
 from .errors import StoreError
 from .freely import Freely
-from .identify import Decisions, task_name
+from .identify import Decisions, task_name, unused
 from .observe import PATIENCE_S
 from .questions import Questions
 from .serving import Serving
@@ -257,7 +257,7 @@ class Background:
 
     def _part(self, parted: Template, created: list[Template]) -> None:
         """Make two tasks of the calls of a template that serves two jobs, in the store as well."""
-        new = Task(created[0].task, parted.app, parted.tenant, task_name(created[0]))
+        new = Task(created[0].task, parted.app, parted.tenant, self._name(created[0]))
         done = False
         try:
             self._store()  # all calls of the template so far
@@ -309,7 +309,7 @@ class Background:
         names = {found.template.id: found.name for found in learned.found}
         for template in learned.created:
             if self.store.task(template.task) is None:
-                name = names.get(template.id) or task_name(template)
+                name = names.get(template.id) or self._name(template)
                 task = Task(template.task, template.app, template.tenant, name)
                 self.store.save_task(task)
                 self.emit({"kind": "task", "task": task.id, "name": task.name, "template": template})
@@ -323,6 +323,15 @@ class Background:
         for found in learned.found:
             self.store.save_pattern(found.template.id, found.pattern.to_json())
         return True
+
+    def _name(self, template: Template) -> str:
+        """A name for a new task, that no other task of its app and tenant has."""
+        tasks = [task for task in self.store.tasks(template.app) if task.tenant == template.tenant]
+        name = task_name(template)
+        same = {task.id for task in tasks if task.name == name}
+        if same:
+            name = task_name(template, [other for other in self.identifier.templates() if other.task in same])
+        return unused(name, {task.name for task in tasks})
 
     def _wonder(self, batch: list[Observed]) -> None:
         """Have the teacher say what kind of tasks these calls are."""

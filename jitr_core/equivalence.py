@@ -27,6 +27,7 @@ __all__ = [
     "OWN",
     "RULES",
     "Equivalence",
+    "bare_words",
     "canonical",
     "equivalence",
     "equivalent",
@@ -120,7 +121,7 @@ def equivalence(rule: str, embed: Callable[[str], Any] | None = None) -> Equival
     if tolerance := tolerance_of(rule):
         return Equivalence(rule, lambda one, other: equivalent(one, other) or close(one, other, tolerance), tolerance)
     if name == "normalised":
-        return Equivalence(rule, lambda one, other: equivalent(one, other) or _tokens(one) == _tokens(other))
+        return Equivalence(rule, lambda one, other: equivalent(one, other) or bare_words(one) == bare_words(other))
     likeness = {"chrf": _chrf, "rouge-l": _rouge_l}.get(name) or functools.partial(_cosine, embed)
     if name != "embedding":
         likeness("a", "a")  # says now whether the library is there
@@ -262,8 +263,13 @@ def _by_own(function: Callable[[str, str], bool], one: str, other: str) -> bool:
         return False
 
 
-def _tokens(text: str) -> list[str]:
-    """Words and numbers, without case and punctuation."""
+def bare_words(text: str) -> list[str]:
+    """What the rule `normalised` compares: words and numbers, without case and punctuation.
+
+    Example:
+        >>> bare_words("It is RED, -1.5!")
+        ['it', 'is', 'red', '-1.5']
+    """
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -287,7 +293,7 @@ def _rouge_l(one: str, other: str) -> float:
         from rapidfuzz.distance import LCSseq
     except ImportError as error:
         raise MissingExtraError("text", "The equivalence rouge-l") from error
-    words, others = _tokens(one), _tokens(other)
+    words, others = bare_words(one), bare_words(other)
     common = LCSseq.similarity(words, others)
     return 2 * common / (len(words) + len(others)) if common else 0.0
 

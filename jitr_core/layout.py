@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from .amounts import Tolerance, alike, amount, bare, near
 from .structured import Structured, encoded, joined, structured
 
-__all__ = ["MOSTLY", "Reader", "close", "cut_out", "reader"]
+__all__ = ["MOSTLY", "Reader", "close", "cut_out", "plain", "reader"]
 
 Reader = Callable[[str], Structured | None]
 """Takes an answer apart; None if it is laid out otherwise."""
@@ -30,6 +30,7 @@ MIN_COMBINED = 2
 
 MAX_ITEMS = 40
 _MAX_CHARS = 10_000  # of an answer that is no JSON
+_MAX_LINE = 300  # of an answer that may be a part of its input
 _OPENINGS = 16  # brackets at which JSON may begin
 _AND = (", and ", " and ", " und ", " et ", " y ")
 # What opens a list, what joins its items, and the last two of them: what is more particular comes first.
@@ -95,6 +96,20 @@ def cut_out(answer: str) -> Structured | None:
             taken = structured(text[at:end])
             return taken and Structured(taken.values, text[:at], text[end:], taken.body)
     return None
+
+
+def plain(answer: str) -> Structured | None:
+    r"""An answer of one line in plain text, as a structured one of a single text; None if it is longer, or none.
+
+    Example:
+        >>> plain(" Ada Lovelace\n").values, plain("two\nlines")
+        ({(): '"Ada Lovelace"'}, None)
+    """
+    text = answer.strip()
+    if not text or "\n" in text or len(text) > _MAX_LINE:
+        return None
+    before, _, after = answer.partition(text)
+    return Structured({(): encoded(text)}, before, after, text)
 
 
 def close(one: str, other: str, tolerance: Tolerance) -> bool:

@@ -16,10 +16,11 @@ from .certify import Refusal, allowed_errors, better, certify, next_attempt
 from .collect import build_dataset
 from .crowd import apart
 from .earlier import with_earlier, withdraw_orphans
-from .equivalence import Equivalence, tolerance_of
+from .equivalence import EXACT, Equivalence, tolerance_of
 from .errors import ArtifactError, JITRError, TrainingError, in_words
 from .holds import COMPARED
 from .identify import AnswerSpace, answer_space
+from .obstacles import obstacle
 from .outlook import look_ahead
 from .present import Present
 from .probation import path_of
@@ -154,7 +155,8 @@ class Pipeline:
                 )
             else:
                 dataset = build_dataset(examples, self.policy.max_examples, templates)
-                if tolerance_of(self.terms.rule(task.id)) and mostly_amounts(dataset.answers):
+                tolerant = tolerance_of(self.terms.rule(task.id)) is not None
+                if tolerant and mostly_amounts(dataset.answers) or self._extracted(dataset, space):
                     space = replace(space, kind="fields")
                 release = self._search(task, dataset, delta, report, active, space)
         except JITRError as error:
@@ -211,7 +213,10 @@ class Pipeline:
         rule = rule_at_work(self.terms.rule(task.id, space.kind), self.base_models, prepare=True)
         result = self._found(task, dataset, delta, space, rule)
         report.candidates, report.chosen, report.refusal = result.candidates, result.chosen, result.refusal
+        besides = obstacle(dataset.answers if rule.rule == EXACT else (), result.candidates, self.policy.target)
+        besides = f"; {besides}" if besides else ""
         if report.refusal:
+            report.refusal += besides
             return None
         if result.curve:
             attempts = self.store.attempts(task.id) + 1
@@ -232,9 +237,10 @@ class Pipeline:
             apart=apart(dataset.inputs, dataset.group[use]),
         )
         if isinstance(certificate, Refusal):
-            report.refusal = certificate.reason
+            report.refusal = f"{space.reason}; {certificate.reason}" if space.kind == "text" else certificate.reason
             if result.held is not None:
                 report.refusal += f" (the calls held back from learning, {len(correct)} of {len(dataset.answers)})"
+            report.refusal += besides
             return None
         certificate = report.certificate = replace(certificate, equivalence=rule.rule)
         student = result.fit()
@@ -266,6 +272,14 @@ class Pipeline:
             return search_fields(dataset, rule=rule if rule.tolerance else None, **how)
         how["base_models"] = with_earlier(self.base_models, self.store, task, dataset.inputs, self.policy)
         return search(dataset, **how)
+
+    def _extracted(self, dataset: Dataset, space: AnswerSpace) -> bool:
+        """Whether answers that look like free text are parts of their inputs; a generator may know better."""
+        from .students.plans import extracted
+
+        if space.kind != "text" or self.policy.generators or self.base_models.generators():
+            return False
+        return extracted(dataset.inputs, dataset.labels)
 
     def _coverage(self, confidence: np.ndarray, correct: np.ndarray, delta: float, promise: str) -> float:
         """An estimate: a candidate's answers are not told, so `classes` and `cost` are taken for `answered`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jitr_core.files import written
+from jitr_core.integration import is_replaceable, settings_of
 from jitr_core.promises import where
 from jitr_core.report.tally import Tally
 from jitr_core.savings import Rates, Savings, Traffic, bill, checked_prices, estimate_tokens, rates_text, settle
@@ -73,7 +74,7 @@ class _Run:
         self.names: dict[str, str] = {}
         self.refusals: dict[str, str] = {}
         self.deferred: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.teacher_calls = 0
+        self.teacher_calls = self.beyond = 0
         self.training_s = self.inference_s = 0.0
         self.tasks: list[dict[str, Any]] = []
 
@@ -95,6 +96,7 @@ class _Run:
     def call(self, replayed: Replayed) -> None:
         """Count a call."""
         decision = replayed.decision
+        self.beyond += not is_replaceable(settings_of(replayed.record.options))
         self.tally.call(decision, replayed.task, replayed.answer, replayed.record.said)
         teacher = decision is None or decision.kind == "teacher" or decision.audit
         self.spent.add(replayed.record, asked=teacher)
@@ -139,6 +141,9 @@ class _Run:
         """The figures of `--json`."""
         savings = self.savings()
         notes = [rates_text(self.prices, self.rates, savings.estimated_share)]
+        if self.beyond:
+            what = "several answers, logprobs or a choice of tools"
+            notes.insert(0, f"Calls that ask for what no student can give ({what}): {self.beyond:,}.")
         if calls_per_day and savings.break_even_calls is not None:
             days = savings.break_even_calls / calls_per_day
             notes.append(f"Training is paid for after {days:,.1f} days at {calls_per_day:,.0f} calls a day.")

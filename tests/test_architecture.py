@@ -40,6 +40,7 @@ SHARED = {
     "integration",
     "prices",
     "observe",
+    "obstacles",
 }
 """Parts that know nothing of the loop; everybody may import them."""
 

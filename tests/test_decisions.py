@@ -57,6 +57,24 @@ def test_merged_tasks_are_one_at_once_and_after_a_restart_and_the_older_id_survi
     again.close()
 
 
+def test_tasks_whose_prompts_begin_alike_have_names_that_tell_them_apart(tmp_path: Path) -> None:
+    jitr = JITR(url(tmp_path), policy=POLICY, training="off")
+    opening = "You read what customers of a phone company write to us. Answer yes or no. Is the message"
+    # The third differs from the first in the tools it offers alone: there no words tell them apart.
+    for seed, (kind, contract) in enumerate((("spam", ""), ("personal", ""), ("spam", "tools"))):
+        for each in easy_calls(12, seed):
+            prompt = f"{opening} {kind}:\n{each['messages'][1]['content']}"
+            call = Call(f"{seed}{each['id']}", (("user", prompt),), contract=contract)
+            jitr.observe(call, jitr.decide(call), Answer(each["answer"]))
+        jitr.flush()
+    store = jitr.open_store()
+    first, second, third = (task.name for task in store.tasks())
+    assert first.startswith("You read what customers") and third == f"{first} (2)"
+    assert second == "You read what … message personal Message"
+    assert [manage.find_task(store, task.name).id for task in store.tasks()] == [task.id for task in store.tasks()]
+    jitr.close()
+
+
 def test_what_is_split_off_is_a_task_of_its_own_that_the_miner_never_merges_again(two: str) -> None:
     with Store(two) as store:
         older, younger = store.tasks()

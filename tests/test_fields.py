@@ -28,6 +28,7 @@ from jitr_core.search.trials import Trials
 from jitr_core.structured import Style, joined, nested, structured
 from jitr_core.students import load_student
 from jitr_core.students.copier import CopyBench
+from jitr_core.students.plans import extracted
 from jitr_core.students.spans import FORMS, copies, tokens
 from jitr_core.types import Example, Form
 from jitr_langchain.replay import replay
@@ -325,6 +326,54 @@ def test_calls_of_a_demanded_tool_are_replaced_by_the_whole_loop(tmp_path, monke
     app.refresh()
     assert "jsonschema" in sys.modules  # not first in a call
     app.close()
+
+
+# Answers in plain text that are taken from the input.
+
+SENDERS = (
+    ("Ada", "Bo", "Cem", "Dana", "Eve", "Finn", "Gus", "Hana"),
+    ("Stone", "Rivers", "Okafor", "Lund", "Ito", "Weber"),
+)
+
+
+def letters(count, seed=0, unsigned=0.3):
+    """Letters, of which some are signed, with who signed them, and a day that is named before another one."""
+    rng = random.Random(seed)
+    for i in range(count):
+        name = f"{rng.choice(SENDERS[0])} {rng.choice(SENDERS[1])}{rng.randint(10, 99)}"
+        day, other = (f"{rng.randint(1, 28)} {rng.choice(['May', 'June'])} {rng.randint(1990, 2030)}" for _ in range(2))
+        text = f"letter {i} of {day}, answer by {other}"
+        signed = rng.random() >= unsigned
+        yield (f"{text}, signed {name}" if signed else f"{text}, nobody signed",), name if signed else "none", day
+
+
+@pytest.mark.parametrize("asked", ["signer", "day"])
+def test_what_is_taken_from_the_input_is_replaced_by_the_whole_loop_as_it_stands_there(asked, tmp_path):
+    instruction = {"signer": "Who signed the letter? Or none.", "day": "Of what day is the letter?"}[asked]
+    said = [((text,), {"signer": who, "day": day}[asked]) for (text,), who, day in letters(400)]
+    assert answer_space(answer for _, answer in said).kind == "text"
+    calls = [
+        {"messages": [{"role": "user", "content": f"{instruction}\n\n{text}"}], "answer": f"{answer}\n", "model": "m"}
+        for (text,), answer in said
+    ]
+    log = write_log(tmp_path / "calls.jsonl", calls)
+    done = [each for _, each in replay([log], policy=LEXICAL, state=tmp_path / "state")]
+    given = [each for each in done if each.decision is not None and each.decision.kind == "replacement"]
+    assert len(given) > 80
+    assert np.mean([each.answer == each.record.answer for each in given]) >= 0.95
+    earlier = {each.record.answer for each in done[:200]}
+    assert any(each.answer not in earlier for each in given), "answers that never came before can be given"
+
+
+def test_texts_that_are_written_freely_are_not_taken_for_parts_of_their_inputs():
+    rng = random.Random(1)
+    inputs = [(f"message {i} about a {rng.choice(['boat', 'house'])} {rng.random()}",) for i in range(200)]
+    assert not extracted(inputs, [f"Thank you for message number {i}!" for i in range(200)])
+    assert not extracted(inputs, ["a", "boat"] * 100), "a handful of words that stand there are labels"
+    some = [text.split(" about")[0] if i % 3 == 0 else f"reply {i}" for i, (text,) in enumerate(inputs)]
+    assert not extracted(inputs, some)
+    most = [text.split(" about")[0] if i % 3 else f"reply {i}" for i, (text,) in enumerate(inputs)]
+    assert extracted(inputs, most)
 
 
 # How answers are laid out.

@@ -41,6 +41,40 @@ def slots_of(identifier: Identifier, prompt: str, **fields: str) -> tuple[str, .
 
 
 @pytest.mark.parametrize(
+    ("system", "contract", "found"),
+    [
+        ("Route the SMS.", "demands a tool", True),
+        ("Route the SMS.", "", False),
+        ("You are a helpful assistant.", "demands a tool", False),
+    ],
+    ids=["with a form", "without one", "says nothing"],
+)
+def test_few_words_are_an_instruction_where_a_form_of_answer_goes_with_them(
+    system: str, contract: str, found: bool
+) -> None:
+    calls = [Call(f"c{i}", (("system", system), ("user", text(i))), contract=contract) for i in range(40)]
+    identifier, final = run(calls)
+    assert {task is not None for task in final} == {found}
+    if found:
+        match = identifier.match(calls[0])
+        assert match is not None and match.slots == (text(0),) and len(set(final)) == 1
+
+
+def test_few_words_that_many_forms_go_with_are_no_instruction() -> None:
+    instructions = ("Name the capital of the country", "Say how old the person is", "Count the fruit in the basket")
+    calls = [
+        Call(f"{k}-{i}", (("system", "Be brief."), ("user", f"{said}: {text(100 * k + i)}")), contract="json")
+        for k, said in enumerate((*instructions, "Find the town that the letter came from"))
+        for i in range(10)
+    ]
+    calls += [
+        Call(f"late{i}", (("system", "Be brief."), ("user", text(9_000 + i))), contract="json") for i in range(40)
+    ]
+    final = run(calls)[1]
+    assert len(set(final[:40])) == 4 and None not in final[:40] and set(final[40:]) == {None}
+
+
+@pytest.mark.parametrize(
     ("literals", "slots"),
     [
         (("Classify the sentiment of this review. Answer with one word.\n\nReview: ", ""), 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from test_identify import text, user
 
 from jitr_core.identify import Identifier, identify_stream, join_prompt, prompt_text
-from jitr_core.identify.template import key_of, make_template
+from jitr_core.identify.dates import undated
+from jitr_core.identify.template import fit, key_of, make_template
 from jitr_core.types import Call
 
 Messages = tuple[tuple[str, str], ...]
@@ -86,6 +88,57 @@ def test_a_task_of_any_shape_is_one_task_whose_slots_are_what_varies(shape: str)
         template = identifier.template(match.template)
         assert template is not None and join_prompt(template.literals, match.slots) == prompt_text(messages(i))
         assert match.slots == slots(i)
+
+
+DAYS: dict[str, Callable[[int], str]] = {
+    "iso": lambda day: f"2026-03-{day:02}",
+    "with a time": lambda day: f"2026-03-{day:02}T08:00:00Z",
+    "points": lambda day: f"{day}.3.2026",
+    "in words": lambda day: f"{('Monday', 'Friday')[day % 2]}, March {day}, 2026",
+    "in German": lambda day: f"{('Montag', 'Freitag')[day % 2]}, {day}. März 2026",
+}
+
+
+@pytest.mark.parametrize("written", DAYS)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        (("system", "You sort the mail of a shop. Today is {}. Name the team."), ("user", "{}")),
+        (("user", "Date: {}\nWhich team is to read this message?\n{}"),),
+        (("user", "Which team is to read this message? It came on {}.\nMessage: {}\nTeam:"),),
+    ],
+    ids=["system message", "line", "sentence"],
+)
+def test_the_day_a_prompt_was_written_is_input_from_the_first_day_on(written: str, frame: Messages) -> None:
+    def call(i: int) -> Call:
+        parts = iter((DAYS[written](1 + i // 20), text(i)))
+        filled = [(role, "".join(p if p != "{}" else next(parts) for p in re.split(r"(\{\})", s))) for role, s in frame]
+        return Call(f"c{i}", tuple(filled))
+
+    identifier = Identifier()
+    found = list(identify_stream([call(i) for i in range(80)], identifier))
+    assert len({each.final_task for each in found}) == 1 and all(each.task for each in found[20:])
+    for i in (0, 79):
+        match = identifier.match(call(i))
+        assert match is not None and match.slots == (DAYS[written](1 + i // 20), text(i))
+
+
+def test_dates_that_an_instruction_speaks_of_stay_in_it() -> None:
+    spans = [("2020-01-01", "2020-12-31"), ("2021-01-01", "2021-12-31")]
+    prompts = [f"Did it happen between {a} and {b}? Answer yes or no.\n{text(i)}" for a, b in spans for i in range(20)]
+    found = [each.final_task for each in identify_stream(user(*prompts), Identifier())]
+    assert len(set(found[:20])) == len(set(found[20:])) == 1 and found[0] != found[20]
+
+
+@given(
+    st.lists(st.sampled_from(["1.3.2026", "2026-03-01", "March 1, 2026", " ", ", ", ".", "On ", " team\n"]), max_size=6)
+)
+def test_a_template_without_its_date_fits_what_it_fitted(pieces: list[str]) -> None:
+    literals = ("Sort it. ", *("".join(pieces[k::2]) or "x" for k in range(2)), "")
+    prompt = join_prompt(literals, ("one", "two", "three"))
+    slots = fit(undated(literals), prompt)
+    assert slots is not None and join_prompt(undated(literals), slots) == prompt
+    assert "".join(slots).count("2026") <= 1
 
 
 def test_examples_that_change_are_input_and_the_instruction_is_not() -> None:

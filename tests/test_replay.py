@@ -223,5 +223,6 @@ def test_odd_calls_are_replayed_like_any_other(tmp_path: Path) -> None:
     ]
     summary, decisions = replayed(write_log(tmp_path / "odd.jsonl", calls), tmp_path / "a")
     assert summary["replaced"] == 0 and summary["cost_usd"] is None
+    assert any("no student can give" in note and note.endswith(": 2.") for note in summary["notes"])
     assert [d["answer"] for d in decisions] == [c["answer"] for c in calls]
     assert [d["id"] for d in decisions] == [str(i) for i in range(len(calls))]

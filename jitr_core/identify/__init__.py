@@ -2,7 +2,7 @@
 
 from .answers import AnswerSpace, answer_space
 from .ask import description, question, reading
-from .decisions import Decisions, pattern, task_name
+from .decisions import Decisions, pattern, task_name, unused
 from .identifier import Identifier, Learned
 from .refine import supersedes
 from .stream import Assignment, identify_stream
@@ -29,4 +29,5 @@ __all__ = [
     "reading",
     "supersedes",
     "task_name",
+    "unused",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import ConfigError
@@ -12,9 +13,11 @@ from ..types import GIVEN, Declaration, Match, Task, Template
 from .template import Key, fit, make_template, roles_of, to_match
 from .text import prompt_text, words
 
-__all__ = ["Decisions", "pattern", "task_name"]
+__all__ = ["Decisions", "pattern", "task_name", "unused"]
 
 _SLOT = "\x00"
+_NAMED = 8  # words of a name
+_OPENING = 3  # … that say how the prompt begins, where another one begins alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,35 @@ def _marked(text: str) -> str:
     return "".join(literal + ("" if field is None else _SLOT) for literal, field, _, _ in parts)
 
 
-def task_name(template: Template) -> str:
-    """What to call a task: its step if the user declared one, else where it is and the first words of its template."""
-    found = re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f", " ", " … ".join(template.literals)))
-    words_of = " ".join(found[:8]) or template.task
-    if not template.step.startswith(GIVEN):
-        return template.step or words_of
-    return f"{template.step.removeprefix(GIVEN)}: {words_of}"
+def task_name(template: Template, alike: Iterable[Template] = ()) -> str:
+    """What to call a task: its step if the user declared one, else where it is and the first words of its template.
+
+    Args:
+        template: a template of the task.
+        alike: templates of other tasks, with which its name should not be confused: of a longer beginning that they
+            have in common only the first words are told, and then what differs.
+    """
+    if template.step and not template.step.startswith(GIVEN):
+        return template.step
+    said = _said(template)
+    told = said[:_NAMED]
+    common = max((len(os.path.commonprefix([said, _said(other)])) for other in alike), default=0)
+    if _NAMED <= common < len(said):
+        told = [*said[:_OPENING], "…", *said[common - 1 : common + _NAMED - _OPENING - 1]]
+    words_of = " ".join(told) or template.task
+    return f"{template.step.removeprefix(GIVEN)}: {words_of}" if template.step else words_of
+
+
+def _said(template: Template) -> list[str]:
+    # Roles and tags ("<document>") say nothing.
+    return re.findall(r"\w[\w'-]*", re.sub("\x1e[^\x1f]*\x1f|</?\\w+>", " ", " … ".join(template.literals)))
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """The name, with a number if it is taken.
+
+    Example:
+        >>> unused("triage", {"triage", "billing"}), unused("refunds", {"triage"})
+        ('triage (2)', 'refunds')
+    """
+    return next(n for i in range(1, len(taken) + 2) if (n := name if i == 1 else f"{name} ({i})") not in taken)

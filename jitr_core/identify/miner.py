@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..types import Slots
 from .align import literal_choices, whole_values
+from .dates import undated
 from .pool import Chain, Pool, Pooled
 from .template import fit
 from .text import MESSAGE, ROLE_END, tokens, words
@@ -146,7 +147,7 @@ class Miner:
         for literals in literal_choices(cut):
             if self._enough(call, literals, prompts, len(members), trusted):
                 fits = [slots for prompt in prompts if (slots := fit(literals, prompt)) is not None]
-                literals = whole_values(literals, fits)
+                literals = undated(whole_values(literals, fits))
                 fitting = tuple([n for n in members if fit(literals, self._pool.calls[n].prompt) is not None])
                 return Proposal(literals, fitting)
         return None
@@ -175,7 +176,10 @@ class Miner:
     ) -> bool:
         """Whether the literals of a bucket of calls are a template, the calls' inputs being what they are."""
         instructions, labels = self._evidence(
-            literals, _exclusive_depth(self._pool, call.starts, size), _exclusive_depth(self._pool, call.ends, size)
+            literals,
+            _exclusive_depth(self._pool, call.starts, size),
+            _exclusive_depth(self._pool, call.ends, size),
+            formed=bool(call.key[3]),
         )
         if instructions:
             return _alike(literals, fits, strict=False) <= MAX_ALIKE
@@ -186,34 +190,47 @@ class Miner:
             return False
         return self._common_lines(numbers) <= MAX_ALIKE_LABELLED
 
-    def _evidence(self, literals: Sequence[str], start_depth: int, end_depth: int) -> tuple[int, int]:
+    def _evidence(self, literals: Sequence[str], start_depth: int, end_depth: int, *, formed: bool) -> tuple[int, int]:
         """What speaks against unrelated requests having these literals in common.
+
+        Args:
+            literals: the constant parts.
+            start_depth: tokens from the start up to where the prompts are left to these calls.
+            end_depth: the same from the end.
+            formed: whether the requests say in which form they want their answers.
 
         Returns:
             (instructions, labels): messages, sentences and lines that are constant as a whole and say something, runs
-            of constant words that only these calls have among them; and labels such as "Title:" that no other known
-            templates have.
+            of constant words that only these calls have among them; and labels such as "Title:", or messages of few
+            words that go with a form, that no other known templates have.
         """
         instructions = labels = 0
         messages = _SLOT.join(literals).split(MESSAGE)[1:]
         for index, message in enumerate(messages):
             parts = message.split(ROLE_END, 1)[-1].split(_SLOT)
             if len(parts) == 1:
-                instructions += len(words(parts[0])) >= INSTRUCTION_WORDS + 1 and not _GENERIC.fullmatch(parts[0])
+                if _GENERIC.fullmatch(parts[0]):
+                    continue
+                count = len(words(parts[0]))
+                instructions += count > INSTRUCTION_WORDS
+                # "Be brief." goes with any request, "Extract the person." beside a schema does not.
+                labels += formed and 0 < count <= INSTRUCTION_WORDS and self._says(_label(parts[0], 0, 1))
                 continue
             for place, part in enumerate(parts):
                 instructions += 0 < place < len(parts) - 1 and len(words(part)) >= RUN_WORDS
                 for unit in _units(part, place, len(parts)):
                     count = len([word for word in words(unit) if not word.isdigit()])
                     instructions += count >= INSTRUCTION_WORDS
-                    labels += (
-                        0 < count < INSTRUCTION_WORDS and self.scaffold[_label(unit, place, len(parts))] < SCAFFOLD
-                    )
+                    labels += 0 < count < INSTRUCTION_WORDS and self._says(_label(unit, place, len(parts)))
             if index == 0:
                 instructions += _run_words(parts[0], start_depth, reverse=False) >= RUN_WORDS
             if index == len(messages) - 1:
                 instructions += _run_words(parts[-1], end_depth, reverse=True) >= RUN_WORDS
         return instructions, labels
+
+    def _says(self, label: tuple[str, str]) -> bool:
+        """Whether few enough of the known templates have a label for it to say something."""
+        return self.scaffold[label] < SCAFFOLD
 
     def learn_scaffold(self, literals: Sequence[str]) -> None:
         """Remember the labelling words of a template, so that they are no evidence for others."""
@@ -232,6 +249,9 @@ def _labels(literals: Sequence[str]) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for message in _SLOT.join(literals).split(MESSAGE)[1:]:
         parts = message.split(ROLE_END, 1)[-1].split(_SLOT)
+        if len(parts) == 1:
+            found |= {_label(parts[0], 0, 1)} if len(words(parts[0])) <= INSTRUCTION_WORDS else set()
+            continue
         units = [(unit, place) for place, part in enumerate(parts) for unit in _units(part, place, len(parts))]
         found |= {_label(unit, place, len(parts)) for unit, place in units if len(words(unit)) <= 2}
     return found

@@ -14,7 +14,7 @@ from ..earlier import ARTIFACTS, withdraw_orphans
 from ..equivalence import honours, said, storable
 from ..errors import ConfigError
 from ..freely import forget
-from ..identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name
+from ..identify import Decisions, join_prompt, key_of, pattern, prompt_text, supersedes, task_name, unused
 from ..promises import fulfils, promise, promised
 from ..promote import KEPT
 from ..terms import HEARD, unheard
@@ -154,7 +154,9 @@ def split(store: Store, task: Task, templates: Sequence[str], name: str | None =
             f"{len(known)} templates make up task {task.name!r}; a part of them must go and a part stay.",
             hint=f"`jitr tasks show {task.id}` lists them.",
         )
-    wanted_name = name if name is not None else _unused(store, task_name(chosen[0].template))
+    wanted_name = (
+        name if name is not None else unused(task_name(chosen[0].template), {task.name for task in store.tasks()})
+    )
     new = Task(_new_id(), task.app, task.tenant, _free_name(store, wanted_name, task.app, task.tenant))
     store.split_task(task.id, new, moved)
     return store.task(new.id) or new
@@ -294,12 +296,6 @@ def _free_name(store: Store, name: str, app: str, tenant: str, task: Task | None
         if other.tenant == tenant and name in (other.name, other.id) and (task is None or other.id != task.id):
             raise ConfigError(f"there is a task {name!r} already.", hint="`jitr tasks` lists them.")
     return name
-
-
-def _unused(store: Store, name: str) -> str:
-    """The name, with a number if it is taken."""
-    taken = {task.name for task in store.tasks()}
-    return next(n for i in range(1, len(taken) + 2) if (n := name if i == 1 else f"{name} ({i})") not in taken)
 
 
 def _new_id() -> str:

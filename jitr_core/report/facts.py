@@ -256,7 +256,7 @@ def _why(task: Task, facts: dict[str, Any], cold_path: Pipeline) -> str:
     if task.state == "refused":
         return f"not replaced: {task.reason.removesuffix('.')}; {due}"
     if answers["kind"] == "text" and facts["labels"]:
-        return f"not replaceable as it looks: {answers['reason']}; {due}"
+        return f"not replaceable as it looks, unless they are parts of their inputs: {answers['reason']}; {due}"
     if not facts["labels"]:
         return f"nothing to learn from: no call has a labelled answer; {due}"
     return f"replaceable as it looks: {answers['reason']}; {due}"

@@ -183,5 +183,5 @@ def _next(summary: dict[str, Any]) -> str:
     if summary["replaced"]:
         return "Next: wrap your app's model, llm = JITRChatModel(llm=ChatOpenAI(…)). `jitr pause TASK` vetoes a task."
     if not summary["tasks"]:
-        return "Nothing was replaced: no prompt recurred. JITR needs the calls of one step, many times over."
+        return "Nothing was replaced: no recurring prompt was found. JITR needs the calls of one step, many times over."
     return "Nothing was replaced; the reasons stand above. More calls of a step help it most."

@@ -21,7 +21,7 @@ from ..amounts import bare, mostly_amounts, near
 from ..config import Policy
 from ..equivalence import equivalent
 from ..errors import TrainingError
-from ..layout import reader
+from ..layout import MOSTLY, plain, reader
 from ..structured import MISSING, Path, Structured, Style, named, structured
 from ..students.combine import Trust
 from ..students.copier import Copied, CopyBench
@@ -111,6 +111,8 @@ class _Composition:
             if rule and mostly_amounts(dataset.answers) and not all(map(structured, answers))
             else reader(Counter(dataset.answers))
         )
+        if sum(self.read(answer) is not None for answer in dataset.answers) < MOSTLY * len(dataset.answers):
+            self.read = plain  # what is taken from the input, see `jitr_core.students.plans.extracted`
         known = {answer: self.read(answer) for answer in answers}
         self.table = Table(dataset.inputs, [known[label] for label in dataset.labels], numbers=rule is not None)
         self.calls = [known[answer] for answer in dataset.answers]

@@ -9,13 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
+from ..layout import plain
 from ..structured import MISSING, Path, Structured, items, named
 from ..types import Slots
 from .fields import COPIED, LISTED, NUMBER
 from .numbers import Format
 from .spans import FORMS, Tokens, copies, tokens
 
-__all__ = ["Plan", "Table"]
+__all__ = ["Plan", "Table", "extracted"]
 
 MAX_NEW = 0.15
 """Largest share of a field's values seen once, in [0, 1], at which they count as a closed set."""
@@ -29,6 +30,10 @@ stand in the input are a closed set."""
 
 MIN_COPIED = 0.1
 """Smallest share of a field's values, in [0, 1], that must stand in the input."""
+
+MIN_EXTRACTED = 0.5
+"""Smallest share of answers in plain text, in [0, 1], that must be parts of their inputs, or recur beside such, to be
+learnt as what is copied rather than as free text."""
 
 MIN_USUAL, MIN_USUALLY = 0.05, 0.2
 """A field that is otherwise written freely is learnt where it has one of its usual values: each at least this share of
@@ -152,7 +157,23 @@ class Table:
         """Why a field cannot be learnt, for the user."""
         values = [value for value in self.column(path) if value not in (None, MISSING)]
         different = len(set(values))
-        return f"field {named(path)} is written freely: {different} different values in {len(values)} answers"
+        return f"field {named(path)} is written freely: {different} different values in {len(values)} answers."
+
+
+def extracted(inputs: Sequence[Slots], answers: Sequence[str]) -> bool:
+    """Whether answers in plain text are mostly taken from their inputs: a name, a date, or "none" where there is none.
+
+    Args:
+        inputs: n inputs.
+        answers: the answer to each.
+    """
+    table = Table(inputs, [plain(answer) for answer in answers])
+    plan = next((plan for path in table.paths for plan in table.plans(path) if plan.form), None)
+    if plan is None:
+        return False
+    said = Counter(plan.label(*row, "") for row in zip(table.tokens, table.column(()), strict=True))
+    learnt = sum(times for label, times in said.items() if label and times > 1)
+    return learnt >= MIN_EXTRACTED * len(answers)
 
 
 def _copyable(value: str) -> bool:
