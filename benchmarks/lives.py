@@ -1,6 +1,6 @@
 """Whole lives of two tasks in one state: does the later one gain by what was tuned for the earlier one?
 
-    python benchmarks/lives.py --out lives.jsonl                                 # two hours of one core
+    python benchmarks/lives.py --out lives.jsonl                                 # hours of one core
     python benchmarks/lives.py --out lives.jsonl --pairs sst2:trec --orders 1
     python benchmarks/lives.py --out lives.jsonl --table                         # prints the table again
 
@@ -39,7 +39,7 @@ PAIRS = {  # earlier, later: how they are related, and in how many orders the la
     ("sst2", "trec"): ("unrelated", 3),
     ("sst2", "imdb-gold"): ("both film reviews", 2),
 }
-CALLS = {"sst2": 3_000, "trec": 2_000, "imdb-gold": 2_500}  # the first of each; else all there are
+CALLS = {"sst2": 3_000, "trec": 1_200, "imdb-gold": 2_500}  # the first of each; else all there are
 PROMPTS = {
     "sst2": "Is this sentence from a film review positive or negative? Answer with one word.\n\n"
     "Sentence: {}\n\nSentiment:",
