@@ -85,8 +85,12 @@ def _policies(policies: Policies, settings: Settings) -> Iterator[Check]:
     for app in policies.apps():
         told = f"{in_words(policies.of(app))}, {policies.whose(app)}"
         fix = "Take it back, or start the app with it: commands go by what is set here, the app does not."
-        otherwise = bool(policies.set_otherwise(app))
-        yield Check("policy", "warn" if otherwise else "ok", told, fix if otherwise else "")
+        if policies.unusable(app):
+            fix = (
+                "Use the same version and extras of JITR here as the app does; until then commands go by the settings."
+            )
+        doubtful = policies.unusable(app) or policies.set_otherwise(app)
+        yield Check("policy", "warn" if doubtful else "ok", told, fix if doubtful else "")
     if not policies.apps():
         yield Check("policy", "ok", f"{in_words(settings.policy)}, as settings and defaults say")
 
