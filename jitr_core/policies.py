@@ -121,7 +121,9 @@ class Policies:
         but = self.set_otherwise(app, tenant)
         if self._compares_by_code(app, tenant) and "equivalence" not in self._here.places:
             but.append("equivalence: a function, which no state may name: set JITR_EQUIVALENCE to the same")
-        return f"as app “{app}” works" + (f", but for {'; '.join(but)}" if but else "")
+        own = self._owner(app, tenant)[1]
+        works = f"as app “{app}” works" + (f" for tenant “{own}”" if own else "")
+        return works + (f", but for {'; '.join(but)}" if but else "")
 
     def set_otherwise(self, app: str, tenant: str = "") -> list[str]:
         """What is set here in another way than the app has it, each for readers."""
@@ -134,9 +136,11 @@ class Policies:
             and (here := getattr(self._here.policy, name)) != (own := told.get(name, default))
         ]
 
-    def apps(self) -> list[str]:
-        """The apps that noted a policy."""
-        return sorted({app for app, _ in self._noted})
+    def owners(self) -> list[tuple[str, str]]:
+        """The apps that noted a policy, with tenant "", and those of their tenants that have another one."""
+        apps = [(app, "") for app in sorted({app for app, _ in self._noted})]
+        tenants = sorted((app, tenant) for app, tenant in self._noted if tenant)
+        return apps + [each for each in tenants if self._noted[each] != self._noted[self._owner(each[0], "")]]
 
     def groups(self, tasks: Iterable[Task]) -> Iterator[tuple[Policy, str, list[Task]]]:
         """Yields tasks that are searched by one policy, with that and a line on it for readers."""

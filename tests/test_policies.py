@@ -124,6 +124,9 @@ def test_the_latest_engine_of_an_app_counts_and_of_a_tenant_its_own(tmp_path: Pa
     found = {tenant: policy_of(tmp_path, {}, "shop", tenant).target for tenant in ("", "red", "blue", "green")}
     assert found == {"": 0.9, "red": 0.7, "blue": 0.6, "green": 0.9}
     assert policy_of(tmp_path, {}, "bank") == Policy()
+    told = [each.found for each in examine(url(tmp_path), load_settings(tmp_path, {})) if each.name == "policy"]
+    assert [each.split(",")[0] for each in told] == ["target 0.9", "target 0.6", "target 0.7"]
+    assert [each.rpartition("works")[2] for each in told] == ["", " for tenant “blue”", " for tenant “red”"]
 
 
 def test_an_engine_that_is_made_for_looking_says_nothing_of_the_app(tmp_path: Path) -> None:
