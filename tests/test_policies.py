@@ -113,6 +113,10 @@ def test_the_training_of_an_app_leaves_the_tasks_of_others_alone(tmp_path: Path)
     jitr = observed(tmp_path, POLICY, "bank", calls=1)
     jitr.close()
     assert run("train", "--app", "bank", "--url", url(tmp_path)) == (0, "Nothing was due.\n")
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+    code, output = run("train", task.id, "--app", "bank", "--url", url(tmp_path))
+    assert code == 2 and "is of app 'shop', not of 'bank'" in output
     assert targets(tmp_path) == {"shop": None}
 
 

@@ -184,7 +184,9 @@ def train(
     limit_memory((given or settings.policy).search_memory_mb)
     with open_state(url) as store:
         found = manage.find_task(store, task) if task else None
-        tasks = [found] if found else [each for each in store.tasks() if application in (None, each.app)]
+        tasks = [each for each in ([found] if found else store.tasks()) if application in (None, each.app)]
+        if found and not tasks:
+            raise ConfigError(f"task {found.name!r} is of app {found.app!r}, not of {application!r}.")
         attempted = 0
         for wanted, line, some in [(given, "", tasks)] if given else Policies(store, settings).groups(tasks):
             if line:
