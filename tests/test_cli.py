@@ -16,6 +16,7 @@ from test_replay import run
 
 from jitr_core import JITR, Answer, Call, Policy, __version__
 from jitr_core.jobs import policy_to_json
+from jitr_core.pipeline import Pipeline
 from jitr_core.report.savings import task_savings
 from jitr_core.savings import Prices, Rates
 from jitr_core.store import Store
@@ -197,6 +198,23 @@ def test_train_says_that_another_process_is_at_it_or_why_an_attempt_is_forfeited
     output = run("train", *where)[1]  # the next attempt was due, too
     assert "hardly any new labels since the last search" in output and "another process" not in output
     assert "Nothing was due" in run("train", *where)[1]
+
+
+def test_train_tells_no_earlier_search_as_one_just_made(state: str, monkeypatch) -> None:
+    with Store(state) as store:
+        (task,) = store.tasks()
+        attempts = store.attempts(task.id)
+    whole = Pipeline.run
+
+    def paused_meanwhile(self: Pipeline, task_id: str, *, force: bool = False):
+        self.store.set_state(task_id, "paused", "paused by hand")
+        return whole(self, task_id, force=force)
+
+    monkeypatch.setattr(Pipeline, "run", paused_meanwhile)
+    code, output = run("train", task.id, "--url", state)
+    assert code == 0 and "chosen" not in output and "not searched: it was paused" in output
+    with Store(state) as store:
+        assert store.attempts(task.id) == attempts
 
 
 def test_purging_a_task_deletes_its_calls_and_files(state: str, tmp_path: Path) -> None:

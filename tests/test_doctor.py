@@ -315,7 +315,12 @@ def test_base_models_that_are_not_prepared_here_are_told_with_the_next_step(tmp_
         settings = Settings(False, {}, Policy(cache_dir=str(tmp_path / "cache")))
         return by_name(list(examine(url(tmp_path / "none"), settings)))["base models"]
 
-    monkeypatch.setenv("JITR_ENCODER", str(tmp_path))  # there is one to prepare
+    monkeypatch.setenv("JITR_ENCODER", str(tmp_path / "mine"))
+    assert looks().verdict == "warn" and f"{tmp_path / 'mine'} is no folder" in looks().fix
+    (tmp_path / "mine").mkdir()
+    assert looks().verdict == "warn" and "no weights" in looks().fix
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    (tmp_path / "mine" / "weights.safetensors").touch()  # there is one to prepare
     assert looks().verdict == "ok" and str(tmp_path / "cache") in looks().found
     assert "JITR_CACHE=" in looks().fix and "pip install" not in looks().fix
     monkeypatch.delenv("JITR_ENCODER")

@@ -7,12 +7,14 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from easy import easy_calls
 from test_engine import POLICY, serve, url
 from test_replay import run
 
 from jitr_core import JITR, Policy
+from jitr_core import equivalence as equivalence_module
 from jitr_core.doctor import examine
 from jitr_core.policies import Policies, noted
 from jitr_core.report.facts import task_facts
@@ -111,6 +113,10 @@ def test_the_training_of_an_app_leaves_the_tasks_of_others_alone(tmp_path: Path)
     jitr = observed(tmp_path, POLICY, "bank", calls=1)
     jitr.close()
     assert run("train", "--app", "bank", "--url", url(tmp_path)) == (0, "Nothing was due.\n")
+    with Store(url(tmp_path)) as store:
+        (task,) = store.tasks()
+    code, output = run("train", task.id, "--app", "bank", "--url", url(tmp_path))
+    assert code == 2 and "is of app 'shop', not of 'bank'" in output
     assert targets(tmp_path) == {"shop": None}
 
 
@@ -122,6 +128,9 @@ def test_the_latest_engine_of_an_app_counts_and_of_a_tenant_its_own(tmp_path: Pa
     found = {tenant: policy_of(tmp_path, {}, "shop", tenant).target for tenant in ("", "red", "blue", "green")}
     assert found == {"": 0.9, "red": 0.7, "blue": 0.6, "green": 0.9}
     assert policy_of(tmp_path, {}, "bank") == Policy()
+    told = [each.found for each in examine(url(tmp_path), load_settings(tmp_path, {})) if each.name == "policy"]
+    assert [each.split(",")[0] for each in told] == ["target 0.9", "target 0.6", "target 0.7"]
+    assert [each.rpartition("works")[2] for each in told] == ["", " for tenant “blue”", " for tenant “red”"]
 
 
 def test_an_engine_that_is_made_for_looking_says_nothing_of_the_app(tmp_path: Path) -> None:
@@ -158,12 +167,82 @@ def test_every_setting_but_the_machines_own_is_taken_over(name: str, tmp_path: P
     assert policy_of(tmp_path, {}, "a") == (Policy() if machines_own else changed)
 
 
-@pytest.mark.parametrize("told", [{"target": 7}, {"target": "high"}, {"no_such": 1}, None, "strict"], ids=str)
-def test_what_another_version_noted_and_cannot_be_used_is_left_out(tmp_path: Path, told) -> None:
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"target": 7},
+        {"target": "high"},
+        {"target": 0.9, "promise": 5},
+        {"promise": "none such"},
+        {"equivalence": None},
+        {"families": "lexical"},
+        {"generators": [["a"]]},
+        {"price_model": {}},
+        {"free_wording": "yes"},
+        {"max_examples": 100.5},
+    ],
+    ids=str,
+)
+def test_what_another_version_noted_and_cannot_be_used_is_left_out_and_told_of(tmp_path: Path, told) -> None:
+    observed(tmp_path, POLICY, calls=1).close()
+    with Store(url(tmp_path)) as store:
+        store.record("engine", None, {"app": "default", "tenant": "", "redaction": "", "policy": told})
+        words = Policies(store, load_settings(tmp_path, {})).whose("default")
+    assert policy_of(tmp_path, {}) == Policy()
+    assert words.startswith("as settings and defaults say: what app “default” works with cannot be used here")
+    (check,) = [each for each in examine(url(tmp_path), load_settings(tmp_path, {})) if each.name == "policy"]
+    assert check.verdict == "warn" and "cannot be used here" in check.found
+
+
+@pytest.mark.parametrize("told", [{"no_such": 1}, None, "strict", ["a"]], ids=str)
+def test_what_is_no_policy_of_this_version_is_passed_over(tmp_path: Path, told) -> None:
     with Store(url(tmp_path)) as store:
         store.record("engine", None, {"app": "a", "tenant": "", "redaction": "", "policy": told})
         store.record("engine", None, {"app": "a", "redaction": ""})
+        store.record("engine", None, {"app": ["a"], "redaction": "", "policy": {"target": 0.5}})
+        store.record("engine", None, {"app": "a", "tenant": {}, "redaction": "", "policy": {"target": 0.5}})
     assert policy_of(tmp_path, {}, "a") == Policy()
+
+
+def test_a_policy_that_needs_an_extra_which_is_not_here_keeps_nobody_from_looking(tmp_path: Path, monkeypatch) -> None:
+    observed(tmp_path, replace(POLICY, equivalence="chrf:0.6")).close()
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.chrf", None)
+    equivalence_module._chrf_metric.cache_clear()
+    assert policy_of(tmp_path, {}) == Policy()
+    code, output = run("tasks", "--url", url(tmp_path))
+    assert code == 0 and "You sort" in output
+    (check,) = [each for each in examine(url(tmp_path), load_settings(tmp_path, {})) if each.name == "policy"]
+    assert check.verdict == "warn" and 'pip install "jitr[text]"' in check.found
+
+
+def test_whatever_values_a_policy_was_given_the_app_learns_on(tmp_path: Path) -> None:
+    odd = {"families": {"static", "lexical"}, "base_models": (Path("mine"),), "max_labels": np.int64(50)}
+    jitr = observed(tmp_path, replace(POLICY, **odd), calls=30)
+    assert not jitr.faults
+    jitr.close()
+    found = policy_of(tmp_path, {})
+    assert (set(found.families), found.base_models, found.max_labels) == ({"static", "lexical"}, ("mine",), 50)
+
+
+def test_whether_a_replacement_is_used_is_told_by_what_its_app_works_with(tmp_path: Path, monkeypatch) -> None:
+    observed(tmp_path, replace(POLICY, target=0.9)).close()
+    run("train", "--url", url(tmp_path))
+
+    def idle() -> str | None:
+        with Store(url(tmp_path)) as store:
+            return task_facts(store)[0]["idle"]
+
+    monkeypatch.setenv("JITR_TARGET", "0.99")  # of whoever looks, not of the app
+    assert idle() is None
+    checks = {each.name: each.verdict for each in examine(url(tmp_path), load_settings())}
+    assert (checks["replacements"], checks["policy"]) == ("ok", "warn")
+    monkeypatch.setenv("JITR_TARGET", "0.8")
+    observed(tmp_path, POLICY, calls=1).close()
+    assert "wanted is 0.95" in str(idle())
+    monkeypatch.delenv("JITR_TARGET")
+    with sqlite3.connect(tmp_path / "jitr.db") as connection:  # as before engines noted their policy
+        connection.execute("update ledger set details = ? where kind = 'engine'", ('{"app":"default","redaction":""}',))
+    assert idle() is None
 
 
 def test_no_state_names_the_code_that_compares(tmp_path: Path, monkeypatch) -> None:
@@ -176,6 +255,8 @@ def test_no_state_names_the_code_that_compares(tmp_path: Path, monkeypatch) -> N
         store.record("engine", None, told)
     assert policy_of(tmp_path, {}) == Policy(target=0.9) and "rules_of_mine" not in sys.modules
     observed(tmp_path, replace(POLICY, equivalence=own)).close()
+    (check,) = [each for each in examine(url(tmp_path), load_settings(tmp_path, {})) if each.name == "policy"]
+    assert "which no state may name" in check.found
     output = run("train", "--url", url(tmp_path))[1]
     assert "which no state may name" in output
     assert targets(tmp_path) == {"default": 0.95}  # labels are compared exactly, whatever the rule for texts

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import shutil
 import sqlite3
 import subprocess
@@ -145,6 +146,17 @@ def test_an_app_that_logs_everything_hears_nothing_of_a_migration(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines() == ["INFO:alembic.runtime.migration:of the app"]
+
+
+def test_two_states_that_are_opened_at_a_time_leave_the_log_of_an_app_as_it_was():
+    log, (one, other) = logging.getLogger("alembic"), (migrations._hushed(), migrations._hushed())
+    before = log.level
+    one.__enter__()
+    other.__enter__()
+    assert not log.isEnabledFor(logging.INFO)
+    one.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+    assert log.level == before
 
 
 def test_a_newer_schema_is_refused_with_a_way_out(tmp_path):

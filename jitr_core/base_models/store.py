@@ -34,7 +34,7 @@ from .catalog import (
 )
 from .embeddings import EmbeddingCache
 from .models import BaseModel, OnnxEncoder, TokenTable
-from .sources import find_source, is_here, locate
+from .sources import HUB_ID_FORM, find_source, is_here, locate, source_kind
 
 __all__ = ["BaseModels"]
 
@@ -249,9 +249,13 @@ class BaseModels:
         try:
             if not _installed(*_PREPARES):
                 raise MissingExtraError("offline", "Preparing base models")
-            find_source(download=self._download)
+            source = find_source(download=self._download)
+            if Path(source).is_dir() or not HUB_ID_FORM.fullmatch(source):  # else it is asked for when it is needed
+                source_kind(locate(source))
+        except MissingExtraError as error:
+            return error.hint
         except JITRError as error:
-            return error.hint or str(error)
+            return str(error)
         return ""
 
     def add(self, source: str, tell: Callable[[], None] = lambda: None) -> str:

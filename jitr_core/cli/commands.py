@@ -16,6 +16,7 @@ from ..equivalence import EXACT, RULES
 from ..errors import CallLogError, ConfigError, JITRError
 from ..promises import ANSWERED, PROMISES
 from ..settings import load_settings
+from ..types import SearchReport
 from .doctor import doctor
 from .models import models_app
 from .options import DEFAULT_URL, Calls, ComputePrice, PriceModel, Seed, TaskName, Url, open_state
@@ -34,6 +35,9 @@ app.add_typer(tasks_app, name="tasks")
 app.add_typer(models_app, name="models")
 for command in (*RELEASE_COMMANDS, doctor):
     app.command()(command)
+
+
+_GONE = "not searched: it was paused, or another process searched meanwhile"
 
 
 def _tell_version(wanted: bool) -> None:
@@ -184,7 +188,9 @@ def train(
     limit_memory((given or settings.policy).search_memory_mb)
     with open_state(url) as store:
         found = manage.find_task(store, task) if task else None
-        tasks = [found] if found else [each for each in store.tasks() if application in (None, each.app)]
+        tasks = [each for each in ([found] if found else store.tasks()) if application in (None, each.app)]
+        if found and not tasks:
+            raise ConfigError(f"task {found.name!r} is of app {found.app!r}, not of {application!r}.")
         attempted = 0
         for wanted, line, some in [(given, "", tasks)] if given else Policies(store, settings).groups(tasks):
             if line:
@@ -195,7 +201,11 @@ def train(
                 for each, report in manage.train(pipeline, found, among=some):
                     attempted += 1
                     if report is None and not pipeline.busy(each):
-                        report = next(reversed(store.searches(each.id)), None)  # why it was forfeited
+                        last = next(reversed(store.searches(each.id)), None)
+                        # Why it was forfeited; a search that took place is no news, but that of another process.
+                        report = (
+                            last if last is not None and not last.seconds else SearchReport(each.id, 0, refusal=_GONE)
+                        )
                     show_attempt(each, report)
     if not attempted:
         typer.echo("Nothing was due.")

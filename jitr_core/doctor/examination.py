@@ -82,12 +82,16 @@ def _state(store: Store, folder: Path) -> Iterator[Check]:
 
 def _policies(policies: Policies, settings: Settings) -> Iterator[Check]:
     """What each app works with, and whether something else is set here."""
-    for app in policies.apps():
-        told = f"{in_words(policies.of(app))}, {policies.whose(app)}"
+    for owner in policies.owners():
+        told = f"{in_words(policies.of(*owner))}, {policies.whose(*owner)}"
         fix = "Take it back, or start the app with it: commands go by what is set here, the app does not."
-        otherwise = bool(policies.set_otherwise(app))
-        yield Check("policy", "warn" if otherwise else "ok", told, fix if otherwise else "")
-    if not policies.apps():
+        if policies.unusable(*owner):
+            fix = (
+                "Use the same version and extras of JITR here as the app does; until then commands go by the settings."
+            )
+        doubtful = policies.unusable(*owner) or policies.set_otherwise(*owner)
+        yield Check("policy", "warn" if doubtful else "ok", told, fix if doubtful else "")
+    if not policies.owners():
         yield Check("policy", "ok", f"{in_words(settings.policy)}, as settings and defaults say")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import JITRError
 from ..files import verify_folder
 from ..manage import missing_bases, pipelines, unmet
+from ..policies import Policies
 from ..settings import Settings
 from .bases import ELSEWHERE
 from .check import Check
@@ -35,7 +36,8 @@ def replacements(store: Store, url: str, settings: Settings) -> Iterator[Check]:
         settings: what environment and files say.
     """
     tasks = store.tasks()
-    cold_path = pipelines(store, settings, url)
+    policies = Policies(store, settings)
+    cold_path = pipelines(store, policies, url)
     silent = [t for t in tasks if not store.label_count(t.id) and store.counts(t.id).calls >= _SILENT and not t.ignored]
     waiting = store.probations().keys()  # what is found meanwhile is not released: the attempt would be forfeited
     due = [t for t in tasks if t.id not in waiting and store.pinned(t.id) is None and cold_path(t).due(t)]
@@ -49,7 +51,7 @@ def replacements(store: Store, url: str, settings: Settings) -> Iterator[Check]:
     yield from broke
     if not silent and not due and not broke:
         yield Check("learning", "ok", f"{len(tasks)} tasks, none waits for a search")
-    yield from _releases(store, tasks, cold_path)
+    yield from _releases(store, tasks, cold_path, policies)
 
 
 def _broke(store: Store, tasks: list[Task]) -> Iterator[Check]:
@@ -68,13 +70,15 @@ def _latest(searches: list[SearchReport]) -> SearchReport | None:
     return next((report for report in reversed(searches) if report.seconds), None)
 
 
-def _releases(store: Store, tasks: list[Task], cold_path: Callable[[Task], Pipeline]) -> Iterator[Check]:
+def _releases(
+    store: Store, tasks: list[Task], cold_path: Callable[[Task], Pipeline], policies: Policies
+) -> Iterator[Check]:
     served = [(task, release) for task in tasks if (release := store.active_release(task.id)) is not None]
     broken = 0
     for task, release in served:
         from ..students import load_student
 
-        if why := unmet(cold_path(task).terms, release):
+        if why := unmet(store, policies, task, release):
             broken += 1
             fix = f"`jitr train {task.id}` searches for one now; else the next search does."
             yield Check("replacements", "warn", f"{_named([task])}: its app does not use it: {why}", fix)

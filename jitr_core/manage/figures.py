@@ -14,6 +14,7 @@ from ..terms import Terms, rule_at_work
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
+    from ..policies import Policies
     from ..store import Store
     from ..types import Release, Task
 
@@ -44,15 +45,19 @@ def audited(store: Store, release: Release, base_models: BaseModels) -> dict[str
     return asdict(estimate(given.answered, seen, least=given.least)) if seen else None
 
 
-def unmet(terms: Terms, release: Release) -> str:
-    """What a release was certified for, and what counts now, if that is more, as far as can be told here; else "".
+def unmet(store: Store, policies: Policies, task: Task, release: Release) -> str:
+    """What a release was certified for, and what its app asks for, if that is more, as far as can be told; else "".
 
-    Whether two rules of the user's own are the same cannot: a state names none of them.
+    It cannot where the app noted no policy. Nor can whether two rules of the user's own are the same: a state names
+    none of them.
     """
+    policy = policies.at_work(task.app, task.tenant)
+    if policy is None:
+        return ""
     certificate = release.certificate
     if certificate.equivalence.startswith(OWN):
         release = replace(release, certificate=replace(certificate, equivalence=EXACT))
-    return terms.unmet(release.task, release)
+    return Terms(store, policy).unmet(task.id, release)
 
 
 def at_work(store: Store, task: Task) -> list[Release]:

@@ -14,14 +14,13 @@ from ..earlier import ARTIFACTS
 from ..errors import ArtifactError, ConfigError
 from ..files import verify_folder
 from ..judge import unbilled
-from ..policies import Policies
 from .figures import at_hand, of_task
 
 if TYPE_CHECKING:
     from ..base_models import BaseModels
     from ..config import Policy
     from ..pipeline import Pipeline
-    from ..settings import Settings
+    from ..policies import Policies
     from ..store import Probation, Store
     from ..types import Release, SearchReport, Task
 
@@ -310,15 +309,15 @@ def pipeline(
     return Pipeline(store, policy, folder, models, seed, owner)
 
 
-def pipelines(store: Store, settings: Settings, url: str) -> Callable[[Task], Pipeline]:
-    """The cold path of each task, for looking: by what its app works with, see `jitr_core.policies`.
+def pipelines(store: Store, policies: Policies, url: str) -> Callable[[Task], Pipeline]:
+    """The cold path of each task, for looking.
 
     Args:
         store: the opened state.
-        settings: what environment and files say here.
+        policies: what counts for its apps.
         url: where the state is.
     """
-    policies, made = Policies(store, settings), {}
+    made: dict[Policy, Pipeline] = {}
 
     def of(task: Task) -> Pipeline:
         policy = policies.of(task.app, task.tenant)

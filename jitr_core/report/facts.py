@@ -13,6 +13,7 @@ from ..files import verify_folder
 from ..holds import Holds
 from ..identify import answer_space
 from ..manage import audited, missing_bases, pipelines, task_templates, unmet
+from ..policies import Policies
 from ..promises import ANSWERED, certified, promised, where
 from ..settings import load_settings
 from ..types import GIVEN
@@ -55,12 +56,13 @@ def task_facts(store: Store, task: Task | None = None) -> list[dict[str, Any]]:
         candidate, how it fared, and what more calls would bring.
     """
     tasks = store.tasks()
-    cold_path = pipelines(store, load_settings(), f"sqlite:///{store.path}")
+    policies = Policies(store, load_settings())
+    cold_path = pipelines(store, policies, f"sqlite:///{store.path}")
     wanted = tasks if task is None else [task]
-    return [_facts(store, each, cold_path(each), with_examples=task is not None) for each in wanted]
+    return [_facts(store, each, cold_path(each), policies, with_examples=task is not None) for each in wanted]
 
 
-def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool) -> dict[str, Any]:
+def _facts(store: Store, task: Task, cold_path: Pipeline, policies: Policies, *, with_examples: bool) -> dict[str, Any]:
     counts, release = store.counts(task.id), store.active_release(task.id)
     probation = store.probations().get(task.id)
     known = release or (probation.release if probation else None)
@@ -92,7 +94,7 @@ def _facts(store: Store, task: Task, cold_path: Pipeline, *, with_examples: bool
         "answers": {"kind": space.kind, "labels": list(space.labels), "reason": space.reason},
         "fields": _fields(store, task),
         "replacement": None,
-        "idle": _idle(task, release, cold_path) if release is not None else None,
+        "idle": _idle(store, task, release, policies) if release is not None else None,
         "pinned": pin.release if (pin := store.pinned(task.id)) else None,
         "held": _held(store, release) if release is not None else None,
         "missing_bases": missing_bases(known, cold_path.base_models) if known is not None else [],
@@ -138,13 +140,13 @@ def _held(store: Store, release: Release) -> str | None:
     return f"{last['reason']} ({compared:,} so far)"
 
 
-def _idle(task: Task, release: Release, cold_path: Pipeline) -> str | None:
-    """Why a release that is in service is not used; None if it is."""
+def _idle(store: Store, task: Task, release: Release, policies: Policies) -> str | None:
+    """Why a release that is in service is not used; None if it is, as far as is known."""
     try:
         verify_folder(Path(release.path))
     except (ArtifactError, OSError) as error:
         return f"apps that start now do not use its replacement: {error} `jitr rollback {task.id}` withdraws it"
-    why = unmet(cold_path.terms, release)
+    why = unmet(store, policies, task, release)
     return f"its app does not use its replacement: {why}; a search may certify another one" if why else None
 
 

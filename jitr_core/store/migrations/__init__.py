@@ -41,8 +41,11 @@ def _hushed() -> Iterator[None]:
     """What alembic does here is no news in the log of an app; warnings are."""
     log = logging.getLogger("alembic")
     level = log.level
-    log.setLevel(max(level, logging.WARNING))
+    hushes = level < logging.WARNING  # else as it is wanted, or another thread is at a state of its own
+    if hushes:
+        log.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        log.setLevel(level)
+        if hushes:
+            log.setLevel(level)
