@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Policies", "in_words", "noted"]
 
-# A state may be read on another machine; and none may say that something is fetched.
+# A state may be read on another machine, and none may say that something is fetched: that is allowed here or not at all.
 _OF_THE_MACHINE = ("cache_dir", "download", "search_memory_mb", "serving_memory_mb")
 _SHARED = {each.name: each.default for each in fields(Policy) if each.name not in _OF_THE_MACHINE}
 _HINTS = get_type_hints(Policy)
@@ -80,9 +80,7 @@ class Policies:
             app, tenant, told = (entry.details.get(name, "") for name in ("app", "tenant", "policy"))
             if isinstance(told, dict) and isinstance(app, str) and isinstance(tenant, str):
                 known = {name: each for name, each in told.items() if name in _SHARED}
-                self._noted[app, None] = self._noted[app, tenant] = {
-                    name: tuple(each) if isinstance(each, list) else each for name, each in known.items()
-                }
+                self._noted[app, None] = self._noted[app, tenant] = _from_json(known)
 
     def of(self, app: str, tenant: str = "") -> Policy:
         """The policy that counts here for the tasks of an app."""
@@ -96,6 +94,11 @@ class Policies:
         if self._owner(app, tenant) not in self._noted or self.unusable(app, tenant):
             return None
         return Policy(**self._told(app, tenant))
+
+    def is_others(self, task: Task, policy: Policy) -> bool:
+        """Whether a task is of a tenant whose own engine works with another policy than this one."""
+        told = self._noted.get((task.app, task.tenant)) if task.tenant else None
+        return told is not None and told != _from_json(noted(policy))
 
     def unusable(self, app: str, tenant: str = "") -> str:
         """Why what an app noted cannot be used here, as of another version or for want of an extra; "" if it can."""
@@ -165,3 +168,7 @@ class Policies:
     def _compares_by_code(self, app: str, tenant: str) -> bool:
         """Whether an app has a rule of its own: a function, which settings may name, but never a state."""
         return str(self._noted.get(self._owner(app, tenant), {}).get("equivalence")).startswith(OWN)
+
+
+def _from_json(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}

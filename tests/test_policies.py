@@ -16,6 +16,7 @@ from test_replay import run
 from jitr_core import JITR, Policy
 from jitr_core import equivalence as equivalence_module
 from jitr_core.doctor import examine
+from jitr_core.jobs import policy_to_json
 from jitr_core.policies import Policies, noted
 from jitr_core.report.facts import task_facts
 from jitr_core.settings import Settings, load_settings
@@ -118,6 +119,22 @@ def test_the_training_of_an_app_leaves_the_tasks_of_others_alone(tmp_path: Path)
     code, output = run("train", task.id, "--app", "bank", "--url", url(tmp_path))
     assert code == 2 and "is of app 'shop', not of 'bank'" in output
     assert targets(tmp_path) == {"shop": None}
+
+
+def test_the_training_of_one_tenant_leaves_those_with_another_policy_alone(tmp_path: Path) -> None:
+    lax = replace(POLICY, target=0.8)
+    for tenant, policy in (("red", STRICT), ("blue", lax), ("green", lax)):
+        jitr = JITR(url(tmp_path), policy=policy, tenant=tenant, training="off", seed=1)
+        serve(jitr, easy_calls(300), tenant)
+        jitr.close()
+    run("train", "--url", url(tmp_path), "--app", "default", "--policy", policy_to_json(lax))
+    with Store(url(tmp_path)) as store:
+        found = {task.tenant: store.active_release(task.id) for task in store.tasks()}
+    assert {tenant: release and release.certificate.target for tenant, release in found.items()} == {
+        "red": None,
+        "blue": 0.8,
+        "green": 0.8,
+    }
 
 
 def test_the_latest_engine_of_an_app_counts_and_of_a_tenant_its_own(tmp_path: Path) -> None:

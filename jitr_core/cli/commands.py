@@ -191,8 +191,10 @@ def train(
         tasks = [each for each in ([found] if found else store.tasks()) if application in (None, each.app)]
         if found and not tasks:
             raise ConfigError(f"task {found.name!r} is of app {found.app!r}, not of {application!r}.")
-        attempted = 0
-        for wanted, line, some in [(given, "", tasks)] if given else Policies(store, settings).groups(tasks):
+        known, attempted = Policies(store, settings), 0
+        if given and not found:  # a running app's; what its other tenants are promised is for their engines
+            tasks = [each for each in tasks if not known.is_others(each, given)]
+        for wanted, line, some in [(given, "", tasks)] if given else known.groups(tasks):
             if line:
                 typer.echo(line)
             pipeline = manage.pipeline(store, wanted, url, seed=seed)
