@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Policies", "in_words", "noted"]
 
-# A state may be read on another machine, and none may say that something is fetched: that is allowed here or not at all.
+# A state may be read on another machine, and none may say that something is fetched: that is allowed here or nowhere.
 _OF_THE_MACHINE = ("cache_dir", "download", "search_memory_mb", "serving_memory_mb")
 _SHARED = {each.name: each.default for each in fields(Policy) if each.name not in _OF_THE_MACHINE}
 _HINTS = get_type_hints(Policy)
