@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from .store import Store
     from .types import Release, Slots, Task
 
-__all__ = ["ARTIFACTS", "MOST", "called", "key_of", "known_share", "listed", "with_earlier", "withdraw_orphans"]
+__all__ = [
+    "ARTIFACTS",
+    "MOST",
+    "called",
+    "dependants",
+    "key_of",
+    "known_share",
+    "listed",
+    "with_earlier",
+    "withdraw_orphans",
+]
 
 ARTIFACTS = "artifacts"
 """Folder beside the database in which artifacts live."""
@@ -231,6 +241,18 @@ def withdraw_orphans(store: Store, folder: Path) -> list[str]:
         store.free(lease, own)
         gone.append(path.name)
     return gone
+
+
+def dependants(store: Store, folder: Path, tasks: Collection[str]) -> list[Task]:
+    """Other tasks with a replacement that rests on an encoder tuned for one of these: it goes when they do.
+
+    Args:
+        store: the state.
+        folder: where artifacts live.
+        tasks: ids of the tasks.
+    """
+    others = [task for task in store.tasks() if task.id not in tasks]
+    return [task for task in others if any(_rests_on(path) & set(tasks) for path in (folder / task.id).glob("*"))]
 
 
 def _rests_on(path: Path) -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
-from .promises import promised, where
+from .promises import at_least, promised, where
 
 if TYPE_CHECKING:
     from .base_models import BaseModels
@@ -76,17 +76,19 @@ def _card(store: Store, task: Task, release: Release, base_models: BaseModels, f
         ("calibration", f"{certificate.calls:,} calls it would answer, {certificate.errors:,} answered otherwise"),
         (
             "agreement there",
-            f"{1 - certificate.errors / certificate.calls:.4f}; shown of the promise: {certificate.agreement_low:.4f}",
+            f"{1 - certificate.errors / certificate.calls:.4f}; at least {certificate.agreement_low:.4f} is certified",
         ),
         ("coverage", f"{certificate.coverage:.3f} of the calibration calls"),
     ]
     lines = "\n".join(f"| {name} | {' '.join(str(value).split()).replace('|', '/')} |" for name, value in rows)
-    threshold = repr(certificate.threshold)
+    imports, sure = "", f"confidence >= {certificate.threshold!r}"
+    if at_least(certificate.threshold) == at_least(0.0):  # all but foreign inputs, whose confidence is 0
+        sure = "confidence > 0"
     if certificate.thresholds:
-        threshold = f"{certificate.thresholds!r}.get(canonical(answer), {threshold})"
-    return _CARD.format(
-        title=" ".join(task.name.split()), base=_yaml(bases), tags=_tags(folder), rows=lines, threshold=threshold
-    )
+        imports = "from jitr_core.equivalence import canonical\n"
+        sure = f"confidence >= {certificate.thresholds!r}.get(canonical(answer), {certificate.threshold!r})"
+    title = " ".join(task.name.split())
+    return _CARD.format(title=title, base=_yaml(bases), tags=_tags(folder), rows=lines, imports=imports, sure=sure)
 
 
 def _bases(folder: Path, release: Release, known: Mapping[str, Facts]) -> dict[str, str]:
@@ -165,12 +167,11 @@ what is certified is agreement with it, on inputs like those it was calibrated o
 
 ```python
 from jitr_core.base_models import BaseModels
-from jitr_core.equivalence import canonical
-from jitr_core.students import load_student
+{imports}from jitr_core.students import load_student
 
 student = load_student("PATH/OF/THIS/FOLDER", BaseModels())
 answer, confidence, out_of_distribution = student.predict_one(("the input",))
-if confidence >= {threshold}:
+if {sure}:
     print(answer)  # else ask the LLM
 ```
 

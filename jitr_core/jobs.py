@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import subprocess
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingChild", "end_training", "limit_memory", "policy_from_json", "policy_to_json"]
 
 _PAUSE_S = 30.0  # between two children
+_AS_JSON = 'As in \'{"target": 0.9, "families": ["lexical"]}\'; what is left out has its default.'
 _log = logging.getLogger("jitr")
 
 
@@ -32,12 +33,21 @@ def policy_from_json(text: str) -> Policy:
     """The policy `policy_to_json` wrote.
 
     Raises:
-        ConfigError: a value is out of its range.
+        ConfigError: it is no policy, or a value is of another type or out of its range.
     """
     from .config import Policy
+    from .errors import ConfigError
+    from .policies import misfit
 
-    values: dict[str, Any] = json.loads(text)
-    values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"a policy is written in JSON: {error}.", hint=_AS_JSON) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"a policy is a JSON object, not {text}.", hint=_AS_JSON)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    if wrong := misfit(values):
+        raise ConfigError(f"a policy cannot have that: {wrong}.", hint=_AS_JSON)
     return Policy(**values)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .types import Task
 
-__all__ = ["Policies", "in_words", "noted"]
+__all__ = ["Policies", "in_words", "misfit", "noted"]
 
 # A state may be read on another machine, and none may say that something is fetched: that is allowed here or nowhere.
 _OF_THE_MACHINE = ("cache_dir", "download", "search_memory_mb", "serving_memory_mb")
@@ -49,6 +49,21 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, int) and not isinstance(value, bool):
         return int in (hint, *get_args(hint)) or float in (hint, *get_args(hint))
     return type(value) in (hint, *get_args(hint))
+
+
+def misfit(values: Mapping[str, Any]) -> str:
+    """What of these values no policy has, by name or by type; "" if nothing. Ranges are not looked at.
+
+    Example:
+        >>> misfit({"target": "high"}), misfit({"goal": 1}), misfit({"target": 0.9})
+        ("target is 'high'", "there is no setting 'goal'", '')
+    """
+    for name, value in values.items():
+        if name not in _HINTS:
+            return f"there is no setting {name!r}"
+        if not _fits(value, _HINTS[name]):
+            return f"{name} is {value!r}"
+    return ""
 
 
 def in_words(policy: Policy) -> str:
@@ -103,9 +118,8 @@ class Policies:
     def unusable(self, app: str, tenant: str = "") -> str:
         """Why what an app noted cannot be used here, as of another version or for want of an extra; "" if it can."""
         told = self._told(app, tenant)
-        for name, value in told.items():
-            if not _fits(value, _HINTS[name]):
-                return f"{name} is {value!r}"
+        if wrong := misfit(told):
+            return wrong
         try:
             Policy(**told)
         except JITRError as error:

@@ -22,6 +22,7 @@ __all__ = [
     "NEVER",
     "PROMISES",
     "Promise",
+    "at_least",
     "certified",
     "fulfils",
     "least_confidence",
@@ -41,6 +42,7 @@ NEVER = 2.0
 
 _ANY = "*"
 _SHOWN = 4  # answers named in words
+_SEEN = 5e-4  # threshold below which three decimals show nothing of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,16 @@ def least_confidence(certificate: Certificate, answer: str) -> float:
     return certificate.thresholds.get(canonical(answer), certificate.threshold)
 
 
+def at_least(threshold: float) -> str:
+    """A threshold in words; the loosest leaves out a confidence of 0 alone, as foreign inputs have it.
+
+    Example:
+        >>> at_least(0.95), at_least(5e-324)
+        ('≥ 0.950', '> 0')
+    """
+    return f"≥ {threshold:.3f}" if threshold >= _SEEN else "> 0"
+
+
 def where(certificate: Certificate) -> str:
     """In words: where a release answers.
 
@@ -225,7 +237,7 @@ def where(certificate: Certificate) -> str:
         'confidence ≥ 0.900 for fraud, 0.500 for ok, never for other answers'
     """
     if not certificate.thresholds:
-        return f"confidence ≥ {certificate.threshold:.3f}"
+        return f"confidence {at_least(certificate.threshold)}"
     own = sorted(certificate.thresholds.items())
     shown = [f"{limit:.3f} for {answer}" if limit < NEVER else f"never for {answer}" for answer, limit in own[:_SHOWN]]
     if len(own) > _SHOWN:

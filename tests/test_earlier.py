@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_students_lora import QUICK, WORDS, dataset, pairs
 from tiny_bases import write_encoder
+from typer.testing import CliRunner
 
-from jitr_core import JITR, Answer, Call, manage
+from jitr_core import JITR, Answer, Call, cli, manage
 from jitr_core.base_models import BaseModels, HashingModel
 from jitr_core.base_models.embeddings import EmbeddingCache
 from jitr_core.config import Policy
@@ -131,7 +132,17 @@ def test_what_rests_on_a_task_goes_when_that_is_purged(state, models):
     ((first, tuned),) = listed(store)
     resting = store.active_release(task.id)
     assert artifacts(state) == {tuned.id, resting.id}
-    manage.purge(store, task=first)
+    assert [each.id for each in manage.lost_with(store, first)] == [task.id] and not manage.lost_with(store, task)
+    told = (
+        CliRunner()
+        .invoke(cli.app, ["purge", "--task", first.id, "--url", f"sqlite:///{store.path}"], input="n\n")
+        .output
+    )
+    assert f"Replacements of “{task.name}” rest on" in told and artifacts(state) == {tuned.id, resting.id}
+    told = (
+        CliRunner().invoke(cli.app, ["purge", "--task", first.id, "--url", f"sqlite:///{store.path}", "--yes"]).output
+    )
+    assert f"Withdrawn, too: replacements of “{task.name}”" in told
     assert not artifacts(state) and store.active_release(task.id) is None
     assert store.release_state(resting.id) == "withdrawn" and "purged" in store.task(task.id).reason
     assert store.label_count(task.id) == 200, "its own calls are still there"

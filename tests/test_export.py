@@ -48,7 +48,12 @@ def test_an_export_loads_and_tells_what_it_rests_on(tmp_path: Path) -> None:
         f"{certificate.agreement_low:.4f}",
     ):
         assert told in card
-    assert repr(certificate.threshold) in card and "load_student" in card
+    assert certificate.threshold < 1e-300 and "if confidence > 0:" in card and "load_student" in card
+    higher = replace(certificate, threshold=0.8125)
+    store.add_release(replace(release, id="r_higher", certificate=higher))
+    store.activate(task.id, "r_higher", "test")
+    export(store, task, tmp_path / "stricter", BaseModels(tmp_path))
+    assert "if confidence >= 0.8125:" in (tmp_path / "stricter" / "README.md").read_text()
     jitr.close()
 
 

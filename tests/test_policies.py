@@ -262,6 +262,15 @@ def test_whether_a_replacement_is_used_is_told_by_what_its_app_works_with(tmp_pa
     assert idle() is None
 
 
+@pytest.mark.parametrize(
+    "given", ["target=0.9", "[]", '{"goal": 1}', '{"target": "high"}', '{"families": "lexical"}', '{"target": 9}']
+)
+def test_what_is_no_policy_is_told_as_bad_usage(tmp_path: Path, given: str) -> None:
+    observed(tmp_path, POLICY, calls=1).close()
+    code, output = run("train", "--url", url(tmp_path), "--policy", given)
+    assert code == 2 and ("policy" in output or "target must be" in output)
+
+
 def test_no_state_names_the_code_that_compares(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "rules_of_mine.py").write_text("def same(one, other):\n    return one == other\n")
     monkeypatch.syspath_prepend(tmp_path)

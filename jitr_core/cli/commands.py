@@ -170,7 +170,9 @@ def savings(
 
 @app.command()
 def train(
-    task: Annotated[str | None, typer.Argument(help="Attempt this task now, due or not.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(help="Attempt this task now, due or not; it counts as its next attempt.")
+    ] = None,
     url: Url = DEFAULT_URL,
     policy: Annotated[str | None, typer.Option(help="The policy as JSON, as a running app gives it.")] = None,
     application: Annotated[str | None, typer.Option("--app", help="Only tasks of this application.")] = None,
@@ -243,11 +245,16 @@ def purge(
         raise ConfigError("--all deletes everything.", hint="Leave out --task, --tenant and --days, or --all.")
     with open_state(url) as store:
         found = manage.find_task(store, task) if task else None
+        losing = manage.lost_with(store, found, tenant) if days is None else []
+        names = ", ".join(f"“{each.name}”" for each in losing)
         if not yes:
-            typer.confirm("Delete for good?", abort=True)
+            going = f" Replacements of {names} rest on encoders tuned for it and go, too." if losing else ""
+            typer.confirm(f"Delete for good?{going}", abort=True)
         before = time.time() - days * 86_400 if days is not None else None
         count = manage.purge(store, task=found, tenant=tenant, before=before)
     typer.echo(f"{count:,} calls deleted.")
+    if losing:
+        typer.echo(f"Withdrawn, too: replacements of {names}, which rested on encoders tuned for what is gone.")
 
 
 def exit_code(error: BaseException) -> int:

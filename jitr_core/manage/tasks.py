@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..earlier import ARTIFACTS, withdraw_orphans
+from ..earlier import ARTIFACTS, dependants, withdraw_orphans
 from ..equivalence import honours, said, storable
 from ..errors import ConfigError
 from ..freely import forget
@@ -300,6 +300,12 @@ def _free_name(store: Store, name: str, app: str, tenant: str, task: Task | None
 
 def _new_id() -> str:
     return f"t_{uuid.uuid4().hex[:16]}"
+
+
+def lost_with(store: Store, task: Task | None = None, tenant: str | None = None) -> list[Task]:
+    """Tasks that would lose replacements if a task, or a tenant's tasks, were purged, see `purge`."""
+    going = {each.id for each in store.tasks() if each.tenant == tenant} if task is None else {task.id}
+    return dependants(store, store.path.parent / ARTIFACTS, going)
 
 
 def purge(store: Store, *, task: Task | None = None, tenant: str | None = None, before: float | None = None) -> int:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..equivalence import EXACT
-from ..promises import ANSWERED, promised
+from ..promises import ANSWERED, at_least, promised
 from .wording import agreement, by_rule, candidates, kwh, quoted, share, size, usd
 
 __all__ = ["STATE_STYLES", "final_table"]
@@ -107,7 +107,7 @@ def _tasks(summary: dict[str, Any]) -> Table:
 
 def _replacement(replacement: dict[str, Any]) -> str:
     base = f" on {replacement['base_model']}" if replacement["base_model"] else ""
-    where = replacement.get("where", f"confidence ≥ {replacement['threshold']:.3f}")
+    where = replacement.get("where", f"confidence {at_least(replacement['threshold'])}")
     by = by_rule(replacement.get("equivalence", EXACT))
     return f"{replacement['family']}{base}, {size(replacement['size_bytes'])}, {where}{', agreement' if by else ''}{by}"
 

@@ -134,9 +134,12 @@ def _merging(facts: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def _outlook(store: Store, task: Task) -> str:
-    """What the latest search expects of more calls; "" where there is none, or where a replacement serves."""
-    known = [report.outlook for report in store.searches(task.id) if report.outlook is not None]
-    return outlook_line(known[-1]) if known and store.active_release(task.id) is None else ""
+    """What the latest search expects of more calls; "" if it found a replacement, or one serves."""
+    searches = [report for report in store.searches(task.id) if report.candidates]
+    last = searches[-1] if searches else None
+    if last is None or last.outlook is None or last.certificate is not None or store.active_release(task.id):
+        return ""
+    return outlook_line(last.outlook)
 
 
 def _when(time: float) -> str:
@@ -153,7 +156,8 @@ def _serves(facts: dict[str, Any]) -> str:
     release = facts["replacement"]
     if release is None:
         return "–"
-    return f"{release['family']}, {size(release['size_bytes'])}, {release['where']}"
+    base = f" on {release['base_model']}" if release["base_model"] else ""
+    return f"{release['family']}{base}, {size(release['size_bytes'])}, {release['where']}"
 
 
 def _answers(facts: dict[str, Any], limit: int) -> str:
