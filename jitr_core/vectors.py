@@ -6,9 +6,11 @@ is a copy of what the store has and may be deleted at any time.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import shutil
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ _log = logging.getLogger("jitr")
 _BATCH = 1_000
 _SEARCH = 1_024  # calls looked at for a query: as good as all of them, and never fewer than are asked for
 _NAME = "unplaced-calls"
+_HEADER = struct.Struct("<i4Q")  # of a file of hnswlib, see `_scrub`
 _told: set[str] = set()
 
 Vector = NDArray[np.float32]
@@ -131,6 +134,7 @@ class ChromaIndex:
                 documents=[item[3].encode("utf-8", "replace").decode() for item in some],
                 metadatas=[{"frame": _plain(item[1]), "answer": _plain(item[4])} for item in some],
             )
+        _scrub(self._folder / str(self._generation))
         if self._calls.count() > self._limit:
             self.drop(self._calls.get(include=[], limit=self._limit // 10 + 1)["ids"])
 
@@ -170,6 +174,24 @@ class ChromaIndex:
         """See `MemoryIndex.drop`."""
         for start in range(0, len(ids), _BATCH):
             self._calls.delete(ids=list(ids[start : start + _BATCH]))
+
+
+def _scrub(folder: Path) -> None:
+    """Zero what hnswlib wrote beyond its calls: memory as it was, in which texts may stand that were deleted.
+
+    Its header: version, an offset, room, calls, bytes of each call.
+    """
+    for header in folder.rglob("header.bin"):
+        file, told = header.with_name("data_level0.bin"), header.read_bytes()
+        if len(told) < _HEADER.size or not file.exists():
+            continue
+        version, _, room, calls, each = _HEADER.unpack_from(told)
+        size = file.stat().st_size
+        if version != 1 or not calls * each <= size <= room * each:
+            continue  # laid out otherwise
+        with contextlib.suppress(OSError), open(file, "r+b") as data:
+            data.seek(calls * each)
+            data.write(bytes(size - calls * each))
 
 
 def _plain(text: str) -> str:

@@ -84,6 +84,20 @@ def test_what_is_not_kept_leaves_no_trace_on_the_disk(tmp_path):
     index.keep({"f2"})
     content = b"".join(path.read_bytes() for path in (tmp_path / "v").rglob("*") if path.is_file())
     assert b"text-f-2" in content and b"text-f-3" not in content
+    index.close()
+
+
+@needs_chroma
+def test_no_memory_of_the_process_is_written_beyond_the_calls(tmp_path):
+    index = ChromaIndex(tmp_path / "v")
+    index.add(items(20))
+    (file,) = (tmp_path / "v").rglob("data_level0.bin")
+    assert not any(file.read_bytes()), "none of so few calls is in there yet"
+    many = [(f"m{i}", "m", vector, f"text-m-{i}", "no") for i, (_, _, vector, _, _) in enumerate(items(1_100))]
+    index.add(many)
+    index.close()
+    found = ChromaIndex(tmp_path / "v").nearest("m", many[7][2], 3)
+    assert found[0][0] == "m7" and any(file.read_bytes()), "what is in there is left as it is"
 
 
 def test_without_chroma_the_index_is_in_memory(tmp_path, monkeypatch):
