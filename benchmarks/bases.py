@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jitr_core.base_models.sources import find_source
 
@@ -18,6 +19,18 @@ CUTS = {
     "cut-0123": (0, 1, 2, 3),
 }
 RANDOM = {"random-6": 6, "random-2": 2}
+
+
+def with_adapter(source: Path | str, adapter: Path) -> Any:
+    """A base model with an adapter that peft wrote, for inference; weights are read as safetensors, by name."""
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    plain = AutoModel.from_pretrained(source, use_safetensors=True, attn_implementation="eager")
+    model = get_peft_model(plain, PeftConfig.from_pretrained(adapter))
+    set_peft_model_state_dict(model, load_file(adapter / "adapter_model.safetensors"))
+    return model.train(False)
 
 
 def make(folder: Path, names: Iterable[str] = (*CUTS, *RANDOM)) -> dict[str, Path]:

@@ -29,6 +29,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from bases import with_adapter
 from transfer import FAMILIES, Remembering, mean_interval, remembering, score
 from transfer_data import Texts, load
 
@@ -142,18 +143,12 @@ def tuned_for(name: str, plain: BaseModels, folder: Path) -> tuple[BaseModels, s
     began = time.perf_counter()
     tuned = tuner.fit()
     print(f"{name}: {examples} examples, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
-    from safetensors.torch import load_file
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tuner.source)
-    model = AutoModel.from_pretrained(tuner.source, use_safetensors=True)
     with tempfile.TemporaryDirectory() as adapter:
         tuned.write_adapter(Path(adapter))
-        model = get_peft_model(model, PeftConfig.from_pretrained(adapter))
-        set_peft_model_state_dict(model, load_file(Path(adapter) / "adapter_model.safetensors"))
-    merged = model.merge_and_unload().eval()
-    merged.set_attn_implementation("eager")
+        merged = with_adapter(tuner.source, Path(adapter)).merge_and_unload()
     facts = replace(facts, name=f"tuned-for-{name}", source="", tuned_for=name)
     return own, add_encoder(folder, merged, tokenizer, facts)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from bases import with_adapter
 from inference import SUBJECTS, inputs
 
 from jitr_core.base_models import BaseModels
@@ -53,16 +54,9 @@ def engines(tuned: TunedEncoder, source: str, folder: Path) -> dict[str, Engine]
     """The ways to run it, by name."""
     import onnxruntime
     import torch
-    from peft import PeftModel
-    from transformers import AutoModel
 
     tuned.write_adapter(folder)
-    plain = AutoModel.from_pretrained(source, use_safetensors=True, attn_implementation="eager")
-    adapted = PeftModel.from_pretrained(plain, folder).eval()
-    merged = PeftModel.from_pretrained(
-        AutoModel.from_pretrained(source, use_safetensors=True, attn_implementation="eager"), folder
-    )
-    merged = merged.merge_and_unload().eval()
+    adapted, merged = with_adapter(source, folder), with_adapter(source, folder).merge_and_unload()
     layers, _ = pooled_blocks(merged.config)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -85,7 +79,6 @@ def engines(tuned: TunedEncoder, source: str, folder: Path) -> dict[str, Engine]
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     torch.set_num_threads(1)
-    merged.set_attn_implementation("eager")
     write_network(folder / "small.onnx", merged, layers, {})
     ids = torch.arange(24).reshape(2, 12)
     names = {"input_names": ["ids", "mask"], "output_names": ["embedding"], "opset_version": 17, "dynamo": False}

@@ -2,6 +2,7 @@
 
     python benchmarks/replay.py --out out/replay            # logs from $JITR_SHARED/data/calls, about an hour
     python benchmarks/replay.py --logs my.jsonl --seeds 2   # a log of one's own
+    python benchmarks/replay.py --families --audited        # also where every answer is audited, which saves nothing
 
 Runs `jitr replay --shuffle` with the search over all families and with single ones, and an exact-match cache on the
 same calls in the same order. A run that is there already is not repeated. Exits with 1 if a replay's agreement is
@@ -17,6 +18,7 @@ import random
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ LOGS = ("banking77-gpt4", "imdb-gold", "phrasebank-gpt4", "mixed-app", "rt-polar
 FLOORS = {"banking77-gpt4": 0.25, "imdb-gold": 0.50, "mixed-app": 0.10}
 SINGLE = ("lexical", "static", "encoder")
 TARGET = 0.95
+AUDITED = "audited"
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,27 @@ def replay(log: Path, seed: int, variant: str, out: Path) -> Run:
         command = [sys.executable, "-m", "jitr_core.cli", "replay", str(log), "--shuffle", "--seed", str(seed)]
         command += ["--target", str(TARGET), "--decisions", str(decisions), "--json", str(summary)]
         command += [] if variant == "search" else ["--families", variant]
+        if variant == AUDITED:
+            command = [sys.executable, __file__, "--one", str(log), str(seed), str(name)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         print(f"  {name.name}: done", file=sys.stderr, flush=True)
     return score(log, decisions, json.loads(summary.read_text())["seconds"])
+
+
+def audited(log: Path, seed: int, name: Path) -> None:
+    """Replay a log with every answer audited, so that labels are as many as calls; what `score` reads goes to files."""
+    from jitr_core.config import Policy
+    from jitr_langchain.replay import replay as replayed
+
+    began = time.perf_counter()
+    policy = Policy(target=TARGET, audit_share_start=1.0, audit_share_min=1.0)
+    calls = sorted(replayed([log], policy=policy, seed=seed, shuffle=True), key=lambda each: each[0])
+    with open(name.with_suffix(".jsonl"), "w", encoding="utf-8") as file:
+        for _, call in calls:
+            decision = {"id": call.record.id, "decision": call.decision.kind if call.decision else "teacher"}
+            file.write(json.dumps({**decision, "answer": call.answer}) + "\n")
+    name.with_suffix(".json").write_text(json.dumps({"seconds": time.perf_counter() - began}), encoding="utf-8")
 
 
 def score(log: Path, decisions: Path, seconds: float) -> Run:
@@ -171,16 +191,22 @@ def main() -> int:
     parser.add_argument("--logs", nargs="+", type=Path, default=[shared / f"{name}.jsonl.gz" for name in LOGS])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--families", nargs="*", default=list(SINGLE), help="single families to compare with")
+    parser.add_argument("--audited", action="store_true", help="also with every answer audited")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("out/replay"))
     options = parser.parse_args()
+    if options.one:
+        audited(Path(options.one[0]), int(options.one[1]), Path(options.one[2]))
+        return 0
     options.out.mkdir(parents=True, exist_ok=True)
-    jobs = [(log, v, s) for v in ("search", *options.families) for log in options.logs for s in range(options.seeds)]
+    variants = ("search", *options.families, *([AUDITED] if options.audited else []))
+    jobs = [(log, v, s) for v in variants for log in options.logs for s in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool:
         done = list(pool.map(lambda job: replay(job[0], job[2], job[1], options.out), jobs))
     runs: dict[tuple[str, str], list[Run]] = {}
     for log in options.logs:
-        for variant in ("search", *options.families):
+        for variant in variants:
             key = (log.name.split(".")[0], variant)
             runs[key] = [r for (a, v, _), r in zip(jobs, done, strict=True) if a == log and v == variant]
         runs[log.name.split(".")[0], "exact cache"] = [cache(log, seed) for seed in range(options.seeds)]
