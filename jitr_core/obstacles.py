@@ -68,7 +68,7 @@ def _spellings(answers: Counter[str], most: float) -> str:
     shown = _quoted(form for form, _ in worst.most_common())
     return (
         f"in {share:.0%} of the calls an answer is written otherwise than mostly, in case and punctuation alone "
-        f"({shown}): have the LLM write it one way, or compare by `normalised`"
+        f"({shown}): have the LLM write it one way, or `jitr tasks compare TASK normalised`"
     )
 
 
