@@ -74,14 +74,6 @@ class EmbeddingCache:
                 self._trim(db)
                 db.execute("COMMIT")
 
-    def purge(self, before: float | None = None) -> None:
-        """Forget vectors stored before a time in seconds since the epoch, or all of them."""
-        if not self._path.exists():
-            return
-        with self._guarded(), self._open() as db:
-            db.execute("DELETE FROM vectors WHERE time < ?", (float("inf") if before is None else before,))
-            db.execute("VACUUM")
-
     def _trim(self, db: sqlite3.Connection) -> None:
         used = db.execute("SELECT coalesce(sum(length(vector)), 0), count(*) FROM vectors").fetchone()
         if used[0] > self._max_bytes:
